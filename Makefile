@@ -1,0 +1,47 @@
+# Everything a developer or a pipeline runs. `make help` lists the targets.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+ARCH ?= $(shell dpkg --print-architecture 2>/dev/null || echo amd64)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check proto unit system clean
+
+help: ## This list
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 20
+
+$(VENV)/.ready: pyproject.toml requirements.txt
+	@echo "Setting up $(VENV) (a minute on the first run) ..."
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; set PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo "The venv module is missing: apt-get install python3-venv"; exit 1; }
+	@$(PY) -m pip install -q --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+venv: $(VENV)/.ready ## The virtual environment: then .venv/bin/python agent.py -a SOCKET -c CONFIG
+
+demo: venv ## Sign, load, predict, capture: the whole product on real input
+	@$(PY) -m demo.run
+
+proto: venv ## Generate edge/rpc/_generated from proto/
+	@$(PY) -m proto.generate
+
+check: venv ## Lint, format, types, generated code, unit tests
+	@$(PY) -m ruff check -q . && $(PY) -m ruff format -q --check .
+	@$(PY) -m mypy
+	@$(PY) -m proto.generate --check
+	@$(PY) -m pytest tests/unit
+
+unit: venv ## Unit tests: seconds, no root, no network
+	@$(PY) -m pytest tests/unit
+
+system: venv ## System tests: the real agent over its socket
+	@$(PY) -m pytest tests/system
+
+test: venv ## All tests that need no packages built
+	@$(PY) -m pytest
+
+clean: ## What builds left behind
+	@rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+-include packaging/packaging.mk yocto/yocto.mk bench/bench.mk examples/examples.mk

@@ -1,0 +1,135 @@
+"""Every failure that a caller can see, one class each.
+
+The text of an error goes to the caller as it is: it names the offending value and what
+was expected, and never a secret, a path of a secret, or an internal. `edge.rpc.status`
+maps each class to its gRPC status.
+"""
+
+
+class EdgeError(Exception):
+    """Base of all errors of the agent; never raised itself."""
+
+
+class ConfigError(EdgeError):
+    """The configuration file or a flag is wrong; the text lists every fault."""
+
+
+class SocketInUseError(EdgeError):
+    """The socket path exists, or another agent answers on it (X-1)."""
+
+
+# --- models -----------------------------------------------------------------
+
+
+class ModelNameError(EdgeError):
+    """A model name outside the allowed form (L-1)."""
+
+
+class ModelExistsError(EdgeError):
+    """A model of that name is loaded or being loaded (L-2)."""
+
+
+class ModelNotFoundError(EdgeError):
+    """No model of that name is loaded (P-1, U-1, D, C-2)."""
+
+
+class PackageNotFoundError(EdgeError):
+    """The url is not a local path, or nothing is there (L-3)."""
+
+
+class PackageError(EdgeError):
+    """The package is not what it must be: layout, file set, archive (L-4, L-11)."""
+
+
+class ManifestError(PackageError):
+    """The manifest is missing or malformed (S-1)."""
+
+
+class SignatureError(PackageError):
+    """The signature is missing, malformed or does not match (S-2, S-5)."""
+
+
+class TrustError(PackageError):
+    """The signer does not lead to a trusted root, or may not sign models (S-3, S-4, S-6)."""
+
+
+class TargetError(EdgeError):
+    """The package is for another machine, runtime or delegate (L-5)."""
+
+
+class UnsupportedModelError(EdgeError):
+    """The model has a tensor of a kind the API cannot carry (section 3, L-5)."""
+
+
+class MemoryLimitError(EdgeError):
+    """Memory for the model is not available (L-6)."""
+
+
+class ModelRefusedError(EdgeError):
+    """The runtime refuses the model file (L-7)."""
+
+
+class LoadQueueFullError(EdgeError):
+    """Too many loads are waiting already."""
+
+
+# --- predict ----------------------------------------------------------------
+
+
+class RequestError(EdgeError):
+    """The request's bytes are not the message the call takes."""
+
+
+class TensorError(EdgeError):
+    """A tensor does not fit the model (P-2)."""
+
+
+class SharedMemoryError(EdgeError):
+    """A shared-memory handle cannot be used (P-3)."""
+
+
+class QueueFullError(EdgeError):
+    """More calls are waiting than the queue allows (P-4)."""
+
+
+class DeadlineError(EdgeError):
+    """The caller's deadline passed, or it went away, before its turn (P-5)."""
+
+
+class InferenceError(EdgeError):
+    """The runtime failed during the inference; the detail is for the log alone (P-6)."""
+
+
+# --- capture ----------------------------------------------------------------
+
+
+class CaptureIdError(EdgeError):
+    """A capture id outside the allowed form (C-1)."""
+
+
+class CaptureExistsError(EdgeError):
+    """The capture id was already taken (C-3)."""
+
+
+class CaptureTimeError(EdgeError):
+    """The inference timestamp lies in the future or is not a time (C-4)."""
+
+
+class CaptureContentError(EdgeError):
+    """A tensor or auxiliary entry of a capture is malformed (C-5)."""
+
+
+class BufferFullError(EdgeError):
+    """The capture buffer is full (C-6)."""
+
+
+class SpoolFullError(EdgeError):
+    """The spool is over a disk bound, or the disk is full (C-6)."""
+
+
+class CaptureNotFoundError(EdgeError):
+    """The capture id is unknown (G-1)."""
+
+
+class StoppingError(EdgeError):
+    """The agent is stopping and takes no new calls (X-4)."""
