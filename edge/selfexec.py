@@ -1,0 +1,11 @@
+"""How this program starts itself again, from source or as one binary."""
+
+import sys
+from pathlib import Path
+
+
+def self_command() -> list[str]:
+    """The words that start this program anew, without its arguments."""
+    if "__compiled__" in globals():
+        return ["/proc/self/exe"]
+    return [sys.executable, str(Path(__file__).resolve().parent.parent / "agent.py")]

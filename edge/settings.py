@@ -1,0 +1,221 @@
+"""The table of settings: the file's keys, their types, defaults, ranges, units and a line of help each.
+
+`edge.config` reads the file by it; the manual page and the table in docs/ are generated from it.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+PREFIX = "sagemaker_edge_"
+NAME_PATTERN = r"[a-zA-Z0-9](-*_*[a-zA-Z0-9])*"
+_NAME_TEXT = "1 to 63 letters, digits, '-' and '_', beginning and ending with a letter or digit"
+
+
+class Kind(Enum):
+    """What a value is."""
+
+    TEXT = "text"
+    CHOICE = "one of"
+    PATH = "absolute path"
+    PATHS = "list of absolute paths"
+    URL = "URL"
+    INT = "integer"
+    BOOL = "true or false"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key. `low` and `high` bound an integer, and `high` the characters of a text."""
+
+    name: str
+    kind: Kind
+    help: str
+    default: str | int | bool | tuple[str, ...] = ""
+    required: bool = False
+    low: int = 0
+    high: int = 4096
+    choices: tuple[str, ...] = ()
+    pattern: str | None = None
+    pattern_text: str = ""
+
+    @property
+    def key(self) -> str:
+        """The key as the file has it."""
+        return PREFIX + self.name
+
+    @property
+    def expected(self) -> str:
+        """What is allowed, in words."""
+        if self.kind is Kind.CHOICE:
+            return "one of " + ", ".join(f'"{choice}"' for choice in self.choices)
+        if self.kind is Kind.INT:
+            return f"an integer from {self.low} to {self.high}"
+        if self.kind is Kind.URL:
+            return "a URL such as https://host:port"
+        if self.kind in (Kind.PATH, Kind.PATHS, Kind.BOOL):
+            return {Kind.PATH: "an absolute path", Kind.PATHS: "a list of absolute paths", Kind.BOOL: "true or false"}[
+                self.kind
+            ]
+        return self.pattern_text or f"text of at most {self.high} characters"
+
+
+def _name(name: str, help: str, required: bool = False) -> Setting:
+    return Setting(name, Kind.TEXT, help, required=required, high=63, pattern=NAME_PATTERN, pattern_text=_NAME_TEXT)
+
+
+def _int(name: str, default: int, low: int, high: int, help: str) -> Setting:
+    return Setting(name, Kind.INT, help, default=default, low=low, high=high)
+
+
+def _path(name: str, help: str, required: bool = False) -> Setting:
+    return Setting(name, Kind.PATH, help, required=required)
+
+
+SETTINGS: tuple[Setting, ...] = (
+    _name("core_device_name", "Name of this device.", required=True),
+    _name("core_device_fleet_name", "Name of the fleet that the device belongs to.", required=True),
+    Setting(
+        "core_iot_thing_name",
+        Kind.TEXT,
+        "AWS IoT thing that the credentials are asked for. Default: the device name.",
+        high=128,
+        pattern=r"[a-zA-Z0-9:_-]+",
+        pattern_text="1 to 128 letters, digits, ':', '_' and '-'",
+    ),
+    Setting(
+        "core_region",
+        Kind.TEXT,
+        "AWS region; required with provider Aws.",
+        high=63,
+        pattern=r"[a-z0-9-]+",
+        pattern_text="a region name such as us-west-2",
+    ),
+    _path(
+        "core_root_certs_path", "Directory of the trusted signing roots (*.pem, mode 0444 or tighter).", required=True
+    ),
+    Setting("core_endpoint_override", Kind.URL, "Another S3-compatible endpoint; buckets are then addressed by path."),
+    Setting(
+        "provider_provider",
+        Kind.CHOICE,
+        "The cloud side. Default: Aws where a bucket is set, else None.",
+        choices=("Aws", "None", "Custom"),
+    ),
+    _path("provider_provider_path", "Shared object of the original agent's provider; accepted and ignored."),
+    _path("provider_aws_ca_cert_file", "CA certificate of the IoT credentials endpoint."),
+    _path("provider_aws_cert_file", "Certificate of this device."),
+    _path("provider_aws_cert_pk_file", "Private key of this device; mode 0400 or 0600."),
+    Setting(
+        "provider_aws_iot_cred_endpoint",
+        Kind.URL,
+        "IoT credentials endpoint: https://HOST/role-aliases/ALIAS/credentials.",
+    ),
+    Setting(
+        "provider_s3_bucket_name",
+        Kind.TEXT,
+        "Bucket that captures are uploaded to.",
+        high=63,
+        pattern=r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]",
+        pattern_text="a bucket name: 3 to 63 lower-case letters, digits, '.' and '-'",
+    ),
+    Setting(
+        "core_folder_prefix",
+        Kind.TEXT,
+        "First part of object keys, and sub-folder of the capture folder.",
+        high=512,
+        pattern=r"(?!\.{1,2}(/|\Z))[a-zA-Z0-9!_.*'()-]+(/(?!\.{1,2}(/|\Z))[a-zA-Z0-9!_.*'()-]+)*/?",
+        pattern_text="letters, digits and !_.*'()- in parts separated by '/', no part '.' or '..'",
+    ),
+    Setting(
+        "core_capture_data_destination",
+        Kind.CHOICE,
+        "Where captures go.",
+        default="Disk",
+        choices=("Disk", "Cloud"),
+        required=False,
+    ),
+    _path("core_capture_data_disk_path", "Folder of the captures; required with destination Disk."),
+    _int("core_capture_data_buffer_size", 30, 1, 100_000, "Captures that may wait to be written, in requests."),
+    _int(
+        "core_capture_data_batch_size",
+        10,
+        1,
+        100_000,
+        "Captures written together, in requests; less than the buffer size.",
+    ),
+    _int(
+        "core_capture_data_push_period_seconds",
+        4,
+        1,
+        86_400,
+        "Longest time until waiting captures are written, in seconds.",
+    ),
+    _int(
+        "core_capture_data_base64_embed_limit",
+        3072,
+        0,
+        3072,
+        "Largest tensor embedded in its record, in bytes; larger ones get a file.",
+    ),
+    Setting("core_capture_data_periodic_upload", Kind.BOOL, "Upload what was captured to Disk.", default=False),
+    _int("core_capture_data_periodic_upload_period_seconds", 8, 1, 86_400, "Time between uploads, in seconds."),
+    Setting("log_verbose", Kind.BOOL, "Log debug events too.", default=False),
+    _int(
+        "edge_model_instances",
+        1,
+        1,
+        64,
+        "Interpreters of a model, which run at the same time, unless its manifest says.",
+    ),
+    _int(
+        "edge_model_threads",
+        0,
+        0,
+        64,
+        "Threads of an interpreter, unless its manifest says. 0: the cores divided by the instances, at most 4.",
+    ),
+    _int("edge_queue_calls", 16, 0, 1024, "Predict calls that may wait for a model."),
+    _int(
+        "edge_inference_stuck_seconds",
+        60,
+        1,
+        86_400,
+        "An inference running longer than this counts as stuck, in seconds.",
+    ),
+    _int(
+        "edge_memory_budget_mib",
+        0,
+        0,
+        1 << 20,
+        "Memory for models, in MiB. 0: what the system and the control group have.",
+    ),
+    Setting("edge_delegate_paths", Kind.PATHS, "Delegate libraries that a manifest may name.", default=()),
+    _path(
+        "edge_spool_path", "Folder of captures that wait. Default: in the capture folder, else in the state directory."
+    ),
+    _int("edge_spool_max_mib", 1024, 1, 1 << 24, "Most disk space for captures that wait, in MiB."),
+    _int("edge_spool_max_files", 100_000, 10, 10_000_000, "Most files of captures that wait."),
+    _int("edge_spool_min_free_mib", 64, 0, 1 << 24, "Disk space that captures leave free, in MiB."),
+    Setting(
+        "edge_spool_full_policy",
+        Kind.CHOICE,
+        "At a limit: refuse new captures, or drop the oldest that wait.",
+        default="refuse",
+        choices=("refuse", "drop-oldest"),
+    ),
+    _int("edge_capture_buffer_mib", 64, 1, 4096, "Captures that may wait to be written, in MiB."),
+    _int("edge_upload_max_kib_per_second", 0, 0, 1 << 22, "Upload bandwidth, in KiB a second. 0: no limit."),
+)
+
+OLD_NAMES: dict[str, tuple[str, ...]] = {"core_device_name": ("core_device_uuid",)}
+
+# Keys of the original agent that mean nothing here.
+UNUSED = frozenset(
+    {
+        "telemetry_libsystemd_path",
+        "db_module_path",
+        "local_data_root_path",
+        "deployment_lib_path",
+        "model_deployment_poll_interval",
+        "dlr_backend_options",
+    }
+)

@@ -1,0 +1,169 @@
+"""System V shared memory of client processes, attached read-only (P-11).
+
+Attaching costs page faults on every page touched, so attachments are kept. A kept attachment cannot go stale: while it
+lives the kernel keeps the segment and its id together, so the id cannot come to mean another segment. Every use asks
+the kernel anew (IPC_STAT) for mode and removal; a removed segment is detached at once, an unused one by `sweep`, so that
+the agent never holds a client's memory for long.
+"""
+
+import ctypes
+import errno
+import struct
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from edge.clock import Clock
+from edge.errors import SharedMemoryError
+from edge.shm.checks import MAX_SEGMENT_ID, SHM_DEST, SegmentStatus, check_mode, check_range
+
+_IPC_STAT = 2
+_SHM_RDONLY = 0o10000
+_SHMAT_FAILED = ctypes.c_void_p(-1).value
+_SHMID_DS_BYTES = 112  # struct shmid_ds on 64-bit Linux (asm-generic/shmbuf.h): x86-64 and aarch64 alike
+_SHMID_DS = struct.Struct("=20xI24xQ8x8xqi")  # mode at 20, shm_segsz at 48, shm_ctime at 72, shm_cpid at 80
+
+KEEP_UNUSED_SECONDS = 2.0
+MAX_KEPT = 64  # attachments; more are attached and detached by each call
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.shmat.restype = ctypes.c_void_p
+_libc.shmat.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+_libc.shmdt.argtypes = (ctypes.c_void_p,)
+# A microsecond's system call on every Predict: giving up the interpreter lock for it would cost far more.
+_shmctl = ctypes.PyDLL(None, use_errno=True).shmctl
+_shmctl.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
+
+
+def _refused(segment_id: int, number: int) -> SharedMemoryError:
+    if number in (errno.EINVAL, errno.EIDRM):
+        return SharedMemoryError(f"shared memory segment {segment_id}: no such segment")
+    if number == errno.EACCES:
+        return SharedMemoryError(
+            f"shared memory segment {segment_id}: not readable by the agent; run both as one user, or give the segment "
+            "mode 0440 and the agent's group"
+        )
+    return SharedMemoryError(
+        f"shared memory segment {segment_id}: cannot be attached ({errno.errorcode.get(number, number)})"
+    )
+
+
+def segment_status(segment_id: int) -> SegmentStatus:
+    """What the kernel says of a segment now.
+
+    Raises:
+        SharedMemoryError: there is none of that id, or the agent may not read it.
+    """
+    if not 0 <= segment_id <= MAX_SEGMENT_ID:
+        raise SharedMemoryError(f"shared memory segment {segment_id}: no such segment")
+    buffer = ctypes.create_string_buffer(_SHMID_DS_BYTES)
+    if _shmctl(segment_id, _IPC_STAT, buffer) != 0:
+        raise _refused(segment_id, ctypes.get_errno())
+    mode, size, created, creator = _SHMID_DS.unpack_from(buffer)
+    return SegmentStatus(size, mode & 0xFFFF, created, creator)
+
+
+@dataclass
+class _Attachment:
+    address: int
+    memory: memoryview
+    users: int
+    last_used: float
+    doomed: bool = False
+
+
+def _attach(segment_id: int, size: int, now: float) -> _Attachment:
+    address = _libc.shmat(segment_id, None, _SHM_RDONLY)
+    if address == _SHMAT_FAILED or address is None:
+        raise _refused(segment_id, ctypes.get_errno())
+    # The id may have come to mean another, smaller segment just before the attach; from here on it cannot.
+    if segment_status(segment_id).size != size:
+        _libc.shmdt(address)
+        raise SharedMemoryError(f"shared memory segment {segment_id}: it was replaced during the call")
+    memory = memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B").toreadonly()
+    return _Attachment(address, memory, 1, now)
+
+
+def _detach(attachment: _Attachment) -> None:
+    _libc.shmdt(attachment.address)
+
+
+class SegmentReader:
+    """Read-only access to clients' segments; safe to use from any thread."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: dict[int, _Attachment] = {}
+
+    @contextmanager
+    def view(self, segment_id: int, offset: int, size: int) -> Iterator[memoryview]:
+        """`size` bytes from `offset` of a segment, for the length of the `with` block only.
+
+        Raises:
+            SharedMemoryError: no such segment, not readable, writable or executable by anyone, or out of range (P-3).
+        """
+        status = segment_status(segment_id)
+        check_mode(segment_id, status)
+        check_range(segment_id, status, offset, size)
+        attachment = self._take(segment_id, status)
+        try:
+            yield attachment.memory[offset : offset + size]
+        finally:
+            self._give_back(segment_id, attachment)
+
+    def _take(self, segment_id: int, status: SegmentStatus) -> _Attachment:
+        with self._lock:
+            attachment = self._kept.get(segment_id)
+            if attachment is not None:
+                attachment.users += 1
+                attachment.doomed = attachment.doomed or bool(status.mode & SHM_DEST)
+                return attachment
+            attachment = _attach(segment_id, status.size, self._clock.monotonic())
+            if status.mode & SHM_DEST or len(self._kept) >= MAX_KEPT:
+                attachment.doomed = True
+            else:
+                self._kept[segment_id] = attachment
+            return attachment
+
+    def _give_back(self, segment_id: int, attachment: _Attachment) -> None:
+        with self._lock:
+            attachment.users -= 1
+            attachment.last_used = self._clock.monotonic()
+            if attachment.doomed and not attachment.users:
+                if self._kept.get(segment_id) is attachment:
+                    del self._kept[segment_id]
+                _detach(attachment)
+
+    def sweep(self) -> None:
+        """Detach what is unused or removed; call it about once a second."""
+        now = self._clock.monotonic()
+        with self._lock:
+            for segment_id, attachment in list(self._kept.items()):
+                if attachment.users:
+                    continue
+                if now - attachment.last_used >= KEEP_UNUSED_SECONDS or _removed(segment_id):
+                    del self._kept[segment_id]
+                    _detach(attachment)
+
+    def close(self) -> None:
+        """Detach everything that no call is using."""
+        with self._lock:
+            for segment_id, attachment in list(self._kept.items()):
+                attachment.doomed = True
+                if not attachment.users:
+                    del self._kept[segment_id]
+                    _detach(attachment)
+
+    @property
+    def kept(self) -> int:
+        """How many attachments are kept."""
+        return len(self._kept)
+
+
+def _removed(segment_id: int) -> bool:
+    try:
+        return bool(segment_status(segment_id).mode & SHM_DEST)
+    except SharedMemoryError:
+        return True

@@ -1,0 +1,118 @@
+"""What a tensor is to this agent: dtype, name, shape, and the bytes they need.
+
+Bytes are C order, little-endian (P-9). The dtype numbers are the wire (section 3 of docs/spec/api.md).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+
+DYNAMIC = -1  # a dimension of a model's signature that the caller chooses
+MAX_RANK = 32  # numpy 1.x's own limit
+MAX_DIMENSION = 2**31 - 1  # shape is repeated int32 on the wire
+
+
+class DType(IntEnum):
+    """Element types, numbered as on the wire; INT8 and up are additions to the original API."""
+
+    UINT8 = 0
+    INT16 = 1
+    INT32 = 2
+    INT64 = 3
+    FLOAT16 = 4
+    FLOAT32 = 5
+    FLOAT64 = 6
+    INT8 = 7
+    BOOL = 8
+    UINT16 = 9
+    UINT32 = 10
+    UINT64 = 11
+
+    @property
+    def numpy(self) -> np.dtype[np.generic]:
+        """The numpy dtype, little-endian."""
+        return _NUMPY[self]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return _NUMPY[self].itemsize
+
+
+_NUMPY: dict[DType, np.dtype[np.generic]] = {
+    member: np.dtype(member.name.lower() if member is not DType.BOOL else "bool").newbyteorder("<") for member in DType
+}
+_FROM_NUMPY: dict[np.dtype[np.generic], DType] = {dtype: member for member, dtype in _NUMPY.items()}
+
+
+def dtype_of(numpy_dtype: object) -> DType | None:
+    """The DType of a numpy dtype, or None where the API has none for it (strings, complex, resources)."""
+    try:
+        return _FROM_NUMPY.get(np.dtype(numpy_dtype))  # type: ignore[call-overload]
+    except TypeError:
+        return None
+
+
+def dtype_name(number: int) -> str:
+    """The dtype's name, or the bare number where there is none."""
+    try:
+        return DType(number).name
+    except ValueError:
+        return f"unknown data type {number}"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a model.
+
+    `signature` is `shape` with DYNAMIC where the caller may choose; `shape` is what the model has before any resize.
+    """
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    signature: tuple[int, ...]
+
+    @property
+    def byte_count(self) -> int:
+        """Bytes of one tensor of `shape`."""
+        return byte_count(self.dtype, self.shape)
+
+
+def byte_count(dtype: DType, shape: Sequence[int]) -> int:
+    """Bytes that a tensor of this dtype and shape takes; the empty shape is a scalar."""
+    return dtype.itemsize * math.prod(shape)
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """A shape as people write it: `[1, 224, 224, 3]`, with `?` for a dynamic dimension."""
+    return "[" + ", ".join("?" if n == DYNAMIC else str(n) for n in shape) + "]"
+
+
+def fit_shape(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The shape to give the model for a tensor sent with `shape`, or None where it cannot take it (P-8).
+
+    A shape fits where the model's signature is dynamic, or where it has the model's element count and differs only by
+    leading 1s.
+    """
+    if shape == spec.shape:
+        return shape
+    if any(n < 0 for n in shape):
+        return None
+    wanted = spec.signature
+    if len(shape) == len(wanted) and all(w in (DYNAMIC, n) for n, w in zip(shape, wanted, strict=True)):
+        return shape
+    if math.prod(shape) == math.prod(spec.shape) and _core(shape) == _core(spec.shape):
+        return spec.shape
+    return None
+
+
+def _core(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`shape` without its leading 1s."""
+    for position, size in enumerate(shape):
+        if size != 1:
+            return shape[position:]
+    return ()

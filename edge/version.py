@@ -1,0 +1,38 @@
+"""The version, `<MAJOR>.<YYYYMMDD>.<SHA-7>`, and the build date that the clock rule S-6 rests on.
+
+A build writes `edge/_build.py` with VERSION and BUILD_DATE. From source they come from git; a tree without either
+says so in its version, and its build date is that of this file.
+"""
+
+import datetime
+import importlib
+import subprocess
+from pathlib import Path
+
+MAJOR = 1
+
+
+def _from_source() -> tuple[str, int]:
+    here = Path(__file__).resolve()
+    try:
+        shown = subprocess.run(
+            ["git", "-C", str(here.parent), "log", "-1", "--format=%ct %h", "--abbrev=7"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        ).stdout.split()
+        seconds, revision = int(shown[0]), shown[1][:7]
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        seconds, revision = int(here.stat().st_mtime), "unknown"
+    day = datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y%m%d")
+    return f"{MAJOR}.{day}.{revision}", seconds
+
+
+def version() -> tuple[str, int]:
+    """The version text, and the build date in seconds since the epoch."""
+    try:
+        build = importlib.import_module("edge._build")
+    except ImportError:
+        return _from_source()
+    return str(build.VERSION), int(build.BUILD_DATE)
