@@ -103,7 +103,9 @@ def fit_shape(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...] | Non
     if any(n < 0 for n in shape):
         return None
     wanted = spec.signature
-    if len(shape) == len(wanted) and all(w in (DYNAMIC, n) for n, w in zip(shape, wanted, strict=True)):
+    if len(shape) == len(wanted) and all(
+        n == w or (w == DYNAMIC and n > 0) for n, w in zip(shape, wanted, strict=True)
+    ):
         return shape
     if math.prod(shape) == math.prod(spec.shape) and _core(shape) == _core(spec.shape):
         return spec.shape

@@ -1,0 +1,140 @@
+"""The agent put together: the only module that knows all the parts, and the order they start and stop in."""
+
+import gc
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from edge.capture.service import CaptureService
+from edge.capture.settings import capture_settings
+from edge.clock import SystemClock
+from edge.config import Config, Loaded
+from edge.models.package import Package, open_package
+from edge.models.registry import MIB, ModelDefaults, Registry
+from edge.rpc._generated import operations_pb2 as ops
+from edge.rpc.server import Server, claim_socket
+from edge.rpc.servicer import Servicer
+from edge.runtime.tflite import TfliteEngine
+from edge.shm.sysv import SegmentReader
+from edge.version import version
+
+log = logging.getLogger(__name__)
+
+STOP_CALLS_SECONDS = 6.0  # for calls in flight; with the capture flush it stays inside the 10 s of X-4
+STOP_CAPTURES_SECONDS = 3.0
+HOUSEKEEPING_SECONDS = 1.0
+
+
+class App:
+    """One run of the agent."""
+
+    def __init__(self, loaded: Loaded, *, socket: str, replace_socket: bool, max_message_bytes: int) -> None:
+        self._config = loaded.config
+        self._warnings = loaded.warnings
+        self._socket = str(Path(socket).absolute())
+        self._clock = SystemClock()
+        self._version, self._build_date = version()
+        self._started = int(self._clock.now())
+        self._stop = threading.Event()
+        self._signals = 0
+        claim_socket(self._socket, replace=replace_socket)
+        self._engine = TfliteEngine()
+        self._segments = SegmentReader(self._clock)
+        self._captures = CaptureService(capture_settings(self._config), self._clock, None)
+        self._server = Server(self._socket, max_message_bytes=max_message_bytes)
+        self._registry = Registry(
+            self._engine, self._open_package, _defaults(self._config), self._clock, self._server.set_serving
+        )
+        self._server.register(
+            Servicer(
+                self._registry,
+                self._captures,
+                self._segments,
+                max_message_bytes=max_message_bytes,
+                describe=self._status,
+            )
+        )
+
+    def _open_package(self, url: str) -> Package:
+        return open_package(
+            url, trust_dir=Path(self._config.core_root_certs_path), clock=self._clock, build_date=self._build_date
+        )
+
+    def run(self) -> NoReturn:
+        """Serve until a signal says stop, and exit."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        for warning in self._warnings:
+            log.warning("configuration: %s", warning)
+        self._captures.start()
+        self._server.start()
+        housekeeper = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
+        housekeeper.start()
+        # What start-up made lives as long as the process: the collector need not look at it again.
+        gc.freeze()
+        log.info("version %s serves on %s", self._version, self._socket)
+        self._stop.wait()
+        self._shut_down()
+        housekeeper.join()
+        # A call that outlived the grace must not hold up the exit, as joining its thread would.
+        logging.shutdown()
+        os._exit(0)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._signals += 1
+        if self._signals > 1:
+            os._exit(128 + number)
+        self._stop.set()
+
+    def _shut_down(self) -> None:
+        log.info("stopping: finishing calls in flight")
+        self._server.stop(STOP_CALLS_SECONDS)
+        self._captures.stop(STOP_CAPTURES_SECONDS)
+        self._segments.close()
+        log.info("stopped")
+
+    def _keep_house(self) -> None:
+        while not self._clock.wait(self._stop, HOUSEKEEPING_SECONDS):
+            self._segments.sweep()
+
+    def _status(self) -> Any:
+        """The answer of Operations.GetStatus."""
+        return ops.GetStatusResponse(
+            version=self._version,
+            started_unix_seconds=self._started,
+            engine=self._engine.describe(),
+            models=[_model_status(*state) for state in self._registry.states()],
+            captures=_capture_status(self._captures.snapshot()),
+            memory_budget_bytes=self._config.edge_memory_budget_mib * MIB,
+            memory_reserved_bytes=self._registry.reserved_bytes,
+        )
+
+
+def _defaults(config: Config) -> ModelDefaults:
+    return ModelDefaults(
+        instances=config.edge_model_instances,
+        threads=config.edge_model_threads,
+        queue_calls=config.edge_queue_calls,
+        memory_budget_bytes=config.edge_memory_budget_mib * MIB,
+        delegate_paths=config.edge_delegate_paths,
+    )
+
+
+def _model_status(name: str, state: Any, model: Any) -> Any:
+    status = ops.ModelStatus(name=name, state=state.value)
+    if model is not None:
+        status.package_name, status.package_version = model.manifest.model_name, model.manifest.model_version
+        status.instances, status.memory_bytes = model.instances, model.memory_bytes
+        status.waiting, status.running = model.scheduler.waiting, model.scheduler.running
+        status.predicted = model.scheduler.predicted
+    return status
+
+
+def _capture_status(snapshot: Any) -> Any:
+    return ops.CaptureStatus(
+        **{field.name: getattr(snapshot, field.name) for field in ops.CaptureStatus.DESCRIPTOR.fields}
+    )

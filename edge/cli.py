@@ -1,0 +1,119 @@
+"""The program's words: the daemon's flags, and the doors to the client and the packaging tool (X-1 to X-6)."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from edge.errors import ConfigError, EdgeError
+
+CLIENT_NAMES = ("sagemaker_edge_agent_client_example",)
+CLIENT_COMMANDS = frozenset(
+    {"package", "verify", "demo-ca", "predict", "status", "doctor", "health", "load", "unload", "list"}
+)
+PROBE_FLAG = "--probe-model"
+DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
+LEAST_MAX_MESSAGE_BYTES = 4096
+MOST_MAX_MESSAGE_BYTES = (1 << 31) - 1  # gRPC keeps the limit in an int
+
+_EPILOG = """\
+commands for people (each has its own --help):
+  package   make and sign a model package        demo-ca   a throw-away CA, for trying things out
+  verify    check a package against trusted roots
+  predict   run a loaded model on a file         status    what the agent is doing
+  doctor    look for what is wrong               health    ask whether it serves
+
+example:
+  sagemaker-edge-agent -a /run/sagemaker-edge-agent/agent.sock -c /etc/sagemaker-edge-agent/config.json -f
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if Path(sys.argv[0]).name in CLIENT_NAMES or (words and words[0] in CLIENT_COMMANDS):
+        from edge.client.main import main as client
+
+        return client(words)
+    if words and words[0] == PROBE_FLAG:
+        from edge.runtime import probe
+
+        return probe.main(words[1])
+    return _daemon(words)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sagemaker-edge-agent",
+        description="Serves signed models to local applications over gRPC on a Unix socket, and captures what they saw.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-a", dest="socket", metavar="SOCKET", help="path of the Unix socket to create")
+    parser.add_argument("-c", dest="config", metavar="CONFIG", help="path of the JSON configuration file")
+    parser.add_argument("-f", dest="force", action="store_true", help="remove a stale socket first")
+    parser.add_argument(
+        "--max-message-bytes",
+        type=_message_bytes,
+        default=DEFAULT_MAX_MESSAGE_BYTES,
+        metavar="N",
+        help=f"largest gRPC message, both directions, in bytes (default {DEFAULT_MAX_MESSAGE_BYTES})",
+    )
+    parser.add_argument(
+        "--check-config", action="store_true", help="check the configuration, show what is in effect, exit"
+    )
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
+    return parser
+
+
+def _message_bytes(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not LEAST_MAX_MESSAGE_BYTES <= number <= MOST_MAX_MESSAGE_BYTES:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not allowed; expected a number of bytes from {LEAST_MAX_MESSAGE_BYTES} to {MOST_MAX_MESSAGE_BYTES}"
+        )
+    return number
+
+
+def _daemon(words: list[str]) -> int:
+    parser = _parser()
+    options = parser.parse_args(words)
+    if options.version:
+        from edge.version import version
+
+        print(version()[0])
+        return 0
+    if not options.config or not (options.socket or options.check_config):
+        parser.error("-a SOCKET and -c CONFIG are both needed")
+    try:
+        return _check(options.config) if options.check_config else _run(options)
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            print(f"sagemaker-edge-agent: {line}", file=sys.stderr)
+    except EdgeError as error:
+        print(f"sagemaker-edge-agent: {error}", file=sys.stderr)
+    return 1
+
+
+def _check(path: str) -> int:
+    from edge.config import describe, load_config
+
+    loaded = load_config(path)
+    print(describe(loaded))
+    for warning in loaded.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from edge import log
+    from edge.config import load_config
+
+    loaded = load_config(options.config)
+    log.setup(loaded.config.log_verbose)
+    from edge.app import App
+
+    App(loaded, socket=options.socket, replace_socket=options.force, max_message_bytes=options.max_message_bytes).run()

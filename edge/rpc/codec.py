@@ -1,0 +1,110 @@
+"""Between the wire and the agent's own types.
+
+Requests arrive as raw bytes and are parsed here, so that a malformed one is answered as the caller's fault. What an
+answer has in common with the answers before it is built once, when the model is loaded.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+
+from edge.errors import RequestError
+from edge.models.binding import Segment, TensorArgument
+from edge.models.registry import LoadedModel
+from edge.rpc._generated import agent_pb2 as pb
+from edge.runtime.engine import TensorValue
+from edge.tensors import TensorSpec
+
+
+_TENSORS_TAG = b"\x0a"  # PredictResponse.tensors = 1, length-delimited
+_METADATA_TAG = b"\x0a"  # Tensor.tensor_metadata = 1
+_BYTE_DATA_TAG = b"\x22"  # Tensor.byte_data = 4
+
+
+def parse(message: type[Message], raw: bytes) -> Any:
+    """The request's message.
+
+    Raises:
+        RequestError: the bytes are not such a message, or a text in it is not UTF-8.
+    """
+    try:
+        return message.FromString(raw)
+    except DecodeError:
+        raise RequestError(
+            f"the request is not a valid {message.DESCRIPTOR.name}: malformed bytes, or text that is not UTF-8"
+        ) from None
+
+
+def segment(handle: Any) -> Segment:
+    """A shared-memory handle of a request."""
+    return Segment(handle.segment_id, handle.offset, handle.size)
+
+
+def tensor_argument(tensor: Any) -> TensorArgument:
+    """A tensor of a request."""
+    kind = tensor.WhichOneof("data")
+    data: bytes | Segment | None = None
+    if kind == "byte_data":
+        data = tensor.byte_data
+    elif kind is not None:
+        data = segment(tensor.shared_memory_handle)
+    if not tensor.HasField("tensor_metadata"):
+        return TensorArgument(None, None, None, data)
+    metadata = tensor.tensor_metadata
+    return TensorArgument(metadata.name, metadata.data_type, tuple(metadata.shape), data)
+
+
+def parse_predict(raw: bytes) -> tuple[str, list[TensorArgument]]:
+    """The model name and the tensors of a Predict request.
+
+    Raises:
+        RequestError: as `parse`.
+    """
+    request = parse(pb.PredictRequest, raw)
+    return request.name, [tensor_argument(tensor) for tensor in request.tensors]
+
+
+def _metadata(spec: TensorSpec, shape: Iterable[int]) -> Any:
+    return pb.TensorMetadata(name=spec.name, data_type=int(spec.dtype), shape=shape)  # type: ignore[arg-type]
+
+
+def model_message(model: LoadedModel) -> Any:
+    """The Model message of a loaded model; a dynamic dimension stands as the model has it before any resize."""
+    return pb.Model(
+        url=model.url,
+        name=model.name,
+        input_tensor_metadatas=[_metadata(spec, spec.shape) for spec in model.inputs],
+        output_tensor_metadatas=[_metadata(spec, spec.shape) for spec in model.outputs],
+    )
+
+
+def _varint(number: int) -> bytes:
+    parts = bytearray()
+    while number > 0x7F:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)
+
+
+class ResponseEncoder:
+    """PredictResponse messages of one model; everything but the tensors' bytes is kept from answer to answer."""
+
+    def __init__(self, outputs: Sequence[TensorSpec]) -> None:
+        self._outputs = tuple(outputs)
+        self._prefixes = [self._prefix(spec, spec.shape, spec.byte_count) for spec in outputs]
+
+    @staticmethod
+    def _prefix(spec: TensorSpec, shape: tuple[int, ...], size: int) -> bytes:
+        metadata = _metadata(spec, shape).SerializeToString()
+        head = _METADATA_TAG + _varint(len(metadata)) + metadata + _BYTE_DATA_TAG + _varint(size)
+        return _TENSORS_TAG + _varint(len(head) + size) + head
+
+    def encode(self, values: Sequence[TensorValue]) -> bytes:
+        """The serialised answer; `values` in the model's order."""
+        parts: list[bytes | memoryview] = []
+        for spec, prefix, value in zip(self._outputs, self._prefixes, values, strict=True):
+            parts.append(prefix if value.shape == spec.shape else self._prefix(spec, value.shape, len(value.data)))
+            parts.append(value.data)
+        return b"".join(parts)

@@ -1,0 +1,194 @@
+"""The calls: thin, from request bytes to answer bytes. Errors become statuses in `edge.rpc.server`."""
+
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+from edge.capture.record import AuxiliaryEntry, CapturedTensor, CaptureRequest
+from edge.capture.service import CaptureService
+from edge.errors import CaptureContentError, QueueFullError
+from edge.models.binding import Segment, TensorArgument
+from edge.models.registry import LoadedModel, Registry
+from edge.rpc import codec
+from edge.rpc._generated import agent_pb2 as pb
+from edge.rpc._generated import operations_pb2 as ops
+from edge.runtime.engine import TensorValue
+from edge.shm.sysv import SegmentReader
+from edge.tensors import DType, byte_count, dtype_name
+
+log = logging.getLogger(__name__)
+
+MAX_PREDICT_CALLS = (
+    96  # running and waiting, all models together; below the server's threads, so that other calls get one
+)
+
+
+class Servicer:
+    """The Agent service and the Operations service."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        captures: CaptureService,
+        segments: SegmentReader,
+        *,
+        max_message_bytes: int,
+        describe: Callable[[], Any],
+    ) -> None:
+        self._registry = registry
+        self._captures = captures
+        self._segments = segments
+        self._max_message_bytes = max_message_bytes
+        self._describe = describe
+        self._predict_slots = threading.BoundedSemaphore(MAX_PREDICT_CALLS)
+        self._encoders: dict[str, tuple[LoadedModel, codec.ResponseEncoder]] = {}
+
+    def predict(self, raw: bytes, context: Any) -> bytes:
+        """[P]"""
+        name, arguments = codec.parse_predict(raw)
+        model = self._registry.get(name)
+        bound = model.binder.bind(arguments)
+        if not self._predict_slots.acquire(blocking=False):
+            raise QueueFullError(
+                f"the agent is serving {MAX_PREDICT_CALLS} Predict calls already, the most it takes at once"
+            )
+        try:
+            with ExitStack() as views, model.scheduler.session(context) as session:
+                values = [
+                    TensorValue(
+                        views.enter_context(
+                            self._segments.view(tensor.data.segment_id, tensor.data.offset, tensor.size)
+                        )
+                        if isinstance(tensor.data, Segment)
+                        else tensor.data,
+                        tensor.shape,
+                    )
+                    for tensor in bound
+                ]
+                outputs = session.run(values)
+        finally:
+            self._predict_slots.release()
+        return self._encoder(model).encode(outputs)
+
+    def _encoder(self, model: LoadedModel) -> codec.ResponseEncoder:
+        kept = self._encoders.get(model.name)
+        if kept is None or kept[0] is not model:
+            kept = (model, codec.ResponseEncoder(model.outputs))
+            self._encoders[model.name] = kept
+        return kept[1]
+
+    def load_model(self, raw: bytes, context: Any) -> bytes:
+        """[L]"""
+        request = codec.parse(pb.LoadModelRequest, raw)
+        model = self._registry.load(request.name, request.url)
+        return pb.LoadModelResponse(model=codec.model_message(model)).SerializeToString()
+
+    def unload_model(self, raw: bytes, context: Any) -> bytes:
+        """[U]"""
+        name = codec.parse(pb.UnLoadModelRequest, raw).name
+        self._registry.unload(name)
+        self._encoders.pop(name, None)
+        return b""  # an UnLoadModelResponse has no fields
+
+    def list_models(self, raw: bytes, context: Any) -> bytes:
+        """[LM] Whatever the request holds: it never fails."""
+        models = [codec.model_message(model) for model in self._registry.models()]
+        return pb.ListModelsResponse(models=models).SerializeToString()
+
+    def describe_model(self, raw: bytes, context: Any) -> bytes:
+        """[D]"""
+        model = self._registry.get(codec.parse(pb.DescribeModelRequest, raw).name)
+        return pb.DescribeModelResponse(model=codec.model_message(model)).SerializeToString()
+
+    def capture_data(self, raw: bytes, context: Any) -> bytes:
+        """[C]"""
+        request = codec.parse(pb.CaptureDataRequest, raw)
+        self._captures.check_id(request.capture_id)
+        manifest = self._registry.get(request.model_name).manifest
+        at = request.inference_timestamp
+        seconds = at.seconds + at.nanos / 1e9
+        self._captures.check_new(request.capture_id, seconds or None)
+        budget = _Budget(self._max_message_bytes)
+        self._captures.submit(
+            CaptureRequest(
+                model_name=manifest.model_name,
+                model_version=manifest.model_version,
+                capture_id=request.capture_id,
+                inference_time=seconds or None,
+                input_tensors=tuple(self._captured(t, budget) for t in request.input_tensors),
+                output_tensors=tuple(self._captured(t, budget) for t in request.output_tensors),
+                inputs=tuple(self._auxiliary(a, budget) for a in request.inputs),
+                outputs=tuple(self._auxiliary(a, budget) for a in request.outputs),
+            )
+        )
+        return b""  # a CaptureDataResponse has no fields
+
+    def _captured(self, tensor: Any, budget: "_Budget") -> CapturedTensor:
+        argument = codec.tensor_argument(tensor)
+        if argument.shape is None or argument.dtype is None:
+            raise CaptureContentError("a captured tensor has no metadata; expected name, data type and shape")
+        name = argument.name or ""
+        try:
+            dtype = DType(argument.dtype)
+        except ValueError:
+            raise CaptureContentError(f"tensor {name[:80]!r}: {dtype_name(argument.dtype)}") from None
+        if any(n < 0 for n in argument.shape):
+            raise CaptureContentError(f"tensor {name[:80]!r}: its shape has a negative dimension")
+        needed = byte_count(dtype, argument.shape)
+        return CapturedTensor(name, dtype, argument.shape, self._private_copy(name, argument, needed, budget))
+
+    def _private_copy(self, name: str, argument: TensorArgument, needed: int, budget: "_Budget") -> bytes:
+        """The tensor's bytes, copied out of shared memory where they are there (C-7)."""
+        data = argument.data
+        if not isinstance(data, Segment):
+            return bytes(data or b"")
+        if data.size not in (0, needed):
+            raise CaptureContentError(
+                f"tensor {name[:80]!r}: got {data.size} bytes of shared memory, expected {needed}"
+            )
+        return self._copy_segment(data, needed, budget)
+
+    def _auxiliary(self, entry: Any, budget: "_Budget") -> AuxiliaryEntry:
+        if entry.WhichOneof("data") == "shared_memory_handle":
+            handle = codec.segment(entry.shared_memory_handle)
+            if not handle.size:
+                raise CaptureContentError(
+                    f"auxiliary entry {entry.name[:80]!r}: the size of its shared memory is 0; expected its bytes"
+                )
+            data = self._copy_segment(handle, handle.size, budget)
+        else:
+            data = entry.byte_data
+        return AuxiliaryEntry(entry.name, entry.encoding, data)
+
+    def _copy_segment(self, handle: Segment, size: int, budget: "_Budget") -> bytes:
+        budget.take(size)
+        with self._segments.view(handle.segment_id, handle.offset, size) as view:
+            return bytes(view)
+
+    def capture_status(self, raw: bytes, context: Any) -> bytes:
+        """[G]"""
+        request = codec.parse(pb.GetCaptureDataStatusRequest, raw)
+        state = self._captures.status(request.capture_id)
+        return pb.GetCaptureDataStatusResponse(status=int(state)).SerializeToString()  # type: ignore[arg-type]
+
+    def get_status(self, raw: bytes, context: Any) -> bytes:
+        """The state of the agent for operators."""
+        codec.parse(ops.GetStatusRequest, raw)
+        message: bytes = self._describe().SerializeToString()
+        return message
+
+
+class _Budget:
+    """Bounds the shared memory that one capture may bring along to what a message could hold (C-5)."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = self._left = limit
+
+    def take(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise CaptureContentError(
+                f"the capture's shared memory is more than {self._limit} bytes, the message limit"
+            )

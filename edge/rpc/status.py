@@ -1,0 +1,46 @@
+"""Which gRPC status each error has. The only module that names `grpc.StatusCode`."""
+
+import grpc
+
+from edge import errors
+
+INTERNAL = grpc.StatusCode.INTERNAL
+INTERNAL_TEXT = "internal error; the agent's log says more"
+# gRPC sends the text as a header, percent-encoded; past 8 KiB of headers a client sees another error altogether.
+MAX_TEXT_CHARACTERS = 800
+
+CODES: dict[type[errors.EdgeError], grpc.StatusCode] = {
+    errors.RequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.ModelNameError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.ModelExistsError: grpc.StatusCode.ALREADY_EXISTS,
+    errors.ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.PackageNotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.PackageError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.TargetError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.UnsupportedModelError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.MemoryLimitError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.ModelRefusedError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.LoadQueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.TensorError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.SharedMemoryError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.InferenceError: INTERNAL,
+    errors.CaptureIdError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.CaptureExistsError: grpc.StatusCode.ALREADY_EXISTS,
+    errors.CaptureTimeError: grpc.StatusCode.OUT_OF_RANGE,
+    errors.CaptureContentError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.BufferFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.SpoolFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.CaptureNotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.StoppingError: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
+    """The status and the text that a caller gets for an error; generic where the fault is the agent's own."""
+    code = next((CODES[cls] for cls in type(error).__mro__ if cls in CODES), INTERNAL)
+    if code is INTERNAL:
+        return code, INTERNAL_TEXT
+    text = str(error)
+    return code, text if len(text) <= MAX_TEXT_CHARACTERS else text[: MAX_TEXT_CHARACTERS - 3] + "..."
