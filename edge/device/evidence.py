@@ -1,0 +1,76 @@
+"""The watchdog's evidence that the agent works: each check says what is missing, or None."""
+
+from collections.abc import Callable
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from edge.clock import Clock
+
+# Said by the server itself: it has all the calls it takes, which is load and no hang.
+_BUSY = "RESOURCE_EXHAUSTED"
+
+
+class ServerAnswers:
+    """The server answers a real call on its own socket."""
+
+    name = "server"
+
+    def __init__(self, socket_path: str, timeout_s: float) -> None:
+        """Call the health service at the Unix socket, and wait `timeout_s` seconds for the answer."""
+        self._timeout_s = timeout_s
+        # Without a pool of its own gRPC would share the connection, and its state, with any other client in this process.
+        options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 1000))
+        self._channel = grpc.insecure_channel(f"unix:{socket_path}", options=options)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+
+    def missing(self) -> str | None:
+        try:
+            self._health.Check(health_pb2.HealthCheckRequest(), timeout=self._timeout_s)
+        except grpc.RpcError as error:
+            code = error.code().name if isinstance(error, grpc.Call) else "no status"
+            if code != _BUSY:
+                return (
+                    f"the server did not answer a health call on its own socket within {self._timeout_s:g} s ({code})"
+                )
+        return None
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class WorkerTurns:
+    """A worker's loop turns over."""
+
+    def __init__(self, name: str, heartbeat: Callable[[], float], clock: Clock, limit_s: float) -> None:
+        """`heartbeat` gives the monotonic time of the last turn; one older than `limit_s` seconds is missing evidence."""
+        self.name = name
+        self._heartbeat = heartbeat
+        self._clock = clock
+        self._limit_s = limit_s
+
+    def missing(self) -> str | None:
+        age = self._clock.monotonic() - self._heartbeat()
+        return f"the {self.name} has not turned over for {age:.0f} s" if age > self._limit_s else None
+
+    def close(self) -> None:
+        pass
+
+
+class InferencesEnd:
+    """No inference has been running longer than the configured limit."""
+
+    name = "inference"
+
+    def __init__(self, oldest_running_seconds: Callable[[], float | None], limit_s: float) -> None:
+        self._oldest_running_seconds = oldest_running_seconds
+        self._limit_s = limit_s
+
+    def missing(self) -> str | None:
+        age = self._oldest_running_seconds()
+        if age is None or age <= self._limit_s:
+            return None
+        return f"an inference has been running for {age:.0f} s, longer than sagemaker_edge_edge_inference_stuck_seconds ({self._limit_s:g})"
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,37 @@
+"""Where every thread of this process is, in one line for the log: functions and lines only, never their data."""
+
+import sys
+import threading
+from pathlib import PurePath
+from types import FrameType
+
+MAX_FRAMES = 12  # a thread, innermost first
+MAX_CHARACTERS = 32_000  # journald cuts a line at 48 KiB
+
+
+def thread_stacks() -> str:
+    """The stack of every Python thread, innermost call first; threads at the same place are counted together."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    places: dict[str, list[str]] = {}
+    for ident, frame in sys._current_frames().items():
+        places.setdefault(_stack(frame), []).append(names.get(ident, f"thread {ident}"))
+    text = " | ".join(f"{_label(threads)}: {stack}" for stack, threads in places.items())
+    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 3] + "..."
+
+
+def _label(threads: list[str]) -> str:
+    return threads[0] if len(threads) == 1 else f"{len(threads)} threads ({threads[0]}, ...)"
+
+
+def _stack(innermost: FrameType) -> str:
+    calls, frame, more = [], innermost, False
+    while True:
+        code = frame.f_code
+        calls.append(f"{code.co_qualname} ({PurePath(code.co_filename).name}:{frame.f_lineno})")
+        if frame.f_back is None:
+            break
+        if len(calls) == MAX_FRAMES:
+            more = True
+            break
+        frame = frame.f_back
+    return " < ".join(calls) + (" < ..." if more else "")
