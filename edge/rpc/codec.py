@@ -16,7 +16,6 @@ from edge.rpc._generated import agent_pb2 as pb
 from edge.runtime.engine import TensorValue
 from edge.tensors import TensorSpec
 
-
 _TENSORS_TAG = b"\x0a"  # PredictResponse.tensors = 1, length-delimited
 _METADATA_TAG = b"\x0a"  # Tensor.tensor_metadata = 1
 _BYTE_DATA_TAG = b"\x22"  # Tensor.byte_data = 4

@@ -1,0 +1,52 @@
+"""A client's side of System V shared memory, for tests."""
+
+import ctypes
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.shmat.restype = ctypes.c_void_p
+_libc.shmat.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
+_libc.shmdt.argtypes = (ctypes.c_void_p,)
+_libc.shmget.argtypes = (ctypes.c_int, ctypes.c_size_t, ctypes.c_int)
+IPC_CREAT, IPC_RMID, IPC_SET, IPC_STAT = 0o1000, 0, 1, 2
+SHMID_DS_BYTES, MODE_OFFSET = 112, 20
+
+
+class Segment:
+    """A segment of `size` bytes, made with mode 0600, as clients in the field make theirs; removed at the end."""
+
+    def __init__(self, size: int, mode: int = 0o600) -> None:
+        self.size = size
+        self.id = _libc.shmget(0, size, IPC_CREAT | mode)
+        assert self.id >= 0, ctypes.get_errno()
+        self.address = _libc.shmat(self.id, None, 0)
+        self.removed = False
+
+    def write(self, data: bytes, offset: int = 0) -> "Segment":
+        """Put bytes into it."""
+        ctypes.memmove(self.address + offset, data, len(data))
+        return self
+
+    def read(self) -> bytes:
+        """All of its bytes."""
+        return ctypes.string_at(self.address, self.size)
+
+    def set_mode(self, mode: int) -> "Segment":
+        """Change who may read and write it."""
+        buffer = ctypes.create_string_buffer(SHMID_DS_BYTES)
+        assert _libc.shmctl(self.id, IPC_STAT, buffer) == 0
+        buffer[MODE_OFFSET : MODE_OFFSET + 2] = mode.to_bytes(2, "little")
+        assert _libc.shmctl(self.id, IPC_SET, buffer) == 0
+        return self
+
+    def remove(self) -> None:
+        """Detach from it and remove it."""
+        if not self.removed:
+            _libc.shmdt(self.address)
+            _libc.shmctl(self.id, IPC_RMID, None)
+            self.removed = True
+
+    def __enter__(self) -> "Segment":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()

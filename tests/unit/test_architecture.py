@@ -1,0 +1,77 @@
+"""The rules of the tree: what may import what, and how long a file may be."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EDGE = ROOT / "edge"
+# Rules decide; they touch no socket, file, clock or wire.
+PURE = [
+    "tensors.py",
+    "errors.py",
+    "settings.py",
+    "models/manifest.py",
+    "models/signing.py",
+    "models/binding.py",
+    "shm/checks.py",
+    "capture/record.py",
+    "cloud/retry.py",
+    "cloud/aws/sigv4.py",
+]
+BANNED_IN_RULES = {"socket", "grpc", "time", "os", "pathlib", "subprocess", "threading", "http", "ssl", "tempfile"}
+MAX_LINES = 400
+SOURCES = sorted(
+    path
+    for folder in ("edge", "tests", "bench", "demo", "proto", "packaging", "yocto")
+    for path in (ROOT / folder).rglob("*.py")
+    if "_generated" not in path.parts
+)
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_rules_are_pure(name: str) -> None:
+    banned = {module for module in imports(EDGE / name) if module.split(".")[0] in BANNED_IN_RULES}
+    assert not banned
+
+
+def test_only_one_module_imports_an_interpreter() -> None:
+    for path in EDGE.rglob("*.py"):
+        text = path.read_text()
+        if path != EDGE / "runtime" / "tflite.py":
+            assert "import tflite_runtime" not in text and "import ai_edge_litert" not in text, path
+
+
+def test_only_app_wires_the_parts() -> None:
+    for path in EDGE.rglob("*.py"):
+        if path not in (EDGE / "app.py", EDGE / "cli.py"):
+            assert "edge.app" not in imports(path), path
+
+
+def test_wall_clock_and_sleep_stand_in_one_module() -> None:
+    for path in EDGE.rglob("*.py"):
+        if path == EDGE / "clock.py" or "client" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "time":
+                pytest.fail(f"{path}: time.{node.attr}")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_can_be_seen_whole(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= MAX_LINES
+
+
+def test_the_entry_is_small() -> None:
+    assert len((ROOT / "agent.py").read_text().splitlines()) <= 40

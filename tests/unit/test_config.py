@@ -1,0 +1,216 @@
+"""The configuration file (section 6): every key, all errors at once."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.config import Config, describe, load_config, parse_config
+from edge.errors import ConfigError
+from edge.settings import PREFIX, SETTINGS, Kind
+
+GOOD: dict[str, Any] = {
+    "core_device_name": "device-1",
+    "core_device_fleet_name": "fleet",
+    "core_root_certs_path": "/etc/roots",
+    "core_capture_data_disk_path": "/var/captures",
+}
+
+
+def parse(**changes: Any) -> Any:
+    given = {**GOOD, **changes}
+    return parse_config(json.dumps({PREFIX + k: v for k, v in given.items() if v is not ...}).encode())
+
+
+def faults(**changes: Any) -> list[str]:
+    with pytest.raises(ConfigError) as refused:
+        parse(**changes)
+    return str(refused.value).splitlines()
+
+
+def test_the_table_and_the_dataclass_say_the_same() -> None:
+    assert [setting.name for setting in SETTINGS] == list(Config.__dataclass_fields__)
+
+
+def test_defaults() -> None:
+    config = parse().config
+    assert config.core_iot_thing_name == "device-1"
+    assert config.provider_provider == "None"
+    assert config.core_capture_data_destination == "Disk"
+    assert (config.core_capture_data_buffer_size, config.core_capture_data_batch_size) == (30, 10)
+    assert (config.core_capture_data_push_period_seconds, config.core_capture_data_base64_embed_limit) == (4, 3072)
+    assert config.core_capture_data_periodic_upload is False
+    assert config.core_capture_data_periodic_upload_period_seconds == 8
+    assert config.edge_spool_path == "/var/captures/.spool"
+
+
+def test_all_errors_at_once() -> None:
+    found = faults(
+        core_device_name=..., core_capture_data_buffer_size=0, core_root_certs_path="relative", log_verbose=3
+    )
+    assert len(found) == 4
+    assert any("core_device_name: missing" in line for line in found)
+    assert any(
+        "core_capture_data_buffer_size: 0 is not allowed; expected an integer from 1 to" in line for line in found
+    )
+    assert any('core_root_certs_path: "relative" is not allowed; expected an absolute path' in line for line in found)
+    assert any("log_verbose: 3 is not allowed; expected true or false" in line for line in found)
+
+
+@pytest.mark.parametrize(("text", "value"), [("8", 8), (" 8 ", 8), ("+8", 8), (8, 8)])
+def test_text_that_spells_an_integer(text: object, value: int) -> None:
+    assert parse(core_capture_data_push_period_seconds=text).config.core_capture_data_push_period_seconds == value
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False), (True, True)])
+def test_text_that_spells_a_boolean(text: object, value: bool) -> None:
+    assert parse(log_verbose=text).config.log_verbose is value
+
+
+@pytest.mark.parametrize("value", ["8.5", "eight", 8.5, True, None, [], {}, "1" * 30, "٨"])
+def test_what_is_no_integer(value: object) -> None:
+    assert len(faults(core_capture_data_push_period_seconds=value)) == 1
+
+
+@pytest.mark.parametrize("name", ["", "-a", "a-", "a b", "ä", "a" * 64, "a/b", "a\n"])
+def test_device_names(name: str) -> None:
+    assert "core_device_name" in faults(core_device_name=name)[0]
+
+
+@pytest.mark.parametrize("name", ["a", "A9", "a--__b-c", "a" * 63])
+def test_good_device_names(name: str) -> None:
+    assert parse(core_device_name=name).config.core_device_name == name
+
+
+def test_the_old_name_of_the_device() -> None:
+    loaded = parse(core_device_name=..., core_device_uuid="old")
+    assert loaded.config.core_device_name == "old"
+    assert "core_device_uuid" in loaded.sources["core_device_name"]
+    both = parse(core_device_uuid="old")
+    assert both.config.core_device_name == "device-1"
+    assert "core_device_uuid" in both.warnings[0]
+
+
+def test_unknown_keys_are_reported_and_unused_ones_warn() -> None:
+    loaded = parse(core_device_nam="x", telemetry_libsystemd_path="/lib/x.so", log_verbos=True)
+    assert len(loaded.warnings) == 3
+    assert any("not used by this agent" in w for w in loaded.warnings)
+    assert any("did you mean sagemaker_edge_log_verbose?" in w for w in loaded.warnings)
+
+
+def test_a_missing_disk_path_is_an_error_for_disk_only() -> None:
+    assert "core_capture_data_disk_path: missing" in faults(core_capture_data_disk_path=...)[0]
+    cloud = parse(
+        core_capture_data_disk_path=...,
+        core_capture_data_destination="Cloud",
+        core_region="eu-west-1",
+        provider_s3_bucket_name="my-sagemaker-bucket",
+    )
+    assert cloud.config.provider_provider == "Aws"
+    assert not cloud.warnings
+
+
+def test_cloud_needs_a_provider() -> None:
+    assert "expected provider Aws" in faults(core_capture_data_destination="Cloud")[0]
+    assert "periodic_upload" in faults(core_capture_data_periodic_upload=True)[0]
+    assert "core_region: missing" in faults(provider_s3_bucket_name="sagemaker-b")[0]
+    assert "Custom" in faults(provider_provider="Custom")[0]
+
+
+def test_a_bucket_of_another_name_only_warns() -> None:
+    assert (
+        "does not contain 'sagemaker'" in parse(provider_s3_bucket_name="captures", core_region="us-west-2").warnings[0]
+    )
+
+
+def test_iot_settings_come_together() -> None:
+    found = faults(provider_s3_bucket_name="sagemaker-b", core_region="r", provider_aws_cert_file="/c.pem")
+    assert len(found) == 3
+    bad = dict.fromkeys(
+        ("provider_aws_ca_cert_file", "provider_aws_cert_file", "provider_aws_cert_pk_file"), "/etc/x.pem"
+    )
+    found = faults(
+        provider_s3_bucket_name="sagemaker-b",
+        core_region="r",
+        provider_aws_iot_cred_endpoint="https://host/credentials",
+        **bad,
+    )
+    assert "/role-aliases/ALIAS/credentials" in found[0]
+
+
+def test_batch_and_buffer() -> None:
+    assert "expected less than" in faults(core_capture_data_batch_size=31)[0]
+    assert "equals the buffer size" in parse(core_capture_data_batch_size=30).warnings[0]
+    assert parse(core_capture_data_buffer_size=5).config.core_capture_data_batch_size == 5
+
+
+def test_the_spool_follows_the_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/x")
+    changes = {"core_capture_data_destination": "Cloud", "core_region": "r", "provider_s3_bucket_name": "sagemaker-b"}
+    assert parse(**changes).config.edge_spool_path == "/var/lib/x/spool"
+
+
+@pytest.mark.parametrize("prefix", ["a/b", "a/", "a.b/c-d"])
+def test_folder_prefixes(prefix: str) -> None:
+    assert parse(core_folder_prefix=prefix).config.core_folder_prefix == prefix
+
+
+@pytest.mark.parametrize("prefix", ["/a", "..", "a/../b", "./a", "a//b", "a b", "a\0"])
+def test_folder_prefixes_that_would_leave_the_folder(prefix: str) -> None:
+    assert "core_folder_prefix" in faults(core_folder_prefix=prefix)[0]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"[]", b"{", b"\xff", b'{"a": 1, "a": 2}', b"[" * 100_000, b"1" * 5000, b" " * (2 << 20), b'{"a": NaN'],
+)
+def test_hostile_files(data: bytes) -> None:
+    with pytest.raises(ConfigError):
+        parse_config(data)
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load_config(tmp_path / "none.json")
+
+
+def test_describe_says_where_each_value_came_from() -> None:  # [X-3]
+    text = describe(parse(log_verbose="true"))
+    assert len(text.splitlines()) == len(SETTINGS)
+    assert any("log_verbose" in line and line.endswith("true  (file)") for line in text.splitlines())
+    assert any("buffer_size" in line and line.endswith("30  (default)") for line in text.splitlines())
+
+
+def test_every_setting_is_explained() -> None:
+    for setting in SETTINGS:
+        assert setting.help.endswith(".")
+        if setting.kind is Kind.INT:
+            assert isinstance(setting.default, int) and setting.low <= setting.default <= setting.high
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=300)
+def test_arbitrary_bytes(data: bytes) -> None:
+    try:
+        parse_config(data)
+    except ConfigError as error:
+        assert str(error)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from([setting.name for setting in SETTINGS]), _JSON, max_size=8))
+@settings(max_examples=300)
+def test_arbitrary_values(changes: dict[str, Any]) -> None:
+    try:
+        parse(**changes)
+    except ConfigError as error:
+        assert str(error)

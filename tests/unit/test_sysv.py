@@ -1,0 +1,192 @@
+"""Reading clients' System V segments (P-3, P-11)."""
+
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge.clock import SystemClock
+from edge.errors import SharedMemoryError
+from edge.shm import sysv
+from edge.shm.sysv import KEEP_UNUSED_SECONDS, MAX_KEPT, SegmentReader
+from tests.system.segments import Segment
+
+
+class SetClock(SystemClock):
+    """A monotonic clock that a test moves."""
+
+    at = 0.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture
+def reader(clock: SetClock) -> Iterator[SegmentReader]:
+    made = SegmentReader(clock)
+    yield made
+    made.close()
+
+
+def attached(segment_id: int) -> int:
+    """How many attachments the kernel counts."""
+    rows = [line.split() for line in Path("/proc/sysvipc/shm").read_text().splitlines()[1:]]
+    return next((int(row[6]) for row in rows if int(row[1]) == segment_id), 0)
+
+
+def read(reader: SegmentReader, segment: Segment, offset: int = 0, size: int = 4) -> bytes:
+    with reader.view(segment.id, offset, size) as view:
+        return bytes(view)
+
+
+def test_reads_what_is_there_now(reader: SegmentReader) -> None:  # [P-11]
+    with Segment(8192) as segment:
+        segment.write(b"abcdefgh").set_mode(0o400)
+        assert read(reader, segment) == b"abcd"
+        assert read(reader, segment, 4) == b"efgh"
+        segment.write(b"ABCD")
+        assert read(reader, segment) == b"ABCD"
+        assert reader.kept == 1
+        reader.close()
+
+
+def test_the_view_cannot_be_written(reader: SegmentReader) -> None:  # [P-11]
+    with Segment(4096) as segment:
+        segment.set_mode(0o400)
+        with reader.view(segment.id, 0, 4) as view:
+            assert view.readonly
+            with pytest.raises(TypeError):
+                view[0] = 1
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o420, 0o402, 0o500, 0o410, 0o401, 0o777])
+def test_a_segment_that_somebody_may_change_is_refused(reader: SegmentReader, mode: int) -> None:  # [P-3]
+    with Segment(4096) as segment:
+        segment.set_mode(mode)
+        with pytest.raises(SharedMemoryError, match=f"mode is {mode:04o}"):
+            read(reader, segment)
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o440, 0o444])
+def test_modes_that_are_fine(reader: SegmentReader, mode: int) -> None:  # [P-3]
+    with Segment(4096) as segment:
+        segment.set_mode(mode)
+        read(reader, segment)
+        reader.close()
+
+
+def test_the_mode_is_checked_at_every_use(reader: SegmentReader) -> None:  # [P-3]
+    with Segment(4096) as segment:
+        segment.set_mode(0o400)
+        read(reader, segment)
+        segment.set_mode(0o600)
+        with pytest.raises(SharedMemoryError, match="0600"):
+            read(reader, segment)
+        reader.close()
+
+
+@pytest.mark.parametrize(("offset", "size"), [(0, 4097), (4096, 1), (2**64 - 1, 1), (1, 2**64 - 1), (2**63, 2**63)])
+def test_ranges_outside_are_refused(reader: SegmentReader, offset: int, size: int) -> None:  # [P-3]
+    with Segment(4096) as segment:
+        segment.set_mode(0o400)
+        with pytest.raises(SharedMemoryError, match="4096 bytes"):
+            read(reader, segment, offset, size)
+
+
+@pytest.mark.parametrize("segment_id", [2**31 - 1, 2**31, 2**64 - 1])
+def test_no_such_segment(reader: SegmentReader, segment_id: int) -> None:  # [P-3]
+    with pytest.raises(SharedMemoryError, match="no such segment"), reader.view(segment_id, 0, 1):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: to be refused as another user")
+def test_a_segment_of_another_user_is_refused(reader: SegmentReader) -> None:  # [P-3]
+    with Segment(4096) as segment:
+        segment.set_mode(0o400)
+        child = os.fork()
+        if child == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+            try:
+                read(SegmentReader(SystemClock()), segment)
+            except SharedMemoryError as error:
+                os._exit(0 if "not readable by the agent" in str(error) else 1)
+            os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0
+
+
+def test_unused_attachments_go_after_a_while(reader: SegmentReader, clock: SetClock) -> None:
+    with Segment(4096) as segment:
+        segment.set_mode(0o400)
+        read(reader, segment)
+        reader.sweep()
+        assert attached(segment.id) == 2
+        clock.at += KEEP_UNUSED_SECONDS
+        reader.sweep()
+        assert (reader.kept, attached(segment.id)) == (0, 1)
+
+
+def test_a_removed_segment_is_let_go_by_the_next_sweep(reader: SegmentReader) -> None:  # [P-11]
+    with Segment(4096) as segment:
+        segment.set_mode(0o400)
+        read(reader, segment)
+        segment.remove()
+        assert attached(segment.id) == 1
+        reader.sweep()
+        assert attached(segment.id) == 0
+
+
+def test_an_id_never_comes_to_mean_another_segment(reader: SegmentReader) -> None:  # [P-11]
+    for round_number in range(50):
+        with Segment(4096) as segment:
+            segment.write(round_number.to_bytes(4, "little")).set_mode(0o400)
+            assert read(reader, segment) == round_number.to_bytes(4, "little")
+    reader.sweep()
+    assert reader.kept == 0
+
+
+def test_a_segment_that_was_replaced_by_a_smaller_one_is_refused(
+    reader: SegmentReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Segment(4096) as segment:
+        segment.set_mode(0o400)
+        real = sysv.segment_status(segment.id)
+        answers = iter([sysv.SegmentStatus(8192, real.mode, real.created, real.creator_pid), real])
+        monkeypatch.setattr(sysv, "segment_status", lambda segment_id: next(answers))
+        with pytest.raises(SharedMemoryError, match="replaced"):
+            read(reader, segment, 4096, 4)
+        assert attached(segment.id) == 1
+
+
+def test_the_number_kept_is_bounded(reader: SegmentReader) -> None:
+    segments = [Segment(4096) for _ in range(MAX_KEPT + 3)]
+    for segment in segments:
+        read(reader, segment.set_mode(0o400))
+    assert reader.kept == MAX_KEPT
+    assert attached(segments[-1].id) == 1
+    for segment in segments:
+        segment.remove()
+    reader.sweep()
+
+
+def test_threads_share_an_attachment(reader: SegmentReader) -> None:
+    with Segment(4096) as segment:
+        segment.write(b"abcd").set_mode(0o400)
+        seen: list[bytes] = []
+        threads = [
+            threading.Thread(target=lambda: seen.extend(read(reader, segment) for _ in range(200))) for _ in range(4)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert seen == [b"abcd"] * 800
+        assert attached(segment.id) == 2
+        reader.close()
