@@ -13,6 +13,9 @@ from edge.capture.service import CaptureService
 from edge.capture.settings import capture_settings
 from edge.clock import SystemClock
 from edge.config import Config, Loaded
+from edge.device.evidence import InferencesEnd, ServerAnswers, WorkerTurns
+from edge.device.notify import Notifier
+from edge.device.watchdog import Watchdog, answer_seconds
 from edge.models.package import Package, open_package
 from edge.models.registry import MIB, ModelDefaults, Registry
 from edge.rpc._generated import operations_pb2 as ops
@@ -27,6 +30,7 @@ log = logging.getLogger(__name__)
 STOP_CALLS_SECONDS = 6.0  # for calls in flight; with the capture flush it stays inside the 10 s of X-4
 STOP_CAPTURES_SECONDS = 3.0
 HOUSEKEEPING_SECONDS = 1.0
+CAPTURE_TURN_SECONDS = 60.0  # a capture worker that has not turned over for so long is stuck, however slow the disk
 
 
 class App:
@@ -42,6 +46,7 @@ class App:
         self._stop = threading.Event()
         self._signals = 0
         claim_socket(self._socket, replace=replace_socket)
+        self._notifier = Notifier()
         self._engine = TfliteEngine()
         self._segments = SegmentReader(self._clock)
         self._captures = CaptureService(capture_settings(self._config), self._clock, None)
@@ -74,10 +79,15 @@ class App:
         self._server.start()
         housekeeper = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
         housekeeper.start()
+        watchdog = self._watchdog()
+        watchdog.start()
         # What start-up made lives as long as the process: the collector need not look at it again.
         gc.freeze()
         log.info("version %s serves on %s", self._version, self._socket)
+        self._notifier.ready()
         self._stop.wait()
+        self._notifier.stopping()
+        watchdog.stop()
         self._shut_down()
         housekeeper.join()
         # A call that outlived the grace must not hold up the exit, as joining its thread would.
@@ -96,6 +106,21 @@ class App:
         self._captures.stop(STOP_CAPTURES_SECONDS)
         self._segments.close()
         log.info("stopped")
+
+    def _watchdog(self) -> Watchdog:
+        patience = answer_seconds(self._notifier.watchdog_seconds)
+        checks = (
+            ServerAnswers(self._socket, patience),
+            WorkerTurns("capture worker", self._captures.heartbeat, self._clock, CAPTURE_TURN_SECONDS),
+            InferencesEnd(self._registry.oldest_running_seconds, self._config.edge_inference_stuck_seconds),
+        )
+        return Watchdog(checks, self._notifier, self._clock, status=self._status_line)
+
+    def _status_line(self) -> str:
+        """What `systemctl status` shows."""
+        captures = self._captures.snapshot()
+        text = f"{len(self._registry.models())} models loaded, {captures.pending} captures waiting"
+        return f"{text}; last error: {captures.last_error}" if captures.last_error else text
 
     def _keep_house(self) -> None:
         while not self._clock.wait(self._stop, HOUSEKEEPING_SECONDS):
