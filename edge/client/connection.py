@@ -1,0 +1,143 @@
+"""Calls to the agent over its socket, with failures in words."""
+
+import os
+import socket
+import stat
+import struct
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.message import Message
+
+from edge.client.outcome import RefusedError, UnreachableError
+from edge.rpc._generated import agent_pb2 as pb
+
+SERVICE = "/AWS.SageMaker.Edge.Agent/"
+OPERATIONS = "/edge.v1.Operations/"
+HEALTH = "/grpc.health.v1.Health/"
+
+EXAMPLE_SOCKET = "/tmp/sagemaker_edge_agent_example.sock"  # noqa: S108 (the original client's own default)
+INSTALLED_SOCKET = "/run/sagemaker-edge-agent/agent.sock"
+SOCKET_VARIABLE = "SAGEMAKER_EDGE_SOCKET"
+_UCRED = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+
+Reply = TypeVar("Reply", bound=Message)
+
+
+def default_socket(*, example: bool) -> str:
+    """The socket to use when none is named: the environment's, else the first usual one that exists."""
+    if named := os.environ.get(SOCKET_VARIABLE):
+        return named
+    usual = [EXAMPLE_SOCKET, INSTALLED_SOCKET] if example else [INSTALLED_SOCKET, EXAMPLE_SOCKET]
+    return next((path for path in usual if Path(path).exists()), usual[0])
+
+
+def peer_credentials(path: str) -> tuple[int, int]:
+    """User and group id of the process that listens on the socket.
+
+    Raises:
+        UnreachableError: nothing does, or it may not be asked.
+    """
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.connect(path)
+            credentials = probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    except OSError:
+        raise UnreachableError(why_unreachable(path)) from None
+    _, uid, gid = _UCRED.unpack(credentials)
+    return uid, gid
+
+
+def why_unreachable(path: str) -> str:
+    """Why nobody answers on a socket, and what to do, in one sentence."""
+    start = f"no agent answers on {path}: "
+    try:
+        mode = Path(path).stat().st_mode
+    except FileNotFoundError:
+        return start + f"there is no such file; start the agent, or name its socket with -a or {SOCKET_VARIABLE}"
+    except OSError as error:
+        return start + f"{error.strerror}; you need a group that may enter its folder"
+    if not stat.S_ISSOCK(mode):
+        return start + "it is not a socket"
+    if not os.access(path, os.W_OK):
+        return start + "you may not write to it; join the group that owns it (ls -l shows it)"
+    return start + "the file is there but nothing listens; the agent has stopped or is still starting"
+
+
+class Agent:
+    """The agent behind a socket. Calls raise RefusedError with its words, or UnreachableError.
+
+    `timeout` in seconds holds for each call; None waits for ever, as the original client did.
+    """
+
+    def __init__(self, path: str, timeout: float | None = None) -> None:
+        self.path = path
+        self.timeout = timeout
+        no_limit = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+        self._channel = grpc.insecure_channel(f"unix:{Path(path).absolute()}", options=no_limit)
+
+    def call(self, method: str, request: Message, reply: type[Reply]) -> Reply:
+        """One call; `method` is the full name."""
+        stub = self._channel.unary_unary(
+            method, request_serializer=type(request).SerializeToString, response_deserializer=reply.FromString
+        )
+        try:
+            answer: Reply = stub(request, timeout=self.timeout)
+        except grpc.RpcError as error:
+            raise self._explained(error) from None
+        return answer
+
+    def _explained(self, error: Any) -> Exception:
+        code, text = error.code(), error.details() or ""
+        if code is grpc.StatusCode.UNAVAILABLE and "connect" in text:
+            return UnreachableError(why_unreachable(self.path))
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return RefusedError(code.name, f"no answer within {self.timeout:g} s")
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            text = f"{text or 'no such call'}; whatever answers on {self.path} is not this agent, or an older one"
+        return RefusedError(code.name, text)
+
+    def list_models(self) -> list[pb.Model]:
+        """All loaded models."""
+        return list(self.call(SERVICE + "ListModels", pb.ListModelsRequest(), pb.ListModelsResponse).models)
+
+    def load(self, url: str, name: str) -> pb.Model:
+        """Loads a package under a name."""
+        return self.call(SERVICE + "LoadModel", pb.LoadModelRequest(url=url, name=name), pb.LoadModelResponse).model
+
+    def unload(self, name: str) -> None:
+        """Unloads a model."""
+        self.call(SERVICE + "UnLoadModel", pb.UnLoadModelRequest(name=name), pb.UnLoadModelResponse)
+
+    def describe(self, name: str) -> pb.Model:
+        """One loaded model."""
+        return self.call(SERVICE + "DescribeModel", pb.DescribeModelRequest(name=name), pb.DescribeModelResponse).model
+
+    def predict(self, name: str, tensors: list[pb.Tensor]) -> list[pb.Tensor]:
+        """Output tensors of a model."""
+        request = pb.PredictRequest(name=name, tensors=tensors)
+        return list(self.call(SERVICE + "Predict", request, pb.PredictResponse).tensors)
+
+    def capture(self, request: pb.CaptureDataRequest) -> None:
+        """Hands over one capture."""
+        self.call(SERVICE + "CaptureData", request, pb.CaptureDataResponse)
+
+    def capture_status(self, capture_id: str) -> str:
+        """FAILURE, SUCCESS or IN_PROGRESS."""
+        request = pb.GetCaptureDataStatusRequest(capture_id=capture_id)
+        reply = self.call(SERVICE + "GetCaptureDataStatus", request, pb.GetCaptureDataStatusResponse)
+        return str(pb.CaptureDataStatus.Name(reply.status))
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._channel.close()
+
+    def __enter__(self) -> "Agent":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,317 @@
+"""`doctor`: looks at everything the agent rests on; each line says OK, WARN or FAIL, and how to put it right.
+
+It reads and never changes anything, and works with the agent running or not.
+"""
+
+import grp
+import os
+import pwd
+import shutil
+import stat
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from edge.client import show
+from edge.client.connection import HEALTH, OPERATIONS, Agent, peer_credentials, why_unreachable
+from edge.client.outcome import CommandError, Exit
+from edge.clock import SystemClock
+from edge.config import Config, load_config
+from edge.errors import ConfigError
+from edge.version import version
+
+INSTALLED_CONFIG = "/etc/sagemaker-edge-agent/config.json"
+EXPIRES_SOON_DAYS = 60
+LEAST_SEGMENT_BYTES = 64 << 20  # as large as the largest message
+LEAST_MEMORY_BYTES = 64 << 20
+ENGINES = ("tflite_runtime", "ai_edge_litert")
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    OK = "OK"
+    WARN = "WARN"
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; `fix` says what to do when it is not OK."""
+
+    level: Level
+    subject: str
+    text: str
+    fix: str = ""
+
+
+def ok(subject: str, text: str) -> Finding:
+    """All is well."""
+    return Finding(Level.OK, subject, text)
+
+
+def warn(subject: str, text: str, fix: str) -> Finding:
+    """It works, but look at it."""
+    return Finding(Level.WARN, subject, text, fix)
+
+
+def fail(subject: str, text: str, fix: str) -> Finding:
+    """It cannot work like this."""
+    return Finding(Level.FAIL, subject, text, fix)
+
+
+def doctor(options: Namespace) -> Exit:
+    """Prints every finding; REFUSED when one is FAIL."""
+    findings = list(examine(options.socket, options.config, options.timeout))
+    if options.json:
+        listed = [{"level": f.level, "subject": f.subject, "text": f.text, "fix": f.fix} for f in findings]
+        show.as_json({"findings": listed})
+    else:
+        for finding in findings:
+            print(f"{finding.level:<4}  {finding.subject}: {finding.text}")
+            if finding.fix:
+                print(f"      -> {finding.fix}")
+        counts = [sum(f.level is level for f in findings) for level in Level]
+        print(f"\n{counts[0]} fine, {counts[1]} to look at, {counts[2]} wrong")
+    return Exit.REFUSED if any(f.level is Level.FAIL for f in findings) else Exit.OK
+
+
+def examine(socket: str, config_path: str | None, timeout: float | None) -> Iterator[Finding]:
+    """All findings, in the order in which to put things right."""
+    yield from check_engine()
+    config, findings = check_config(config_path)
+    yield from findings
+    if config is not None:
+        yield from check_trust(Path(config.core_root_certs_path), time.time())
+        yield from check_folders(config)
+        yield from check_device_files(config)
+    yield from check_clock()
+    yield from check_shared_memory(Path("/proc/sys/kernel"))
+    yield from check_memory(Path("/proc/meminfo"))
+    yield from check_socket(socket, timeout)
+
+
+def check_engine() -> Iterator[Finding]:
+    """An interpreter package is there and starts."""
+    import importlib
+    import importlib.metadata
+
+    for package in ENGINES:
+        try:
+            importlib.import_module(f"{package}.interpreter")
+        except ModuleNotFoundError as error:
+            if error.name is not None and error.name.split(".")[0] == package:
+                continue
+            yield fail("engine", f"{package} lacks {error.name}", "install the agent's requirements again")
+        except Exception as error:  # noqa: BLE001 (a broken native library fails in its own ways)
+            yield fail("engine", f"{package} does not start: {error}", "install the agent's requirements again")
+        else:
+            try:
+                number = importlib.metadata.version(package.replace("_", "-"))
+            except importlib.metadata.PackageNotFoundError:
+                number = "built in"
+            yield ok("engine", f"{package} {number}")
+        return
+    yield fail("engine", "no TensorFlow Lite interpreter is installed", "install tflite-runtime or ai-edge-litert")
+
+
+def check_config(path: str | None) -> tuple[Config | None, list[Finding]]:
+    """The configuration is valid; its warnings are shown."""
+    if path is None:
+        if not Path(INSTALLED_CONFIG).exists():
+            text = "none named, and none installed; trust, folders and certificates are not checked"
+            return None, [warn("configuration", text, "name it: doctor -c CONFIG")]
+        path = INSTALLED_CONFIG
+    try:
+        loaded = load_config(path)
+    except ConfigError as error:
+        faults = str(error).splitlines()
+        return None, [fail("configuration", fault, f"correct {path}") for fault in faults]
+    findings = [ok("configuration", path)]
+    findings += [warn("configuration", text, f"look at {path}") for text in loaded.warnings]
+    return loaded.config, findings
+
+
+def check_trust(folder: Path, now: float) -> Iterator[Finding]:
+    """Trusted roots are there, locked, readable and in date (S-3, S-4)."""
+    subject = "trusted roots"
+    try:
+        files = sorted(folder.glob("*.pem"))
+        if not folder.is_dir():
+            yield fail(subject, f"{folder} is not a folder", f"mkdir -p {folder}, and put the signers' roots there")
+            return
+    except OSError as error:
+        yield fail(subject, f"{folder}: {error.strerror}", "let the agent's user read it")
+        return
+    if not files:
+        yield fail(subject, f"no *.pem in {folder}; every model will be refused", "put the signers' root there")
+    for file in files:
+        yield from _check_root(file, now)
+
+
+def _check_root(file: Path, now: float) -> Iterator[Finding]:
+    from cryptography import x509
+
+    subject = "trusted root"
+    try:
+        mode = stat.S_IMODE(file.stat().st_mode)
+        certificates = x509.load_pem_x509_certificates(file.read_bytes())
+    except OSError as error:
+        yield fail(subject, f"{file}: {error.strerror}", f"chmod 0444 {file}")
+        return
+    except ValueError:
+        yield fail(subject, f"{file} is not a PEM certificate", "replace it, or take it away")
+        return
+    if mode & 0o333:
+        yield fail(subject, f"{file} has mode {mode:04o}; nobody may write to or execute it", f"chmod 0444 {file}")
+    for certificate in certificates:
+        name = certificate.subject.rfc4514_string()
+        days = (certificate.not_valid_after_utc.timestamp() - now) / 86400
+        if days < 0:
+            yield fail(subject, f"{name} has expired", f"sign with a newer root and replace {file}")
+        elif certificate.not_valid_before_utc.timestamp() > now:
+            yield warn(subject, f"{name} is not valid yet", "check this machine's clock")
+        elif days < EXPIRES_SOON_DAYS:
+            yield warn(subject, f"{name} expires in {days:.0f} days", "roll out its successor beside it")
+        else:
+            yield ok(subject, f"{name}, {days:.0f} days left")
+
+
+def check_folders(config: Config) -> Iterator[Finding]:
+    """Captures and spool have a place, with room."""
+    places = {"spool": Path(config.edge_spool_path)}
+    if config.core_capture_data_destination == "Disk":
+        places["captures"] = Path(config.core_capture_data_disk_path)
+    for subject, folder in places.items():
+        there = next((p for p in (folder, *folder.parents) if p.exists()), Path("/"))
+        try:
+            free = shutil.disk_usage(there).free
+            owner = pwd.getpwuid(there.stat().st_uid).pw_name
+        except (OSError, KeyError):
+            free, owner = None, "its owner"
+        if not there.is_dir():
+            yield fail(subject, f"{there} is not a folder", f"choose another path for {folder}")
+        elif free is None:
+            yield warn(subject, f"{folder} cannot be looked at", "run doctor as the agent's user")
+        elif free < config.edge_spool_min_free_mib << 20:
+            limit = show.size(config.edge_spool_min_free_mib << 20)
+            yield fail(
+                subject,
+                f"{show.size(free)} free at {there}; captures are refused below {limit}",
+                "free some disk space",
+            )
+        elif not os.access(there, os.W_OK | os.X_OK):
+            yield warn(subject, f"you may not write to {there}; it belongs to {owner}", "see that the agent's user may")
+        else:
+            yield ok(subject, f"{folder}, {show.size(free)} free")
+
+
+def check_device_files(config: Config) -> Iterator[Finding]:
+    """The certificate and key that captures go to the cloud with."""
+    if config.provider_provider != "Aws":
+        return
+    for name in ("provider_aws_ca_cert_file", "provider_aws_cert_file", "provider_aws_cert_pk_file"):
+        file = getattr(config, name)
+        if not file:
+            continue
+        if not Path(file).is_file():
+            yield fail("cloud", f"{file} is not there", f"correct sagemaker_edge_{name}")
+        elif not os.access(file, os.R_OK):
+            yield warn("cloud", f"you may not read {file}", "see that the agent's user may")
+        elif name.endswith("pk_file") and Path(file).stat().st_mode & 0o077:
+            yield warn("cloud", f"others may read the private key {file}", f"chmod 0400 {file}")
+        else:
+            yield ok("cloud", file)
+
+
+def check_clock() -> Iterator[Finding]:
+    """The clock is set (S-6)."""
+    clock = SystemClock()
+    _, built = version()
+    shown = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(clock.now())) + " UTC"
+    if clock.now() < built:
+        yield fail("clock", f"{shown} is before this agent was built", "set the clock, or wait for NTP")
+    elif not clock.synchronised():
+        text = f"{shown}, not synchronised; certificates are judged as of the build date or their own start"
+        yield warn("clock", text, "start an NTP client (systemd-timesyncd, chrony)")
+    else:
+        yield ok("clock", f"{shown}, synchronised")
+
+
+def check_shared_memory(kernel: Path) -> Iterator[Finding]:
+    """The kernel allows segments as large and as many as clients may want."""
+    try:
+        most, pages, count = (int((kernel / name).read_text()) for name in ("shmmax", "shmall", "shmmni"))
+    except (OSError, ValueError):
+        yield warn("shared memory", "this kernel has no System V shared memory", "send tensors inline")
+        return
+    total = pages * os.sysconf("SC_PAGE_SIZE")
+    if min(most, total) < LEAST_SEGMENT_BYTES:
+        yield warn(
+            "shared memory",
+            f"a segment may have {show.size(min(most, total))}",
+            f"sysctl -w kernel.shmmax={LEAST_SEGMENT_BYTES} kernel.shmall={LEAST_SEGMENT_BYTES // 4096}",
+        )
+    else:
+        yield ok("shared memory", f"up to {count} segments")
+
+
+def check_memory(meminfo: Path) -> Iterator[Finding]:
+    """There is memory to load a model into."""
+    try:
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        available = int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError):
+        return
+    if available < LEAST_MEMORY_BYTES:
+        yield warn("memory", f"{show.size(available)} available", "unload models, or stop other programs")
+    else:
+        yield ok("memory", f"{show.size(available)} available")
+
+
+def check_socket(path: str, timeout: float | None) -> Iterator[Finding]:
+    """The agent answers, and is the release that this client is."""
+    from grpc_health.v1 import health_pb2
+
+    from edge.rpc._generated import operations_pb2 as ops
+
+    try:
+        uid, gid = peer_credentials(path)
+    except CommandError:
+        yield fail("agent", why_unreachable(path), "start it: sagemaker-edge-agent -a SOCKET -c CONFIG")
+        return
+    yield _open_to(path, uid, gid)
+    with Agent(path, timeout) as agent:
+        try:
+            state = agent.call(HEALTH + "Check", health_pb2.HealthCheckRequest(), health_pb2.HealthCheckResponse).status
+            reply = agent.call(OPERATIONS + "GetStatus", ops.GetStatusRequest(), ops.GetStatusResponse)
+        except CommandError as error:
+            yield fail("agent", str(error), "see its log: journalctl -u sagemaker-edge-agent")
+            return
+    if state != health_pb2.HealthCheckResponse.SERVING:
+        yield fail("agent", "it is not serving", "see its log: journalctl -u sagemaker-edge-agent")
+    elif reply.version != version()[0]:
+        yield warn("agent", f"release {reply.version} runs, this is {version()[0]}", "restart the agent")
+    else:
+        yield ok("agent", f"release {reply.version} serves on {path}")
+    if reply.captures.last_error:
+        ago = show.duration(time.time() - reply.captures.last_error_unix_seconds)
+        yield warn("captures", f"{reply.captures.last_error} ({ago} ago)", "see: sagemaker-edge-agent status")
+
+
+def _open_to(path: str, uid: int, gid: int) -> Finding:
+    def name_of(find: Callable[[int], tuple[str, ...] | pwd.struct_passwd | grp.struct_group], number: int) -> str:
+        try:
+            return str(find(number)[0])
+        except KeyError:
+            return str(number)
+
+    mode = stat.S_IMODE(Path(path).stat().st_mode)
+    user, group = name_of(pwd.getpwuid, uid), name_of(grp.getgrgid, gid)
+    text = f"{path}, mode {mode:04o}, held by {user}:{group}"
+    if mode & 0o002:
+        return warn("socket", f"{text}: everybody may use the models", "put it in a folder that only a group may enter")
+    return ok("socket", text)

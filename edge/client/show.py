@@ -1,0 +1,108 @@
+"""Text that people read: models, tensors, sizes and times."""
+
+import json
+import sys
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edge.rpc._generated import agent_pb2 as pb
+from edge.tensors import dtype_name, shape_text
+
+FEW_VALUES = 16  # shown in full
+TOP_CLASSES = 5
+BAR_WIDTH = 20  # characters
+
+
+def as_json(value: Any) -> None:
+    """Prints a value as one line of JSON."""
+    json.dump(value, sys.stdout, allow_nan=True)
+    print()
+
+
+def table(rows: list[list[str]], head: list[str], indent: str = "") -> str:
+    """Columns under their heads; numbers to the right."""
+    lines = [head, *rows]
+    widths = [max(len(line[n]) for line in lines) for n in range(len(head))]
+    right = [bool(rows) and all(row[n][:1].isdigit() for row in rows) for n in range(len(head))]
+    return "\n".join(
+        (indent + "  ".join(f"{cell:>{w}}" if r else f"{cell:<{w}}" for cell, w, r in zip(line, widths, right, strict=True)))
+        .rstrip()
+        for line in lines
+    )  # fmt: skip
+
+
+def size(count: int) -> str:
+    """Bytes as people say them."""
+    amount, unit = float(count), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024:
+            break
+        amount, unit = amount / 1024, larger
+    return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its two largest units."""
+    whole = max(0, round(seconds))
+    parts = [(whole // 86400, "d"), (whole // 3600 % 24, "h"), (whole // 60 % 60, "min"), (whole % 60, "s")]
+    first = next((n for n, (count, _) in enumerate(parts) if count), 3)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count) or "0 s"
+
+
+def metadata_line(metadata: pb.TensorMetadata) -> str:
+    """`name  FLOAT32 [1, 8, 8, 1]`."""
+    return f"{metadata.name}  {dtype_name(metadata.data_type)} {shape_text(metadata.shape)}"
+
+
+def model(one: pb.Model) -> str:
+    """A model with its inputs and outputs."""
+    lines = [f"{one.name}  from {one.url}"]
+    lines += [f"  in   {metadata_line(metadata)}" for metadata in one.input_tensor_metadatas]
+    lines += [f"  out  {metadata_line(metadata)}" for metadata in one.output_tensor_metadatas]
+    return "\n".join(lines)
+
+
+def model_json(one: pb.Model) -> dict[str, Any]:
+    """The same for --json."""
+
+    def listed(metadatas: Any) -> list[dict[str, Any]]:
+        return [{"name": m.name, "data_type": dtype_name(m.data_type), "shape": list(m.shape)} for m in metadatas]
+
+    return {
+        "name": one.name,
+        "url": one.url,
+        "inputs": listed(one.input_tensor_metadatas),
+        "outputs": listed(one.output_tensor_metadatas),
+    }
+
+
+def tensor(metadata: pb.TensorMetadata, array: npt.NDArray[Any], labels: list[str], top: int = TOP_CLASSES) -> str:
+    """An output: its best classes where it is one score a class, all of it when small, otherwise a summary."""
+    lines = [metadata_line(metadata)]
+    flat = array.reshape(-1)
+    if max(array.shape, default=1) == array.size >= 3 and array.dtype.kind in "fiu":
+        lines += _classes(flat, labels, top)
+    elif array.size <= FEW_VALUES:
+        lines += ["  " + line for line in np.array2string(array, precision=6).splitlines()]
+    else:
+        if array.dtype.kind in "fiu":
+            lines.append(
+                f"  smallest {flat.min():.6g}, largest {flat.max():.6g}, mean {flat.mean(dtype=np.float64):.6g}"
+            )
+        text = np.array2string(array, precision=4, threshold=FEW_VALUES, edgeitems=2)
+        lines += ["  " + line for line in text.splitlines()]
+    return "\n".join(lines)
+
+
+def _classes(scores: npt.NDArray[Any], labels: list[str], top: int) -> list[str]:
+    best = np.argsort(-scores.astype(np.float64), kind="stable")[:top]
+    shares = scores.dtype.kind == "f" and scores.min() >= 0 and scores.max() <= 1.0001
+    names = [labels[n] if n < len(labels) else str(n) for n in best]
+    width = max(map(len, names), default=0)
+    lines = []
+    for name, n in zip(names, best, strict=True):
+        value = f"{scores[n]:7.2%}  {'█' * round(float(scores[n]) * BAR_WIDTH)}" if shares else f"{scores[n]:.6g}"
+        lines.append(f"  {name:>{width}}  {value}".rstrip())
+    return lines
