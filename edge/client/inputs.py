@@ -148,7 +148,9 @@ def from_array(array: Array, metadata: pb.TensorMetadata) -> Array:
             raise InputError(f"input {metadata.name!r}: an array of {array.dtype}; the model takes {dtype}")
         with np.errstate(all="ignore"):
             turned = array.astype(dtype)
-            lost = not np.array_equal(turned, array) if dtype.kind != "f" else np.isinf(turned).any()
+            lost = (
+                (np.isinf(turned) & ~np.isinf(array)).any() if dtype.kind == "f" else not np.array_equal(turned, array)
+            )
         if lost:
             raise InputError(f"input {metadata.name!r}: {array.dtype} values that {dtype} cannot hold")
         array = turned

@@ -75,7 +75,7 @@ def _captures(captures: ops.CaptureStatus, now: float) -> str:
     if captures.pending:
         text += f"{captures.pending} wait ({show.size(captures.pending_bytes)})"
         if captures.oldest_pending_unix_seconds:
-            text += f", the oldest since {show.duration(now - captures.oldest_pending_unix_seconds)}"
+            text += f", the oldest for {show.duration(now - captures.oldest_pending_unix_seconds)}"
     else:
         text += "none waits"
     text += f"; since the start {captures.succeeded} done, {captures.failed} failed"

@@ -1,0 +1,160 @@
+"""Doctor: every trouble it knows is provoked, and each finding that is not OK says what to do."""
+
+import datetime
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from edge.client import doctor
+from edge.client.doctor import Finding, Level
+from edge.config import Config, parse_config
+
+NOW = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
+
+
+def root(folder: Path, start_days: int, end_days: int, mode: int = 0o444) -> Path:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root")])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(NOW + datetime.timedelta(start_days))
+        .not_valid_after(NOW + datetime.timedelta(end_days))
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "root.pem"
+    file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    file.chmod(mode)
+    return file
+
+
+def config(tmp_path: Path, **more: object) -> Config:
+    values = {
+        "core_device_name": "d",
+        "core_device_fleet_name": "f",
+        "core_root_certs_path": str(tmp_path),
+        "core_capture_data_disk_path": str(tmp_path / "captures"),
+    } | more
+    return parse_config(json.dumps({f"sagemaker_edge_{k}": v for k, v in values.items()}).encode()).config
+
+
+def levels(findings: list[Finding]) -> list[Level]:
+    assert all(bool(f.fix) == (f.level is not Level.OK) for f in findings), "a fix for all that is not OK"
+    return [f.level for f in findings]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "mode", "expected"),
+    [
+        (-1, 400, 0o444, [Level.OK]),
+        (-1, 400, 0o644, [Level.FAIL, Level.OK]),  # [S-4]
+        (-1, 400, 0o555, [Level.FAIL, Level.OK]),  # [S-4]
+        (-9, -1, 0o444, [Level.FAIL]),
+        (-9, 20, 0o444, [Level.WARN]),
+        (5, 400, 0o444, [Level.WARN]),
+    ],
+)
+def test_trusted_root(tmp_path: Path, start: int, end: int, mode: int, expected: list[Level]) -> None:
+    root(tmp_path, start, end, mode)
+    assert levels(list(doctor.check_trust(tmp_path, NOW.timestamp()))) == expected
+
+
+def test_no_roots_no_folder_and_no_certificate(tmp_path: Path) -> None:
+    assert levels(list(doctor.check_trust(tmp_path, 0))) == [Level.FAIL]
+    assert levels(list(doctor.check_trust(tmp_path / "none", 0))) == [Level.FAIL]
+    (tmp_path / "a.pem").write_text("hello")
+    (finding,) = doctor.check_trust(tmp_path, 0)
+    assert "not a PEM certificate" in finding.text
+
+
+def test_configuration(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text('{"sagemaker_edge_core_device_name": "-", "sagemaker_edge_core_capture_data_buffer_size": 0}')
+    nothing, findings = doctor.check_config(str(file))
+    assert nothing is None
+    assert len(findings) >= 3
+    assert set(levels(findings)) == {Level.FAIL}
+    _, findings = doctor.check_config(str(tmp_path / "none.json"))
+    assert levels(findings) == [Level.FAIL]
+
+
+def test_folders(tmp_path: Path) -> None:
+    assert set(levels(list(doctor.check_folders(config(tmp_path))))) == {Level.OK}
+    full = config(tmp_path, edge_spool_min_free_mib=1 << 20)
+    found = list(doctor.check_folders(full))
+    assert set(levels(found)) == {Level.FAIL}
+    assert "free at" in found[0].text
+    (tmp_path / "captures").write_text("")
+    assert Level.FAIL in levels(list(doctor.check_folders(config(tmp_path))))
+
+
+def test_device_files(tmp_path: Path) -> None:
+    names = ("provider_aws_ca_cert_file", "provider_aws_cert_file", "provider_aws_cert_pk_file")
+    cloud = {name: str(tmp_path / name) for name in names} | {
+        "provider_aws_iot_cred_endpoint": "https://example.com/role-aliases/a/credentials",
+        "provider_s3_bucket_name": "a-sagemaker-bucket",
+        "core_region": "eu-west-1",
+    }
+    settings = config(tmp_path, **cloud)
+    assert levels(list(doctor.check_device_files(settings))) == [Level.FAIL] * 3
+    for name in names:
+        (tmp_path / name).write_text("x")
+        (tmp_path / name).chmod(0o644)
+    assert levels(list(doctor.check_device_files(settings))) == [Level.OK, Level.OK, Level.WARN]
+    assert levels(list(doctor.check_device_files(config(tmp_path)))) == []
+
+
+def test_shared_memory_limits(tmp_path: Path) -> None:
+    assert levels(list(doctor.check_shared_memory(tmp_path))) == [Level.WARN]
+    for name, value in (("shmmax", 4096), ("shmall", 1 << 30), ("shmmni", 4096)):
+        (tmp_path / name).write_text(f"{value}\n")
+    assert levels(list(doctor.check_shared_memory(tmp_path))) == [Level.WARN]
+    (tmp_path / "shmmax").write_text(f"{1 << 40}\n")
+    assert levels(list(doctor.check_shared_memory(tmp_path))) == [Level.OK]
+
+
+def test_memory(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemAvailable:  1000 kB\n")
+    assert levels(list(doctor.check_memory(meminfo))) == [Level.WARN]
+    meminfo.write_text("MemAvailable:  1000000 kB\n")
+    assert levels(list(doctor.check_memory(meminfo))) == [Level.OK]
+    meminfo.write_text("nonsense")
+    assert levels(list(doctor.check_memory(meminfo))) == []
+
+
+def test_engine_and_clock_are_there() -> None:
+    assert levels(list(doctor.check_engine())) == [Level.OK]
+    assert len(levels(list(doctor.check_clock()))) == 1
+
+
+def test_nobody_on_the_socket(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+    (finding,) = doctor.check_socket(str(path), 5)
+    assert "no such file" in finding.text
+    path.write_text("")
+    (finding,) = doctor.check_socket(str(path), 5)
+    assert "not a socket" in finding.text
+    path.unlink()
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(path))
+    (finding,) = doctor.check_socket(str(path), 5)
+    assert levels([finding]) == [Level.FAIL]
+    assert "nothing listens" in finding.text
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="needs a user that is not root")
+def test_socket_that_one_may_not_open(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+    with socket.socket(socket.AF_UNIX) as held:
+        held.bind(str(path))
+        held.listen()
+        path.chmod(0)
+        (finding,) = doctor.check_socket(str(path), 5)
+    assert "may not write" in finding.text
