@@ -1,0 +1,192 @@
+"""One batch on its way: captures appended to an open record file, then sealed, that is made durable in its place.
+
+    open      every byte is in the page cache: a kill loses nothing that was accepted
+    sealing   record file fsynced; large entries fsynced, renamed, their folders fsynced; ids noted; record file
+              renamed; its folder fsynced
+    sealed    at <root>/<key>: a power cut loses nothing
+
+The record file is fsynced first, so that no crash leaves large entries in place that no record names.
+"""
+
+import contextlib
+import os
+import threading
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge import durable
+from edge.capture import layout
+from edge.capture.record import LargeEntry
+
+_OPEN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+@dataclass(frozen=True)
+class OpenLarge:
+    """A large entry below the open folder, `size` bytes, and its key."""
+
+    path: Path
+    key: str
+    size: int
+
+
+@dataclass
+class OpenBatch:
+    """Captures of one model and hour. `size` counts the good bytes of the record file, whatever lies behind them."""
+
+    key: str
+    path: Path
+    fd: int | None
+    opened: float  # unix seconds
+    opened_monotonic: float
+    size: int = 0
+    ids: list[str] = field(default_factory=list)
+    large: list[OpenLarge] = field(default_factory=list)
+    attempts: int = 0
+    retry_at: float = 0.0  # monotonic
+    broken: bool = False  # bytes lie behind `size` that could not be cut off
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of the record file and its large entries."""
+        return self.size + sum(entry.size for entry in self.large)
+
+    @property
+    def entry_count(self) -> int:
+        """Files that it was reserved: one a capture and one a large entry."""
+        return len(self.ids) + len(self.large)
+
+    def append(self, capture_id: str, line: bytes, large: list[OpenLarge]) -> None:
+        """Add a capture; its large entries are written already.
+
+        Raises:
+            OSError: nothing was added.
+        """
+        assert self.fd is not None  # noqa: S101 - only sealing closes it, and nobody appends then
+        try:
+            durable.write_all(self.fd, line)
+        except OSError:
+            self._cut()
+            raise
+        self.size += len(line)
+        self.ids.append(capture_id)
+        self.large += large
+
+    def _cut(self) -> None:
+        assert self.fd is not None  # noqa: S101
+        try:
+            os.ftruncate(self.fd, self.size)
+        except OSError:
+            self.broken = True
+
+    def close(self) -> None:
+        """Close the record file; sealing opens it again by name."""
+        if self.fd is not None:
+            os.close(self.fd)
+            self.fd = None
+
+
+class OpenFolder:
+    """The folder of what is accepted and not yet durable; its files have the paths of their keys."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._tree = threading.Lock()  # folders are made or pruned
+
+    def create_batch(self, key: str, *, opened: float, opened_monotonic: float) -> OpenBatch:
+        """Make the record file of a new batch.
+
+        Raises:
+            OSError: nothing was made.
+        """
+        path = self.root / (key + layout.OPEN)
+        fd = self._create(path, os.O_APPEND)
+        return OpenBatch(key, path, fd, opened, opened_monotonic)
+
+    def write_large(self, entry: LargeEntry) -> OpenLarge:
+        """Write a large entry straight from the request's bytes.
+
+        Raises:
+            OSError: nothing is left of it.
+        """
+        path = self.root / layout.open_raw_name(entry.key, len(entry.data), zlib.crc32(entry.data))
+        fd = self._create(path)
+        try:
+            durable.write_all(fd, entry.data)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+        return OpenLarge(path, entry.key, len(entry.data))
+
+    def _create(self, path: Path, flags: int = 0) -> int:
+        try:
+            return os.open(path, _OPEN_FLAGS | flags, durable.FILE_MODE)
+        except FileNotFoundError:
+            with self._tree:
+                path.parent.mkdir(mode=durable.FOLDER_MODE, parents=True, exist_ok=True)
+                return os.open(path, _OPEN_FLAGS | flags, durable.FILE_MODE)
+
+    def prune(self) -> None:
+        """Remove the empty folders in it."""
+        with self._tree:
+            prune_empty(self.root)
+
+
+def prune_empty(folder: Path) -> None:
+    """Remove the empty folders below `folder`."""
+    for at, _, _ in os.walk(folder, topdown=False):
+        path = Path(at)
+        if path != folder:
+            with contextlib.suppress(OSError):  # not empty, mostly
+                path.rmdir()
+
+
+def seal(
+    batch: OpenBatch, root: Path, folders: durable.DurableFolders, *, note: Callable[[], None], beat: Callable[[], None]
+) -> None:
+    """Bring a batch to its place below `root`; may be called again after it failed.
+
+    `note` is called before the record appears in its place, `beat` between slow steps.
+
+    Raises:
+        OSError: the batch is still open, or partly in place; nothing is lost.
+    """
+    _flush_record(batch)
+    for entry in batch.large:
+        beat()
+        _flush_large(batch, entry, root)
+    folder = (root / batch.key).parent
+    for needed in {folder, *((root / entry.key).parent for entry in batch.large)}:
+        folders.make(needed)
+    beat()
+    durable.rename_all((entry.path, root / entry.key) for entry in batch.large)
+    beat()
+    note()
+    durable.rename_all([(batch.path, root / batch.key)])
+
+
+def _flush_record(batch: OpenBatch) -> None:
+    if not batch.path.exists():
+        return  # in place since an earlier attempt; rename_all checks
+    if batch.attempts or batch.broken:
+        batch.close()
+        durable.rewrite_file(batch.path, batch.size)
+        batch.broken = False
+    elif batch.fd is not None:
+        os.fsync(batch.fd)
+        batch.close()
+    else:
+        durable.fsync_file(batch.path)
+
+
+def _flush_large(batch: OpenBatch, entry: OpenLarge, root: Path) -> None:
+    if not entry.path.exists() and (root / entry.key).exists():
+        return
+    if batch.attempts:
+        durable.rewrite_file(entry.path, entry.size)
+    else:
+        durable.fsync_file(entry.path)

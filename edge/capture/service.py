@@ -1,0 +1,412 @@
+"""Captures from the call to the disk: checks, the open batches, and the state that is asked for.
+
+`submit` returns once the capture is in the page cache. The worker makes batches durable; where they are uploaded, the
+uploader takes over from the spool.
+"""
+
+import itertools
+import logging
+import os
+import threading
+from dataclasses import dataclass
+from typing import Protocol
+
+from edge.capture import layout, record
+from edge.capture.batch import OpenBatch, OpenLarge
+from edge.capture.record import CaptureRequest
+from edge.capture.recovery import load_batch
+from edge.capture.settings import CaptureSettings
+from edge.capture.spool import Spool
+from edge.capture.statuses import CaptureState, Statuses
+from edge.capture.worker import Worker, retry_delay
+from edge.clock import Clock
+from edge.errors import (
+    BufferFullError,
+    CaptureExistsError,
+    CaptureNotFoundError,
+    SpoolFullError,
+    StoppingError,
+)
+
+log = logging.getLogger(__name__)
+
+_FOREVER = float("inf")
+
+
+class Uploader(Protocol):
+    """Drains the spool to the cloud, in a thread of its own."""
+
+    def start(self, spool: Spool) -> None:
+        """Begin; `spool.sealed` tells of new batches."""
+        ...
+
+    def stop(self, deadline_s: float) -> None:
+        """End within the deadline; what is not acknowledged stays in the spool."""
+        ...
+
+    def last_error(self) -> tuple[str, float]:
+        """The last failure in words and its unix seconds; empty and 0 when all is well."""
+        ...
+
+
+@dataclass(frozen=True)
+class CaptureSnapshot:
+    """The capture side at one moment, as operators see it (CaptureStatus in proto/operations.proto)."""
+
+    destination: str
+    pending: int
+    pending_bytes: int
+    oldest_pending_unix_seconds: int
+    succeeded: int
+    failed: int
+    dropped: int
+    last_error: str
+    last_error_unix_seconds: int
+
+
+class CaptureService:
+    """All of a device's captures. Safe from any thread."""
+
+    def __init__(self, settings: CaptureSettings, clock: Clock, uploader: Uploader | None) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._uploader = uploader
+        self._statuses = Statuses()
+        self._spool = Spool(settings, clock, self._statuses)
+        self._worker = Worker(self, clock)
+        self._names = layout.Names(settings.folder_prefix, settings.fleet, settings.device, os.urandom(4).hex())
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._ready = False
+        self._stopping = False
+        self._uploading = False
+        self._open: dict[str, OpenBatch] = {}  # by folder
+        self._sealing: list[OpenBatch] = []
+        self._waiting_captures = 0
+        self._waiting_bytes = 0
+        self._pruned_hour = ""
+        self._open_attempts = 0
+        self._open_retry_at = 0.0
+        self._error = ("", 0.0)
+
+    # --- life ----------------------------------------------------------------
+
+    def start(self) -> None:
+        """Take the spool, find what an earlier run left, and start the worker.
+
+        A disk that cannot be used now is tried again later: until then captures are refused, all else goes on.
+
+        Raises:
+            ConfigError: another agent uses the spool, or it is on another file system than the capture folder.
+        """
+        self._try_open()
+        self._worker.start()
+        self._start_uploader()
+
+    def stop(self, deadline_s: float) -> None:
+        """Refuse new captures and bring what was accepted to the disk, within the deadline."""
+        with self._lock:
+            self._stopping = True
+        begun = self._clock.monotonic()
+        ended = self._worker.stop(deadline_s)
+        if not ended:
+            log.error("captures could not be flushed in %.1f s; the next start finishes them", deadline_s)
+        if self._uploader is not None and self._uploading:
+            self._uploader.stop(max(0.0, deadline_s - (self._clock.monotonic() - begun)))
+        if ended:
+            for batch in (*self._open.values(), *self._sealing):
+                batch.close()
+            self._spool.close()
+
+    def heartbeat(self) -> float:
+        """Monotonic seconds at which the worker last moved."""
+        return self._worker.heartbeat()
+
+    def _start_uploader(self) -> None:
+        if self._uploader is not None and self._ready and not self._uploading:
+            self._uploading = True
+            self._uploader.start(self._spool)
+
+    def _try_open(self) -> None:
+        try:
+            found = self._spool.start()
+        except OSError as error:
+            self._open_attempts += 1
+            self._open_retry_at = self._clock.monotonic() + retry_delay(self._open_attempts)
+            self._failed(f"the capture folder cannot be used: {error.strerror}")
+            return
+        with self._lock:
+            self._sealing += found.batches
+            self._waiting_captures += sum(len(batch.ids) for batch in found.batches)
+            self._waiting_bytes += sum(batch.total_bytes for batch in found.batches)
+            self._ready = True
+
+    # --- calls ---------------------------------------------------------------
+
+    def check_id(self, capture_id: str) -> None:
+        """[C-1]
+
+        Raises:
+            CaptureIdError: with what is allowed.
+        """
+        record.check_id(capture_id)
+
+    def check_new(self, capture_id: str, inference_time: float | None) -> None:
+        """[C-3] [C-4] ahead of `submit`, which checks again: nothing is copied for a capture that cannot be.
+
+        Raises:
+            CaptureExistsError, CaptureTimeError
+        """
+        if self._statuses.taken(capture_id):
+            raise _exists(capture_id)
+        record.check_time(inference_time, self._clock.now())
+
+    def submit(self, request: CaptureRequest) -> None:
+        """Accept a capture: when this returns, a kill of the process does not lose it.
+
+        Raises:
+            CaptureIdError, CaptureExistsError, CaptureTimeError, CaptureContentError: the request is at fault.
+            BufferFullError, SpoolFullError: there is no room, or the disk takes no more.
+            StoppingError: the agent is stopping.
+        """
+        record.check_id(request.capture_id)
+        if not self._statuses.reserve(request.capture_id):
+            raise _exists(request.capture_id)
+        try:
+            now = self._clock.now()
+            record.check_time(request.inference_time, now)
+            record.check_content(request)
+            self._accept(request, now)
+        except BaseException:
+            self._statuses.release(request.capture_id)
+            raise
+
+    def status(self, capture_id: str) -> CaptureState:
+        """[G]
+
+        Raises:
+            CaptureNotFoundError: the id is unknown, or forgotten.
+        """
+        state = self._statuses.get(capture_id)
+        if state is None:
+            raise CaptureNotFoundError(f"no capture with id {capture_id[: record.MAX_ID_CHARACTERS]!r} is known")
+        return state
+
+    def snapshot(self) -> CaptureSnapshot:
+        """The state now."""
+        with self._lock:
+            oldest = [batch.opened for batch in (*self._open.values(), *self._sealing)]
+            waiting, error = self._waiting_captures, self._error
+        usage = self._spool.usage()
+        first = next(self._spool.batches(), None) if self._ready else None
+        if first is not None:
+            oldest.append(first.accepted)
+        if self._uploader is not None:
+            error = max(error, self._uploader.last_error(), key=lambda item: item[1])
+        return CaptureSnapshot(
+            destination=self._settings.destination,
+            pending=waiting + usage.captures,
+            pending_bytes=usage.size,
+            oldest_pending_unix_seconds=int(min(oldest, default=0)),
+            succeeded=self._statuses.succeeded,
+            failed=self._statuses.failed,
+            dropped=self._spool.dropped,
+            last_error=error[0],
+            last_error_unix_seconds=int(error[1]),
+        )
+
+    # --- accepting -----------------------------------------------------------
+
+    def _accept(self, request: CaptureRequest, now: float) -> None:
+        folder = self._names.folder(request.model_name, now)
+        stem = self._names.stem(now, next(self._numbers))
+        made = record.build_record(
+            request,
+            device=self._settings.device,
+            fleet=self._settings.fleet,
+            accepted=now,
+            embed_limit=self._settings.embed_limit,
+            key_of=lambda kind, index: layout.raw_key(folder, kind, stem, index),
+            uri_of=self._uri,
+        )
+        size = len(made.line) + sum(len(entry.data) for entry in made.large)
+        files = 1 + len(made.large)
+        self._take_buffer(size)
+        large: list[OpenLarge] = []
+        taken = False
+        try:
+            self._spool.take(size, files)
+            taken = True
+            for entry in made.large:
+                large.append(self._spool.open.write_large(entry))
+            due = self._append(folder, request.capture_id, made.line, large, now)
+        except BaseException as error:
+            for written in large:
+                written.path.unlink(missing_ok=True)
+            if taken:
+                self._spool.give(size, files)
+            with self._lock:
+                self._waiting_captures -= 1
+                self._waiting_bytes -= size
+            if isinstance(error, OSError):
+                text = f"the capture cannot be stored: {error.strerror}"
+                self._failed(text)
+                raise SpoolFullError(text) from error
+            raise
+        if due:
+            self._worker.wake()
+
+    def _take_buffer(self, size: int) -> None:
+        limit = self._settings
+        with self._lock:
+            if self._stopping:
+                raise StoppingError("the agent is stopping")
+            if not self._ready:
+                raise SpoolFullError(self._error[0] or "the capture folder cannot be used")
+            if size > limit.buffer_bytes:
+                raise BufferFullError(
+                    f"the capture has {size} bytes; sagemaker_edge_edge_capture_buffer_mib allows {limit.buffer_bytes}"
+                )
+            if self._waiting_captures >= limit.buffer_captures:
+                raise BufferFullError(
+                    f"{self._waiting_captures} captures wait to be written, as many as "
+                    "sagemaker_edge_core_capture_data_buffer_size allows"
+                )
+            if self._waiting_bytes + size > limit.buffer_bytes:
+                raise BufferFullError(
+                    f"{self._waiting_bytes} bytes wait to be written, {size} more would pass "
+                    f"sagemaker_edge_edge_capture_buffer_mib ({limit.buffer_bytes} bytes)"
+                )
+            self._waiting_captures += 1
+            self._waiting_bytes += size
+
+    def _append(self, folder: str, capture_id: str, line: bytes, large: list[OpenLarge], now: float) -> bool:
+        """Add the capture to its open batch; true if the worker has to look."""
+        with self._lock:
+            batch = self._open.get(folder)
+            new = batch is None or batch.broken
+            if batch is None or batch.broken:
+                if batch is not None:
+                    self._sealing.append(self._open.pop(folder))
+                key = f"{folder}/{self._names.stem(now, next(self._numbers))}{layout.RECORD}"
+                batch = self._spool.open.create_batch(key, opened=now, opened_monotonic=self._clock.monotonic())
+                self._open[folder] = batch
+            batch.append(capture_id, line, large)
+            self._statuses.accept(capture_id)
+            return new or self._full()
+
+    def _full(self) -> bool:
+        """Whether enough waits for a batch; the lock is held."""
+        waiting = self._open.values()
+        return (
+            sum(len(batch.ids) for batch in waiting) >= self._settings.batch_captures
+            or sum(batch.total_bytes for batch in waiting) >= self._settings.batch_bytes
+        )
+
+    def _uri(self, key: str) -> str:
+        if self._settings.bucket is not None:
+            return f"s3://{self._settings.bucket}/{key}"
+        return layout.file_uri(f"{self._spool.root}/{key}")
+
+    # --- the worker's turn ---------------------------------------------------
+
+    def turn(self, *, stopping: bool) -> float:
+        """Seal what is due (everything, when stopping); returns the seconds until more is."""
+        now = self._clock.monotonic()
+        if not self._ready:
+            if now < self._open_retry_at:
+                return self._open_retry_at - now
+            self._try_open()
+            if not self._ready:
+                return self._open_retry_at - now
+            self._start_uploader()
+        self._prune()
+        for batch in self._take_due(now, stopping):
+            self._seal(batch)
+        return self._next_due(self._clock.monotonic())
+
+    def _take_due(self, now: float, stopping: bool) -> list[OpenBatch]:
+        with self._lock:
+            everything = stopping or self._full()
+            for folder, batch in list(self._open.items()):
+                if everything or now - batch.opened_monotonic >= self._settings.push_period:
+                    self._sealing.append(self._open.pop(folder))
+            return [batch for batch in self._sealing if stopping or now >= batch.retry_at]
+
+    def _next_due(self, now: float) -> float:
+        with self._lock:
+            if self._full():
+                return 0.0
+            times = [batch.opened_monotonic + self._settings.push_period for batch in self._open.values()]
+            times += [batch.retry_at for batch in self._sealing]
+            return max(0.0, min(times, default=_FOREVER) - now)
+
+    def _seal(self, batch: OpenBatch) -> None:
+        captures, size = len(batch.ids), batch.total_bytes
+        if not batch.ids:  # its only capture could not be written
+            batch.close()
+            batch.path.unlink(missing_ok=True)
+        else:
+            try:
+                self._spool.seal(batch, self._worker.beat)
+            except FileNotFoundError:
+                self._repair(batch)
+                return
+            except OSError as error:
+                self._later(batch, error)
+                return
+        with self._lock:
+            self._sealing.remove(batch)
+            self._waiting_captures -= captures
+            self._waiting_bytes -= size
+            self._error = ("", 0.0)
+
+    def _repair(self, batch: OpenBatch) -> None:
+        """Keep what is whole of a batch that files were removed of from outside, and try again."""
+        batch.close()
+        lost: list[str] = []
+        large = {entry.key: entry.path for entry in batch.large if entry.path.exists()}
+        try:
+            rest = load_batch(batch.path, batch.key, self._spool.root, large, lost, monotonic=batch.opened_monotonic)
+        except FileNotFoundError:
+            rest, lost = None, list(batch.ids)
+        except OSError as error:
+            self._later(batch, error)
+            return
+        if lost:
+            log.error("%s: files were removed before it was durable; %d captures failed", batch.key, len(lost))
+        kept = 0 if rest is None else len(rest.ids)
+        size = batch.total_bytes - (0 if rest is None else rest.total_bytes)
+        self._spool.fail(batch.key, lost)
+        self._spool.give(size, batch.entry_count - (0 if rest is None else rest.entry_count))
+        with self._lock:
+            self._sealing.remove(batch)
+            self._waiting_captures -= len(batch.ids) - kept
+            self._waiting_bytes -= size
+            if rest is not None:
+                rest.attempts = batch.attempts + 1
+                rest.retry_at = self._clock.monotonic() + retry_delay(rest.attempts)
+                self._sealing.append(rest)
+
+    def _prune(self) -> None:
+        """Once an hour, remove the open folders of past hours."""
+        hour = layout.hour(self._clock.now())
+        if hour != self._pruned_hour:
+            self._spool.open.prune()
+            self._pruned_hour = hour
+
+    def _later(self, batch: OpenBatch, error: OSError) -> None:
+        """Keep a batch that cannot be sealed now."""
+        batch.attempts += 1
+        batch.retry_at = self._clock.monotonic() + retry_delay(batch.attempts)
+        self._failed(f"{len(batch.ids)} captures cannot be made durable yet: {error.strerror}")
+
+    def _failed(self, text: str) -> None:
+        with self._lock:
+            news = self._error[0] != text
+            self._error = (text, self._clock.now())
+        log.log(logging.ERROR if news else logging.DEBUG, "%s", text)
+
+
+def _exists(capture_id: str) -> CaptureExistsError:
+    return CaptureExistsError(f"capture id {capture_id!r} was already taken")

@@ -1,0 +1,219 @@
+"""What became of each capture id: the newest 100,000 of them, kept across restarts (C-3, G-1 to G-5).
+
+In memory: one 128-bit digest and a state for each id. On disk: an append-only log of JSON lines
+`[state, record key, [ids]]`, one for each batch and change, in the page cache of the kernel alone: a kill loses none of
+it, a power cut may lose its end, and then the batches that still wait tell their ids themselves. The log is two files,
+the older of which goes when the newer is full, so that nothing is ever copied.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
+from pathlib import Path
+
+from edge import durable
+from edge.capture.record import check_id
+from edge.errors import CaptureIdError
+
+log = logging.getLogger(__name__)
+
+MAX_IDS = 100_000
+MAX_LOG_BYTES = 64 << 20  # of one log file that is read at start; ours stay below 30 MiB
+_NEW, _OLD = "statuses.jsonl", "statuses.old.jsonl"
+
+
+class CaptureState(IntEnum):
+    """The state of a capture, numbered as on the wire."""
+
+    FAILURE = 0
+    SUCCESS = 1
+    IN_PROGRESS = 2
+
+
+class Statuses:
+    """States by id. Safe to use from any thread.
+
+    An id is first reserved (nobody else can take it), then accepted or released, then finished.
+    """
+
+    def __init__(self, limit: int = MAX_IDS) -> None:
+        self._limit = limit
+        self._condition = threading.Condition()
+        self._reserved: set[int] = set()
+        self._states: dict[int, CaptureState] = {}
+        self._order: deque[int] = deque()
+        self.succeeded = 0
+        self.failed = 0
+
+    def get(self, capture_id: str) -> CaptureState | None:
+        """The state of an accepted id, or None."""
+        with self._condition:
+            return self._states.get(_digest(capture_id))
+
+    def taken(self, capture_id: str) -> bool:
+        """Whether the id was accepted, by now."""
+        return self.get(capture_id) is not None
+
+    def reserve(self, capture_id: str) -> bool:
+        """Take an id; false if it is accepted already. Waits while another call holds it and has not decided."""
+        key = _digest(capture_id)
+        with self._condition:
+            self._condition.wait_for(lambda: key not in self._reserved)
+            if key in self._states:
+                return False
+            self._reserved.add(key)
+            return True
+
+    def release(self, capture_id: str) -> None:
+        """Give a reserved id back: its capture was refused."""
+        with self._condition:
+            self._reserved.discard(_digest(capture_id))
+            self._condition.notify_all()
+
+    def accept(self, capture_id: str) -> None:
+        """From now on the id is IN_PROGRESS, whatever the log said of it before."""
+        with self._condition:
+            key = _digest(capture_id)
+            self._reserved.discard(key)
+            self._put(key, CaptureState.IN_PROGRESS)
+            self._condition.notify_all()
+
+    def finish(self, capture_ids: Iterable[str], state: CaptureState) -> None:
+        """Set the final state of ids that are IN_PROGRESS; others stay as they are."""
+        with self._condition:
+            for capture_id in capture_ids:
+                key = _digest(capture_id)
+                known = self._states.get(key)
+                if known is CaptureState.IN_PROGRESS:
+                    self._states[key] = state
+                elif known is not None:
+                    continue
+                if state is CaptureState.SUCCESS:
+                    self.succeeded += 1
+                else:
+                    self.failed += 1
+
+    def restore(self, capture_ids: Iterable[str], state: CaptureState) -> None:
+        """Set states as the log of an earlier run says."""
+        with self._condition:
+            for capture_id in capture_ids:
+                self._put(_digest(capture_id), state)
+
+    def _put(self, key: int, state: CaptureState) -> None:
+        if key not in self._states:
+            self._order.append(key)
+            if len(self._order) > self._limit:
+                self._states.pop(self._order.popleft(), None)
+        self._states[key] = state
+
+
+class StatusLog:
+    """The log files below `folder`. One thread appends."""
+
+    def __init__(self, folder: Path, ids_per_file: int = 2 * MAX_IDS) -> None:
+        # An id is mentioned twice at most (waiting, finished): one full file has MAX_IDS of them.
+        self._new, self._old = folder / _NEW, folder / _OLD
+        self._ids_per_file = ids_per_file
+        self._ids = 0
+        self._fd: int | None = None
+        self._lock = threading.Lock()
+
+    def load(self, statuses: Statuses) -> dict[str, list[str]]:
+        """Fill `statuses` from the log; returns the ids of each batch that was still waiting, by record key.
+
+        Lines that are not ours are skipped: a torn or altered log costs statuses, never the start.
+        """
+        waiting: dict[str, list[str]] = {}
+        skipped = 0
+        for path in (self._old, self._new):
+            self._ids = 0
+            for entry in _entries(path):
+                if entry is None:
+                    skipped += 1
+                    continue
+                state, key, ids = entry
+                self._ids += len(ids)
+                statuses.restore(ids, state)
+                if state is CaptureState.IN_PROGRESS:
+                    waiting[key] = ids
+                else:
+                    waiting.pop(key, None)
+        if skipped:
+            log.warning("skipped %d unreadable lines of the status log", skipped)
+        return waiting
+
+    def append(self, state: CaptureState, key: str, capture_ids: Iterable[str]) -> None:
+        """Note a change. A disk that takes no more costs the note, not the capture."""
+        ids = list(capture_ids)
+        line = json.dumps([state.name, key, ids], separators=(",", ":")).encode("ascii") + b"\n"
+        with self._lock:
+            try:
+                if self._ids >= self._ids_per_file:
+                    self._close()
+                    self._new.replace(self._old)
+                    self._ids = 0
+                if self._fd is None:
+                    self._fd = self._open()
+                durable.write_all(self._fd, line)
+                self._ids += len(ids)
+            except OSError as error:
+                log.warning("the status log cannot be written: %s", error.strerror)
+                self._close()  # the next append ends the torn line
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        fd = os.open(self._new, flags, durable.FILE_MODE)
+        size = os.fstat(fd).st_size
+        if size and os.pread(fd, 1, size - 1) != b"\n":
+            durable.write_all(fd, b"\n")  # end a torn line, so that it does not spoil the next
+        return fd
+
+    def close(self) -> None:
+        """Flush the log and close it."""
+        with self._lock:
+            if self._fd is not None:
+                try:
+                    os.fsync(self._fd)
+                except OSError as error:
+                    log.warning("the status log cannot be flushed: %s", error.strerror)
+                self._close()
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+
+def _entries(path: Path) -> Iterator[tuple[CaptureState, str, list[str]] | None]:
+    """The entries of a log file, None for a line that is none."""
+    try:
+        if path.stat().st_size > MAX_LOG_BYTES:
+            log.warning("the status log is larger than this agent writes: it is not read")
+            return
+        with path.open("rb") as file:
+            for line in file:
+                yield _entry(line)
+    except FileNotFoundError:
+        return
+
+
+def _entry(line: bytes) -> tuple[CaptureState, str, list[str]] | None:
+    try:
+        name, key, ids = json.loads(line)
+        if not isinstance(key, str) or not isinstance(ids, list):
+            return None
+        for capture_id in ids:
+            check_id(capture_id)
+        return CaptureState[name], key, ids
+    except (ValueError, TypeError, KeyError, RecursionError, CaptureIdError):
+        return None
+
+
+def _digest(capture_id: str) -> int:
+    """16 bytes stand for an id: a third of the memory of 100,000 long ids."""
+    return int.from_bytes(hashlib.blake2b(capture_id.encode(), digest_size=16).digest())

@@ -1,0 +1,126 @@
+"""The one way to make a file outlive a power cut: temporary name, fsync, rename, fsync the folder.
+
+A rename is atomic but not durable; it is durable once the folder that got the new name is fsynced. A folder's own
+name lives in its parent, hence `make_folders`.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+TEMPORARY = ".tmp"  # a file of this suffix is nothing yet; whoever finds one at start removes it
+FOLDER_MODE = 0o755
+FILE_MODE = 0o644
+_COPY_BYTES = 1 << 20
+
+
+def write_all(fd: int, data: bytes | memoryview) -> None:
+    """Write all of `data`, in one system call where the kernel takes it so.
+
+    Raises:
+        OSError: some of it may have been written.
+    """
+    view = memoryview(data).cast("B")
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def fsync_file(path: Path) -> None:
+    """Flush a file's bytes and size to the device."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def fsync_folder(path: Path) -> None:
+    """Flush a folder's names to the device."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def rename_all(moves: Iterable[tuple[Path, Path]]) -> None:
+    """Rename files that are fsynced already, then fsync each folder that got a name, once.
+
+    A move whose source is gone and whose target is there was done before a crash: it is taken as done.
+    """
+    folders: dict[Path, None] = {}
+    for source, target in moves:
+        try:
+            source.replace(target)
+        except FileNotFoundError:
+            if not target.exists():
+                raise
+        folders[target.parent] = None
+    for folder in folders:
+        fsync_folder(folder)
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replace `path` by `data` as a whole: after a crash it holds the old bytes or the new."""
+    temporary = path.with_name(path.name + TEMPORARY)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+    try:
+        write_all(fd, data)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    rename_all([(temporary, path)])
+
+
+def rewrite_file(path: Path, size: int) -> None:
+    """Write the first `size` bytes of `path` again into new blocks and put them in its place.
+
+    After a failed fsync the kernel takes the lost pages for clean, so that a second fsync of the same file proves
+    nothing; only new writes do.
+
+    Raises:
+        OSError: `path` is as it was.
+    """
+    temporary = path.with_name(path.name + TEMPORARY)
+    with path.open("rb") as old:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+        try:
+            left = size
+            while left and (chunk := old.read(min(left, _COPY_BYTES))):
+                write_all(fd, chunk)
+                left -= len(chunk)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    temporary.replace(path)
+
+
+class DurableFolders:
+    """Makes folders below `root` and fsyncs the way to them, once a folder and process.
+
+    A folder that is there already may have been made just before a kill, its name not yet on the device: the first use
+    in a process therefore fsyncs all parents.
+    """
+
+    _LIMIT = 1024  # folders remembered; a new one each hour and model
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._known: set[Path] = set()
+
+    def make(self, folder: Path) -> None:
+        """Make `folder`, which is `root` or below it."""
+        if folder in self._known:
+            return
+        folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
+        at = folder
+        while at not in (self._root, at.parent):
+            at = at.parent
+            fsync_folder(at)
+        if len(self._known) >= self._LIMIT:
+            self._known.clear()
+        self._known.add(folder)
+
+    def forget(self) -> None:
+        """Trust nothing from before: a folder may have been removed from outside."""
+        self._known.clear()
