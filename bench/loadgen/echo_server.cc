@@ -1,0 +1,80 @@
+// The floor under any gRPC server in C++: takes every call and answers at once.
+//
+// The name of the method is the size of the answer in bytes, so that a
+// measurement can ask for the answer that the agent would give:
+// /bench.Echo/4021 answers 4021 bytes.
+#include <grpcpp/generic/async_generic_service.h>
+#include <grpcpp/grpcpp.h>
+
+#include <cstdlib>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace {
+
+constexpr int kThreads = 2;
+
+// One call: asked for, read, answered, gone.
+class Call {
+ public:
+  Call(grpc::AsyncGenericService* service, grpc::ServerCompletionQueue* queue)
+      : service_(service), queue_(queue), stream_(&context_) {
+    service_->RequestCall(&context_, &stream_, queue_, queue_, this);
+  }
+
+  void proceed(bool ok) {
+    if (state_ == State::kWaiting && ok) {
+      new Call(service_, queue_);
+      state_ = State::kReading;
+      stream_.Read(&request_, this);
+    } else if (state_ == State::kReading && ok) {
+      state_ = State::kAnswering;
+      const std::string& method = context_.method();
+      const std::size_t size = std::strtoul(method.c_str() + method.rfind('/') + 1, nullptr, 10);
+      const grpc::Slice slice(size);
+      stream_.WriteAndFinish(grpc::ByteBuffer(&slice, 1), {}, grpc::Status::OK, this);
+    } else {
+      delete this;
+    }
+  }
+
+ private:
+  enum class State { kWaiting, kReading, kAnswering };
+
+  grpc::AsyncGenericService* service_;
+  grpc::ServerCompletionQueue* queue_;
+  grpc::GenericServerContext context_;
+  grpc::GenericServerAsyncReaderWriter stream_;
+  grpc::ByteBuffer request_;
+  State state_ = State::kWaiting;
+};
+
+void serve(grpc::AsyncGenericService* service, grpc::ServerCompletionQueue* queue) {
+  new Call(service, queue);
+  void* tag = nullptr;
+  for (bool ok = false; queue->Next(&tag, &ok);) static_cast<Call*>(tag)->proceed(ok);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 2) {
+    std::cerr << "usage: echo_server SOCKET\n";
+    return 2;
+  }
+  grpc::AsyncGenericService service;
+  grpc::ServerBuilder builder;
+  builder.SetMaxReceiveMessageSize(-1);
+  builder.AddListeningPort(std::string("unix:") + argv[1], grpc::InsecureServerCredentials());
+  builder.RegisterAsyncGenericService(&service);
+  std::vector<std::unique_ptr<grpc::ServerCompletionQueue>> queues;
+  for (int i = 0; i < kThreads; ++i) queues.push_back(builder.AddCompletionQueue());
+  const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
+  if (!server) return 1;
+  std::vector<std::thread> threads;
+  for (const auto& queue : queues) threads.emplace_back(serve, &service, queue.get());
+  for (std::thread& thread : threads) thread.join();
+}
