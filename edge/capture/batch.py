@@ -8,7 +8,6 @@
 The record file is fsynced first, so that no crash leaves large entries in place that no record names.
 """
 
-import contextlib
 import os
 import threading
 import zlib
@@ -139,10 +138,17 @@ class OpenFolder:
 def prune_empty(folder: Path) -> None:
     """Remove the empty folders below `folder`."""
     for at, _, _ in os.walk(folder, topdown=False):
-        path = Path(at)
-        if path != folder:
-            with contextlib.suppress(OSError):  # not empty, mostly
-                path.rmdir()
+        if Path(at) != folder:
+            remove_if_empty(Path(at))
+
+
+def remove_if_empty(folder: Path) -> bool:
+    """Whether a folder was empty, and is gone."""
+    try:
+        folder.rmdir()
+    except OSError:
+        return False
+    return True
 
 
 def seal(

@@ -95,9 +95,10 @@ def is_record_name(name: str, device: str | None = None) -> bool:
     return match is not None and device in (None, match["device"])
 
 
-def is_raw_name(name: str) -> bool:
-    """Whether a file name is that of a large tensor or auxiliary entry."""
-    return _RAW_NAME.fullmatch(name) is not None
+def is_raw_name(name: str, device: str | None = None) -> bool:
+    """Whether a file name is that of a large tensor or auxiliary entry (of `device`)."""
+    match = _RAW_NAME.fullmatch(name)
+    return match is not None and device in (None, match["device"])
 
 
 def is_hour_folder(relative: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from edge.capture import layout, record
 from edge.capture.batch import OpenBatch, OpenLarge
+from edge.capture.bounds import Buffer
 from edge.capture.record import CaptureRequest
 from edge.capture.recovery import load_batch
 from edge.capture.settings import CaptureSettings
@@ -21,9 +22,9 @@ from edge.capture.statuses import CaptureState, Statuses
 from edge.capture.worker import Worker, retry_delay
 from edge.clock import Clock
 from edge.errors import (
-    BufferFullError,
     CaptureExistsError,
     CaptureNotFoundError,
+    ConfigError,
     SpoolFullError,
     StoppingError,
 )
@@ -82,8 +83,7 @@ class CaptureService:
         self._uploading = False
         self._open: dict[str, OpenBatch] = {}  # by folder
         self._sealing: list[OpenBatch] = []
-        self._waiting_captures = 0
-        self._waiting_bytes = 0
+        self._buffer = Buffer(settings.buffer_captures, settings.buffer_bytes)
         self._pruned_hour = ""
         self._open_attempts = 0
         self._open_retry_at = 0.0
@@ -131,15 +131,19 @@ class CaptureService:
         try:
             found = self._spool.start()
         except OSError as error:
-            self._open_attempts += 1
-            self._open_retry_at = self._clock.monotonic() + retry_delay(self._open_attempts)
-            self._failed(f"the capture folder cannot be used: {error.strerror}")
+            self._retry_open(f"the capture folder cannot be used: {error.strerror}")
             return
         with self._lock:
             self._sealing += found.batches
-            self._waiting_captures += sum(len(batch.ids) for batch in found.batches)
-            self._waiting_bytes += sum(batch.total_bytes for batch in found.batches)
+            for batch in found.batches:
+                self._buffer.restore(len(batch.ids), batch.total_bytes)
+            self._pruned_hour = layout.hour(self._clock.now())
             self._ready = True
+
+    def _retry_open(self, why: str) -> None:
+        self._open_attempts += 1
+        self._open_retry_at = self._clock.monotonic() + retry_delay(self._open_attempts)
+        self._failed(why)
 
     # --- calls ---------------------------------------------------------------
 
@@ -196,7 +200,7 @@ class CaptureService:
         """The state now."""
         with self._lock:
             oldest = [batch.opened for batch in (*self._open.values(), *self._sealing)]
-            waiting, error = self._waiting_captures, self._error
+            error = self._error
         usage = self._spool.usage()
         first = next(self._spool.batches(), None) if self._ready else None
         if first is not None:
@@ -205,7 +209,7 @@ class CaptureService:
             error = max(error, self._uploader.last_error(), key=lambda item: item[1])
         return CaptureSnapshot(
             destination=self._settings.destination,
-            pending=waiting + usage.captures,
+            pending=self._buffer.captures + usage.captures,
             pending_bytes=usage.size,
             oldest_pending_unix_seconds=int(min(oldest, default=0)),
             succeeded=self._statuses.succeeded,
@@ -231,23 +235,22 @@ class CaptureService:
         )
         size = len(made.line) + sum(len(entry.data) for entry in made.large)
         files = 1 + len(made.large)
-        self._take_buffer(size)
+        self._check_ready()
+        self._buffer.take(size)
         large: list[OpenLarge] = []
         taken = False
         try:
             self._spool.take(size, files)
             taken = True
             for entry in made.large:
-                large.append(self._spool.open.write_large(entry))
+                large.append(self._spool.open_folder.write_large(entry))
             due = self._append(folder, request.capture_id, made.line, large, now)
         except BaseException as error:
             for written in large:
                 written.path.unlink(missing_ok=True)
             if taken:
                 self._spool.give(size, files)
-            with self._lock:
-                self._waiting_captures -= 1
-                self._waiting_bytes -= size
+            self._buffer.give(1, size)
             if isinstance(error, OSError):
                 text = f"the capture cannot be stored: {error.strerror}"
                 self._failed(text)
@@ -256,29 +259,11 @@ class CaptureService:
         if due:
             self._worker.wake()
 
-    def _take_buffer(self, size: int) -> None:
-        limit = self._settings
-        with self._lock:
-            if self._stopping:
-                raise StoppingError("the agent is stopping")
-            if not self._ready:
-                raise SpoolFullError(self._error[0] or "the capture folder cannot be used")
-            if size > limit.buffer_bytes:
-                raise BufferFullError(
-                    f"the capture has {size} bytes; sagemaker_edge_edge_capture_buffer_mib allows {limit.buffer_bytes}"
-                )
-            if self._waiting_captures >= limit.buffer_captures:
-                raise BufferFullError(
-                    f"{self._waiting_captures} captures wait to be written, as many as "
-                    "sagemaker_edge_core_capture_data_buffer_size allows"
-                )
-            if self._waiting_bytes + size > limit.buffer_bytes:
-                raise BufferFullError(
-                    f"{self._waiting_bytes} bytes wait to be written, {size} more would pass "
-                    f"sagemaker_edge_edge_capture_buffer_mib ({limit.buffer_bytes} bytes)"
-                )
-            self._waiting_captures += 1
-            self._waiting_bytes += size
+    def _check_ready(self) -> None:
+        if self._stopping:
+            raise StoppingError("the agent is stopping")
+        if not self._ready:
+            raise SpoolFullError(self._error[0] or "the capture folder cannot be used")
 
     def _append(self, folder: str, capture_id: str, line: bytes, large: list[OpenLarge], now: float) -> bool:
         """Add the capture to its open batch; true if the worker has to look."""
@@ -289,7 +274,7 @@ class CaptureService:
                 if batch is not None:
                     self._sealing.append(self._open.pop(folder))
                 key = f"{folder}/{self._names.stem(now, next(self._numbers))}{layout.RECORD}"
-                batch = self._spool.open.create_batch(key, opened=now, opened_monotonic=self._clock.monotonic())
+                batch = self._spool.open_folder.create_batch(key, opened=now, opened_monotonic=self._clock.monotonic())
                 self._open[folder] = batch
             batch.append(capture_id, line, large)
             self._statuses.accept(capture_id)
@@ -316,7 +301,10 @@ class CaptureService:
         if not self._ready:
             if now < self._open_retry_at:
                 return self._open_retry_at - now
-            self._try_open()
+            try:
+                self._try_open()
+            except ConfigError as error:
+                self._retry_open(str(error))
             if not self._ready:
                 return self._open_retry_at - now
             self._start_uploader()
@@ -355,10 +343,9 @@ class CaptureService:
             except OSError as error:
                 self._later(batch, error)
                 return
+        self._buffer.give(captures, size)
         with self._lock:
             self._sealing.remove(batch)
-            self._waiting_captures -= captures
-            self._waiting_bytes -= size
             self._error = ("", 0.0)
 
     def _repair(self, batch: OpenBatch) -> None:
@@ -379,10 +366,9 @@ class CaptureService:
         size = batch.total_bytes - (0 if rest is None else rest.total_bytes)
         self._spool.fail(batch.key, lost)
         self._spool.give(size, batch.entry_count - (0 if rest is None else rest.entry_count))
+        self._buffer.give(len(batch.ids) - kept, size)
         with self._lock:
             self._sealing.remove(batch)
-            self._waiting_captures -= len(batch.ids) - kept
-            self._waiting_bytes -= size
             if rest is not None:
                 rest.attempts = batch.attempts + 1
                 rest.retry_at = self._clock.monotonic() + retry_delay(rest.attempts)
@@ -392,7 +378,7 @@ class CaptureService:
         """Once an hour, remove the open folders of past hours."""
         hour = layout.hour(self._clock.now())
         if hour != self._pruned_hour:
-            self._spool.open.prune()
+            self._spool.prune()
             self._pruned_hour = hour
 
     def _later(self, batch: OpenBatch, error: OSError) -> None:

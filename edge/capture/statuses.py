@@ -23,7 +23,7 @@ from edge.errors import CaptureIdError
 log = logging.getLogger(__name__)
 
 MAX_IDS = 100_000
-MAX_LOG_BYTES = 64 << 20  # of one log file that is read at start; ours stay below 30 MiB
+MAX_LOG_BYTES = 32 << 20  # of one of the two log files
 _NEW, _OLD = "statuses.jsonl", "statuses.old.jsonl"
 
 
@@ -115,20 +115,20 @@ class Statuses:
 class StatusLog:
     """The log files below `folder`. One thread appends."""
 
-    def __init__(self, folder: Path, ids_per_file: int = 2 * MAX_IDS) -> None:
-        # An id is mentioned twice at most (waiting, finished): one full file has MAX_IDS of them.
+    def __init__(self, folder: Path, ids_per_file: int) -> None:
         self._new, self._old = folder / _NEW, folder / _OLD
         self._ids_per_file = ids_per_file
-        self._ids = 0
+        self._ids = 0  # in the newer file
+        self._bytes = 0
         self._fd: int | None = None
         self._lock = threading.Lock()
 
-    def load(self, statuses: Statuses) -> dict[str, list[str]]:
-        """Fill `statuses` from the log; returns the ids of each batch that was still waiting, by record key.
+    def load(self, statuses: Statuses, kept: CaptureState) -> dict[str, list[str]]:
+        """Fill `statuses` from the log; returns the ids of the batches whose last state is `kept`, by record key.
 
         Lines that are not ours are skipped: a torn or altered log costs statuses, never the start.
         """
-        waiting: dict[str, list[str]] = {}
+        found: dict[str, list[str]] = {}
         skipped = 0
         for path in (self._old, self._new):
             self._ids = 0
@@ -139,13 +139,13 @@ class StatusLog:
                 state, key, ids = entry
                 self._ids += len(ids)
                 statuses.restore(ids, state)
-                if state is CaptureState.IN_PROGRESS:
-                    waiting[key] = ids
+                if state is kept:
+                    found[key] = ids
                 else:
-                    waiting.pop(key, None)
+                    found.pop(key, None)
         if skipped:
             log.warning("skipped %d unreadable lines of the status log", skipped)
-        return waiting
+        return found
 
     def append(self, state: CaptureState, key: str, capture_ids: Iterable[str]) -> None:
         """Note a change. A disk that takes no more costs the note, not the capture."""
@@ -153,14 +153,15 @@ class StatusLog:
         line = json.dumps([state.name, key, ids], separators=(",", ":")).encode("ascii") + b"\n"
         with self._lock:
             try:
-                if self._ids >= self._ids_per_file:
+                if self._ids >= self._ids_per_file or self._bytes >= MAX_LOG_BYTES:
                     self._close()
                     self._new.replace(self._old)
-                    self._ids = 0
+                    self._ids = self._bytes = 0
                 if self._fd is None:
                     self._fd = self._open()
                 durable.write_all(self._fd, line)
                 self._ids += len(ids)
+                self._bytes += len(line)
             except OSError as error:
                 log.warning("the status log cannot be written: %s", error.strerror)
                 self._close()  # the next append ends the torn line
@@ -169,6 +170,7 @@ class StatusLog:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(self._new, flags, durable.FILE_MODE)
         size = os.fstat(fd).st_size
+        self._bytes = size
         if size and os.pread(fd, 1, size - 1) != b"\n":
             durable.write_all(fd, b"\n")  # end a torn line, so that it does not spoil the next
         return fd
@@ -192,7 +194,7 @@ class StatusLog:
 def _entries(path: Path) -> Iterator[tuple[CaptureState, str, list[str]] | None]:
     """The entries of a log file, None for a line that is none."""
     try:
-        if path.stat().st_size > MAX_LOG_BYTES:
+        if path.stat().st_size > 2 * MAX_LOG_BYTES:
             log.warning("the status log is larger than this agent writes: it is not read")
             return
         with path.open("rb") as file:

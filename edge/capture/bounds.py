@@ -1,0 +1,138 @@
+"""The bounds on what waits: in the buffer, before it is durable, and in the spool, before it is uploaded (C-6, R-6)."""
+
+import os
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edge.capture.settings import CaptureSettings
+from edge.errors import BufferFullError, SpoolFullError
+
+
+class Buffer:
+    """Counts captures that are not durable yet. Safe from any thread; sizes in bytes."""
+
+    def __init__(self, max_captures: int, max_bytes: int) -> None:
+        self._max_captures = max_captures
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._captures = 0
+        self._bytes = 0
+
+    @property
+    def captures(self) -> int:
+        """Captures that wait."""
+        return self._captures
+
+    def take(self, size: int) -> None:
+        """Reserve a place for a capture.
+
+        Raises:
+            BufferFullError: naming the bound and its setting.
+        """
+        with self._lock:
+            if size > self._max_bytes:
+                raise BufferFullError(
+                    f"the capture has {size} bytes; sagemaker_edge_edge_capture_buffer_mib allows {self._max_bytes}"
+                )
+            if self._captures >= self._max_captures:
+                raise BufferFullError(
+                    f"{self._captures} captures wait to be written, as many as "
+                    "sagemaker_edge_core_capture_data_buffer_size allows"
+                )
+            if self._bytes + size > self._max_bytes:
+                raise BufferFullError(
+                    f"{self._bytes} bytes wait to be written, {size} more would pass "
+                    f"sagemaker_edge_edge_capture_buffer_mib ({self._max_bytes} bytes)"
+                )
+            self._captures += 1
+            self._bytes += size
+
+    def restore(self, captures: int, size: int) -> None:
+        """Count what an earlier run accepted, whatever the bounds."""
+        with self._lock:
+            self._captures += captures
+            self._bytes += size
+
+    def give(self, captures: int, size: int) -> None:
+        """Return places."""
+        self.restore(-captures, -size)
+
+
+@dataclass
+class Usage:
+    """What the spool holds: bytes, files, and captures that wait for the uploader."""
+
+    size: int = 0
+    files: int = 0
+    captures: int = 0
+
+
+class Room:
+    """Counts what the spool holds against its bounds. Safe from any thread."""
+
+    def __init__(self, settings: CaptureSettings, folder: Path) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._usage = Usage()
+
+    def reset(self) -> None:
+        """Count from nothing."""
+        with self._lock:
+            self._usage = Usage()
+
+    def usage(self) -> Usage:
+        """What is held now."""
+        with self._lock:
+            return replace(self._usage)
+
+    def add(self, size: int = 0, files: int = 0, captures: int = 0) -> None:
+        """Count what is there (negative: what went), whatever the bounds."""
+        with self._lock:
+            self._usage.size = max(0, self._usage.size + size)
+            self._usage.files = max(0, self._usage.files + files)
+            self._usage.captures = max(0, self._usage.captures + captures)
+
+    def take(self, size: int, files: int) -> None:
+        """Reserve room.
+
+        Raises:
+            SpoolFullError: naming the bound and its setting.
+        """
+        with self._lock:
+            reason = self._lack(size, files)
+            if reason is not None:
+                raise SpoolFullError(f"the spool is full: {reason}")
+            self._usage.size += size
+            self._usage.files += files
+
+    def lacks(self, size: int, files: int) -> bool:
+        """Whether there is no room for so much."""
+        with self._lock:
+            return self._lack(size, files) is not None
+
+    def _lack(self, size: int, files: int) -> str | None:
+        """Why there is no room, in words."""
+        limit, usage = self._settings, self._usage
+        if usage.size + size > limit.spool_max_bytes:
+            return (
+                f"{usage.size} bytes wait, {size} more would pass sagemaker_edge_edge_spool_max_mib "
+                f"({limit.spool_max_bytes} bytes)"
+            )
+        if usage.files + files > limit.spool_max_files:
+            return (
+                f"{usage.files} files wait, {files} more would pass sagemaker_edge_edge_spool_max_files "
+                f"({limit.spool_max_files})"
+            )
+        try:
+            state = os.statvfs(self._folder)
+        except OSError as error:
+            return f"its folder cannot be used: {error.strerror}"
+        free = state.f_bavail * state.f_frsize
+        if free - size < limit.spool_min_free:
+            return (
+                f"its disk has {free} bytes free, of which sagemaker_edge_edge_spool_min_free_mib keeps "
+                f"{limit.spool_min_free}"
+            )
+        return None
