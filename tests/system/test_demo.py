@@ -1,0 +1,62 @@
+"""`make demo` from another folder, and what it says when it cannot."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from demo import run
+from tests.system.harness import ROOT, from_source
+
+pytestmark = pytest.mark.skipif(not from_source(), reason="the demo runs the source tree")
+
+
+def demo(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, str(ROOT / "demo" / "run.py")],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_from_another_folder(tmp_path: Path) -> None:
+    done = demo(tmp_path, COLUMNS="80", PYTHONIOENCODING="utf-8")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    assert "20 of 20 read right" in done.stdout
+    assert "all captures SUCCESS" in done.stdout
+    assert "exit code 0" in done.stdout
+    assert done.stdout.count("✓") == 20
+    assert all(len(line) <= 80 for line in done.stdout.splitlines()[5:40])
+
+
+def test_in_a_terminal_without_unicode(tmp_path: Path) -> None:
+    done = demo(tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_agent_that_does_not_start_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os, sys\nif '-a' in sys.orig_argv:\n    os._exit(9)\n")
+    done = demo(tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr == "\nThe demo failed: the agent ended with 9 instead of starting\n"
+
+
+def test_failure_later_shows_the_log_and_stops_the_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "digits.tflite").write_bytes(b"not a model")
+    monkeypatch.setattr(run, "DATA", tmp_path)
+    before = set(psutil.Process().children(recursive=True))
+    assert run.main() == 1
+    told = capsys.readouterr().err
+    assert told.startswith("\nThe demo failed: FAILED_PRECONDITION: ")
+    assert "The agent's last words" in told
+    assert set(psutil.Process().children(recursive=True)) <= before
