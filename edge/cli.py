@@ -5,12 +5,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from edge.client import COMMANDS
 from edge.errors import ConfigError, EdgeError
 
 CLIENT_NAMES = ("sagemaker_edge_agent_client_example",)
-CLIENT_COMMANDS = frozenset(
-    {"package", "verify", "demo-ca", "predict", "status", "doctor", "health", "load", "unload", "list"}
-)
 PROBE_FLAG = "--probe-model"
 DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
 LEAST_MAX_MESSAGE_BYTES = 4096
@@ -31,7 +29,7 @@ example:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if Path(sys.argv[0]).name in CLIENT_NAMES or (words and words[0] in CLIENT_COMMANDS):
+    if Path(sys.argv[0]).name in CLIENT_NAMES or (words and words[0] in COMMANDS):
         from edge.client.main import main as client
 
         return client(words)

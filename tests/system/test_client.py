@@ -1,0 +1,184 @@
+"""The command-line client as people and scripts run it: the original words, ours, and the exit codes. [X-6]"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.system.harness import ROOT, AgentProcess, agent_command, client_command
+
+PICTURE = ROOT / "demo" / "data" / "pictures" / "7_a.bmp"
+EXAMPLE_NAME = "sagemaker_edge_agent_client_example"
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+PackageOf = Callable[[str], Path]
+
+
+def run(
+    words: list[str], *, code: int = 0, socket: str | None = None, text: str = ""
+) -> "subprocess.CompletedProcess[str]":
+    environment = {key: value for key, value in os.environ.items() if key != "SAGEMAKER_EDGE_SOCKET"}
+    if socket:
+        environment["SAGEMAKER_EDGE_SOCKET"] = socket
+    done = subprocess.run(words, env=environment, input=text, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture
+def ours(agent: AgentProcess) -> Run:
+    """Runs one of our commands on the module's agent; `code` is the exit code expected."""
+
+    def command(*words: str, code: int = 0, text: str = "") -> "subprocess.CompletedProcess[str]":
+        return run([*client_command(), *words], code=code, socket=agent.socket, text=text)
+
+    return command
+
+
+@pytest.fixture
+def original(tmp_path: Path) -> list[str]:
+    """The program under the original client's name."""
+    *before, program = agent_command()
+    link = tmp_path / EXAMPLE_NAME
+    link.symlink_to(Path(shutil.which(program) or program).resolve())
+    return [*before, str(link)]
+
+
+def test_the_original_words_in_their_order(agent: AgentProcess, original: list[str], digits: Path) -> None:
+    def say(*words: str) -> str:
+        return run([*original, "-a", agent.socket, *words]).stdout
+
+    assert "digits" not in say("ListModels")
+    assert "image  FLOAT32 [1, 8, 8, 1]" in say("LoadModel", str(digits), "digits")
+    assert "digits" in say("ListModels")
+    assert "probabilities  FLOAT32 [1, 10]" in say("DescribeModel", "digits")
+    picture = (str(PICTURE), "image", "8", "8", "1")
+    for word in ("Predict", "PredictSHM", "PredictAndCapture", "PredictSHMAndCapture"):
+        shown = say(word, "digits", *picture)
+        assert shown.splitlines()[1].split()[0] == "7", shown
+        assert ("by shared memory" in shown) == ("SHM" in word)
+        assert ("SUCCESS" in shown) == ("Capture" in word)
+    say("UnloadModel", "digits")
+    assert "digits" not in say("ListModels")
+
+
+def test_the_socket_comes_from_the_environment_too(agent: AgentProcess, original: list[str]) -> None:
+    assert run([*original, "ListModels"], socket=agent.socket).stdout.strip() == "no models are loaded"
+
+
+def test_options_stand_before_or_after_the_command(agent: AgentProcess, original: list[str]) -> None:
+    for words in (["-a", agent.socket, "--json", "ListModels"], ["ListModels", "-a", agent.socket, "--json"]):
+        assert json.loads(run([*original, *words]).stdout) == {"models": []}
+
+
+def test_predict_takes_npy_json_and_bmp(ours: Run, digits: Path, tmp_path: Path) -> None:
+    ours("load", str(digits), "digits")
+    try:
+        image = np.load(ROOT / "demo" / "data" / "held_out.npz")
+        grey, digit = image["grey"][0].astype(np.float32) / 255, int(image["digit"][0])
+        np.save(tmp_path / "one.npy", grey)
+        (tmp_path / "one.json").write_text(json.dumps({"image": grey.reshape(1, 8, 8, 1).tolist()}))
+        for words, text in (
+            ([f"{tmp_path}/one.npy"], ""),
+            ([f"image={tmp_path}/one.npy", "--shm"], ""),
+            ([f"{tmp_path}/one.json"], ""),
+            (["-"], json.dumps(grey.tolist())),
+        ):
+            found = json.loads(ours("predict", "digits", *words, "--json", text=text).stdout)
+            (output,) = found["outputs"]
+            assert (output["name"], output["data_type"], output["shape"]) == ("probabilities", "FLOAT32", [1, 10])
+            assert int(np.argmax(output["data"])) == digit
+        (tmp_path / "labels").write_text("zero one two three four five six seven eight nine".replace(" ", "\n"))
+        out = tmp_path / "out.npz"
+        shown = ours(
+            "predict", "digits", str(PICTURE), "--labels", str(tmp_path / "labels"), "--top", "1", "-o", str(out)
+        )
+        assert shown.stdout.splitlines()[1].split()[0] == "seven"
+        assert np.load(out)["probabilities"].shape == (1, 10)
+        captured = json.loads(ours("predict", "digits", str(PICTURE), "--capture", "--json").stdout)["capture"]
+        assert captured["status"] == "SUCCESS"
+        assert ours("capture-status", captured["id"]).stdout.strip() == "SUCCESS"
+    finally:
+        ours("unload", "digits")
+
+
+def test_status_health_and_doctor(agent: AgentProcess, ours: Run, digits: Path) -> None:
+    ours("load", str(digits), "digits")
+    try:
+        ours("predict", "digits", str(PICTURE))
+        shown = ours("status").stdout
+        assert "READY" in shown
+        assert "captures to Disk" in shown
+        (model,) = json.loads(ours("status", "--json").stdout)["models"]
+        assert (model["name"], model["package_name"], model["package_version"]) == ("digits", "digits", "1.0")
+        assert model["predicted"] >= 1
+        assert ours("health").stdout.strip() == "SERVING"
+        assert ours("health", "digits").stdout.strip() == "SERVING"
+        checked = ours("doctor", "-c", str(agent.config_path)).stdout
+        assert "FAIL" not in checked
+        assert f"serves on {agent.socket}" in checked
+    finally:
+        ours("unload", "digits")
+
+
+def test_the_agent_says_no(ours: Run, tmp_path: Path) -> None:  # exit code 1
+    assert "NOT_FOUND: " in ours("describe", "none", code=1).stderr
+    assert "NOT_FOUND: " in ours("load", str(tmp_path / "none"), "none", code=1).stderr
+    assert "INVALID_ARGUMENT: " in ours("load", str(tmp_path), "-not a name-".strip("-"), code=1).stderr
+    assert "NOT_FOUND: " in ours("health", "none", code=1).stderr
+    assert "NOT_FOUND: " in ours("capture-status", "none", code=1).stderr
+
+
+def test_wrong_words_and_files(ours: Run, digits: Path, tmp_path: Path) -> None:  # exit code 2
+    ours("load", str(digits), "digits")
+    try:
+        ours("predict", code=2)
+        ours("status", "--no-such-option", code=2)
+        assert "No such file" in ours("predict", "digits", str(tmp_path / "none.bmp"), code=2).stderr
+        (tmp_path / "bad.bmp").write_bytes(b"BM" + bytes(100))
+        assert "bad.bmp" in ours("predict", "digits", str(tmp_path / "bad.bmp"), code=2).stderr
+        assert "it takes image" in ours("Predict", "digits", str(PICTURE), "picture", "8", "8", "1", code=2).stderr
+        assert "a side" in ours("Predict", "digits", str(PICTURE), "image", "0", "8", "1", code=2).stderr
+    finally:
+        ours("unload", "digits")
+
+
+def test_a_relative_path_is_the_callers(ours: Run, digits: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(digits.parent)
+    ours("load", digits.name, "digits")
+    ours("unload", "digits")
+
+
+@pytest.mark.parametrize("command", [["list"], ["status"], ["health"], ["predict", "digits", str(PICTURE)]])
+def test_nobody_answers(command: list[str], tmp_path: Path) -> None:  # exit code 3
+    done = run([*client_command(), *command], code=3, socket=str(tmp_path / "none.sock"))
+    assert "there is no such file" in done.stderr
+
+
+def test_doctor_without_an_agent(tmp_path: Path) -> None:
+    done = run([*client_command(), "doctor"], code=1, socket=str(tmp_path / "none.sock"))
+    assert "FAIL  agent: no agent answers" in done.stdout
+
+
+def test_help_teaches_and_needs_no_agent() -> None:
+    shown = run([*client_command(), "predict", "--help"]).stdout
+    assert ".npy" in shown
+    assert "examples:" in shown
+
+
+def test_reader_that_has_seen_enough(agent: AgentProcess) -> None:
+    command = subprocess.Popen(
+        [*client_command(), "list", "-a", agent.socket], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert command.stdout is not None
+    assert command.stderr is not None
+    with command:
+        command.stdout.close()
+        assert command.stderr.read() == ""
+        assert command.wait(60) in (0, -signal.SIGPIPE)

@@ -1,0 +1,43 @@
+"""The words themselves."""
+
+import argparse
+import subprocess
+import sys
+
+import pytest
+
+from edge.client import COMMANDS, main
+
+
+def choices() -> set[str]:
+    parser = main._parser("sagemaker-edge-agent")
+    actions = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    return set(actions[0].choices)
+
+
+def test_the_program_knows_every_word() -> None:
+    assert choices() == COMMANDS
+
+
+@pytest.mark.parametrize("word", sorted(COMMANDS))
+def test_every_command_has_help(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main([word, "--help"])
+    assert ended.value.code == 0
+    assert "usage: " in capsys.readouterr().out
+
+
+def test_help_loads_neither_grpc_nor_numpy() -> None:
+    code = (
+        "import sys\nfrom edge.client.main import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n"
+        "    assert not {'grpc', 'numpy'} & set(sys.modules), sorted(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_wrong_words_end_with_2() -> None:
+    for words in ([], ["no-such-command"], ["LoadModel", "only-a-path"], ["Predict", "m", "p", "i", "wide", "8", "1"]):
+        with pytest.raises(SystemExit) as ended:
+            main.main(words)
+        assert ended.value.code == 2
