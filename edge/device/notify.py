@@ -61,8 +61,7 @@ def watchdog_seconds(environment: Mapping[str, str]) -> float | None:
     """The service manager's watchdog interval in seconds; None: it does not watch this process."""
     try:
         seconds = int(environment["WATCHDOG_USEC"]) / 1e6
-        # A one-file binary runs as the child of the process that systemd started and named.
-        watched = int(environment.get("WATCHDOG_PID", os.getpid())) in (os.getpid(), os.getppid())
+        watched = int(environment.get("WATCHDOG_PID", os.getpid())) == os.getpid()
     except (KeyError, ValueError):
         return None
     return seconds if watched and seconds > 0 else None
