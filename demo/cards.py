@@ -53,13 +53,17 @@ def _card(card: Card, coloured: bool) -> list[str]:
     words = [
         f"{card.says} {'✓' if right else '✗'} {card.confidence:7.2%}",
         f"truth  {card.truth}",
-        f"inline {card.inline_ms:.2f} ms",
-        f"shared {card.shared_ms:.2f} ms",
+        f"inline {_milliseconds(card.inline_ms)}",
+        f"shared {_milliseconds(card.shared_ms)}",
     ]
     words = [f"{word:<{CARD_WIDTH - 10}}" for word in words]
     if coloured:
         words[0] = f"\033[1;{32 if right else 31}m{words[0]}\033[0m"
     return [f"{line}  {word}" for line, word in zip(picture, words, strict=True)]
+
+
+def _milliseconds(value: float) -> str:
+    return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
 
 
 def _half_blocks(grey: npt.NDArray[Any], coloured: bool) -> list[str]:
