@@ -72,17 +72,6 @@ class CaptureRequest:
     inputs: tuple[AuxiliaryEntry, ...] = ()
     outputs: tuple[AuxiliaryEntry, ...] = ()
 
-    @property
-    def payload_bytes(self) -> int:
-        """Bytes of all entries."""
-        entries: tuple[CapturedTensor | AuxiliaryEntry, ...] = (
-            *self.input_tensors,
-            *self.output_tensors,
-            *self.inputs,
-            *self.outputs,
-        )
-        return sum(len(entry.data) for entry in entries)
-
 
 @dataclass(frozen=True)
 class LargeEntry:
