@@ -1,0 +1,127 @@
+"""JSON as signed files must have it: one meaning for every reader. Pure.
+
+RFC 8259 lets parsers differ over repeated keys, NaN and lone surrogates; here each of them is refused.
+"""
+
+import json
+from collections.abc import Collection
+from typing import Any, NoReturn
+
+_SHOWN_CHARACTERS = 40
+
+
+class JsonFault(Exception):  # noqa: N818 - caught by the callers, which know what kind of error it is
+    """What is wrong with the text, in words that follow the name of the file."""
+
+
+def parse_object(data: bytes, *, max_bytes: int) -> dict[str, Any]:
+    """The JSON object that `data` is.
+
+    Raises:
+        JsonFault: more than `max_bytes`, not UTF-8, not JSON, nested too deep, a repeated key, or not an object.
+    """
+    if len(data) > max_bytes:
+        raise JsonFault(f"is larger than {max_bytes} bytes")
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise JsonFault(f"is not UTF-8 (byte {error.start})") from error
+    except RecursionError as error:
+        raise JsonFault("is nested too deep") from error
+    except json.JSONDecodeError as error:
+        raise JsonFault(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
+    except ValueError as error:  # an integer of more digits than Python converts
+        raise JsonFault("has a number that is too long") from error
+    if not isinstance(value, dict):
+        raise JsonFault(f"must be a JSON object, not {kind(value)}")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise JsonFault(f"has the key {shown(twice)} twice")
+    return result
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise JsonFault(f"has {name}, which is not JSON")
+
+
+def check_keys(value: dict[str, Any], where: str, *, required: Collection[str], optional: Collection[str] = ()) -> None:
+    """Exactly the keys that may be there.
+
+    Raises:
+        JsonFault: one is missing, or one is unknown.
+    """
+    for key in required:
+        if key not in value:
+            raise JsonFault(f"lacks {_path(where, key)}")
+    for key in value:
+        if key not in required and key not in optional:
+            known = ", ".join(sorted((*required, *optional)))
+            raise JsonFault(f"has the unknown key {shown(_path(where, key))}; known: {known}")
+
+
+def text(value: object, where: str) -> str:
+    """A string that is text: no lone surrogates, no NUL.
+
+    Raises:
+        JsonFault: it is something else.
+    """
+    if not isinstance(value, str):
+        raise JsonFault(f"{where} must be text, not {kind(value)}")
+    if "\0" in value or not is_unicode(value):
+        raise JsonFault(f"{where} has characters that are not text")
+    return value
+
+
+def table(value: object, where: str) -> dict[str, Any]:
+    """An object.
+
+    Raises:
+        JsonFault: it is something else.
+    """
+    if not isinstance(value, dict):
+        raise JsonFault(f"{where} must be an object, not {kind(value)}")
+    return value
+
+
+def array(value: object, where: str, *, most: int) -> list[Any]:
+    """A list of at most `most` items.
+
+    Raises:
+        JsonFault: it is something else, or longer.
+    """
+    if not isinstance(value, list):
+        raise JsonFault(f"{where} must be a list, not {kind(value)}")
+    if len(value) > most:
+        raise JsonFault(f"{where} has {len(value)} items; at most {most} are allowed")
+    return value
+
+
+def is_unicode(value: str) -> bool:
+    """Whether it can be written as UTF-8."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def kind(value: object) -> str:
+    """What a JSON value is, in the words of JSON."""
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def shown(value: str) -> str:
+    """A string from outside, quoted, cut and safe to print."""
+    printable = ascii(value)
+    return printable if len(printable) <= _SHOWN_CHARACTERS else printable[: _SHOWN_CHARACTERS - 3] + "..."
+
+
+def _path(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key

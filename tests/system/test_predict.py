@@ -1,0 +1,319 @@
+"""Predict over the socket: every row of its table (P-1 to P-11)."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from edge.rpc._generated import agent_pb2 as pb
+from tests.system.harness import AgentProcess, Client, array_of, eventually, tensor_of, zeros_for
+from tests.system.segments import Segment
+
+PackageOf = Callable[[str], Path]
+Refused = Callable[..., Any]
+DTYPES = {
+    "uint8": np.uint8, "int8": np.int8, "bool": np.bool_, "int16": np.int16, "uint16": np.uint16, "int32": np.int32,
+    "uint32": np.uint32, "int64": np.int64, "uint64": np.uint64, "float16": np.float16, "float32": np.float32,
+    "float64": np.float64,
+}  # fmt: skip
+
+
+def by_segment(segment: Segment, metadata: Any = None, size: int = 0, offset: int = 0) -> Any:
+    handle = pb.SharedMemoryHandle(size=size, offset=offset, segment_id=segment.id)
+    return pb.Tensor(tensor_metadata=metadata, shared_memory_handle=handle)
+
+
+def x_float(values: list[float], name: str = "x") -> Any:
+    return tensor_of(np.array([values], np.float32), name)
+
+
+def test_a_model_that_is_not_loaded(client: Client, refused: Refused) -> None:  # [P-1]
+    with refused("NOT_FOUND", "'ghost' is not loaded"):
+        client.predict("ghost", [])
+
+
+def test_inline(client: Client, package_of: PackageOf) -> None:  # [P-9]
+    client.load(package_of("add_one"), "add")
+    (y,) = client.predict("add", [x_float([1, 2, 3, 4])])
+    assert array_of(y).tolist() == [[2, 3, 4, 5]]
+    assert (y.tensor_metadata.name, y.tensor_metadata.data_type) == ("y", pb.FLOAT32)
+    assert y.WhichOneof("data") == "byte_data"
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_dtype(client: Client, package_of: PackageOf, dtype: str) -> None:  # section 3
+    model = client.load(package_of(f"identity_{dtype}"), "same")
+    sent = np.array([[0, 1, 2, 100]]).astype(DTYPES[dtype])
+    assert model.input_tensor_metadatas[0].data_type == pb.DataType.Value(dtype.upper())
+    (y,) = client.predict("same", [tensor_of(sent, "x")])
+    assert array_of(y).tobytes() == sent.tobytes()
+
+
+def test_without_metadata_in_the_models_order(client: Client, package_of: PackageOf) -> None:  # [P-7]
+    client.load(package_of("two_by_two"), "two")
+    left, right = np.full((2, 3), 5, np.float32), np.full((2, 3), 3, np.float32)
+    answer = client.predict("two", [pb.Tensor(byte_data=a.tobytes()) for a in (left, right)])
+    found = {tensor.tensor_metadata.name: array_of(tensor)[0, 0] for tensor in answer}
+    assert found == {"sum": 8.0, "difference": 2.0}
+
+
+def test_with_names_in_any_order(client: Client, package_of: PackageOf) -> None:  # [P-8]
+    client.load(package_of("two_by_two"), "two")
+    left, right = np.full((2, 3), 5, np.float32), np.full((2, 3), 3, np.float32)
+    answer = client.predict("two", [tensor_of(right, "right"), tensor_of(left, "left")])
+    assert [tensor.tensor_metadata.name for tensor in answer] == ["sum", "difference"]
+    assert array_of(answer[1])[0, 0] == 2.0
+
+
+def test_dynamic_batch(client: Client, package_of: PackageOf) -> None:  # [P-8]
+    model = client.load(package_of("dynamic_batch"), "batch")
+    shape = list(model.input_tensor_metadatas[0].shape)
+    for batch in (3, 1, 7, 1):
+        sent = np.arange(batch * int(np.prod(shape[1:])), dtype=np.float32).reshape(batch, *shape[1:])
+        (y,) = client.predict("batch", [tensor_of(sent, model.input_tensor_metadatas[0].name)])
+        assert array_of(y).shape[0] == batch
+        assert np.array_equal(array_of(y).ravel(), sent.ravel() + 1)
+
+
+def test_dynamic_picture(client: Client, package_of: PackageOf) -> None:  # [P-8]
+    client.load(package_of("dynamic_picture"), "picture")
+    picture = np.random.default_rng(1).random((1, 5, 9, 3), np.float32)
+    (mean,) = client.predict("picture", [tensor_of(picture, "picture")])
+    assert np.allclose(array_of(mean), picture.mean((1, 2)), atol=1e-5)
+
+
+def test_a_scalar(client: Client, package_of: PackageOf) -> None:  # section 3
+    client.load(package_of("scalar"), "scalar")
+    (y,) = client.predict("scalar", [tensor_of(np.array(41, np.float32), "x")])
+    assert float(array_of(y).reshape(())) == 42.0
+
+
+def test_leading_ones_are_added_and_dropped(client: Client, package_of: PackageOf) -> None:  # [P-8]
+    client.load(package_of("add_one"), "add")
+    for shape in ((4,), (1, 1, 4)):
+        (y,) = client.predict("add", [tensor_of(np.ones(shape, np.float32), "x")])
+        assert array_of(y).tolist() == [[2, 2, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ([], ["takes 1 input tensors, got 0"]),
+        ([x_float([1, 2, 3, 4])] * 2, ["takes 1 input tensors, got 2"]),
+        ([x_float([1, 2, 3, 4], "z")], ["no input named 'z'", "'x'"]),
+        ([tensor_of(np.zeros((1, 4), np.int32), "x")], ["'x'", "INT32", "FLOAT32"]),
+        ([tensor_of(np.zeros((2, 4), np.float32), "x")], ["'x'", "[2, 4]", "[1, 4]"]),
+        ([pb.Tensor(byte_data=bytes(15))], ["'x'", "15 bytes", "expected 16"]),
+        ([pb.Tensor(tensor_metadata=x_float([1, 2, 3, 4]).tensor_metadata)], ["'x'", "0 bytes", "expected 16"]),
+    ],
+)
+def test_tensors_that_do_not_fit(
+    client: Client, package_of: PackageOf, refused: Refused, tensors: list[Any], words: list[str]
+) -> None:  # [P-2]
+    client.load(package_of("add_one"), "add")
+    with refused("INVALID_ARGUMENT", *words):
+        client.predict("add", tensors)
+    assert client.predict("add", [x_float([1, 2, 3, 4])])
+
+
+def test_a_repeated_name(client: Client, package_of: PackageOf, refused: Refused) -> None:  # [P-2]
+    client.load(package_of("two_by_two"), "two")
+    left = tensor_of(np.zeros((2, 3), np.float32), "left")
+    with refused("INVALID_ARGUMENT", "'left' is given twice"):
+        client.predict("two", [left, left])
+
+
+def test_shared_memory(client: Client, package_of: PackageOf) -> None:  # [P-11]
+    model = client.load(package_of("add_one"), "add")
+    metadata = model.input_tensor_metadatas[0]
+    with Segment(8192) as segment:
+        for values in ([1, 2, 3, 4], [5, 6, 7, 8]):
+            segment.set_mode(0o600).write(np.array(values, np.float32).tobytes(), 16).set_mode(0o400)
+            for size in (0, 16):
+                (y,) = client.predict("add", [by_segment(segment, metadata, size, 16)])
+                assert array_of(y).tolist() == [[v + 1 for v in values]]
+                assert y.WhichOneof("data") == "byte_data"
+        before = segment.read()
+        client.predict("add", [by_segment(segment)])
+        assert segment.read() == before
+
+
+def test_two_tensors_in_one_segment(client: Client, package_of: PackageOf) -> None:  # [P-11]
+    client.load(package_of("two_by_two"), "two")
+    data = np.arange(12, dtype=np.float32)
+    with Segment(4096) as segment:
+        segment.write(data.tobytes()).set_mode(0o400)
+        answer = client.predict("two", [by_segment(segment), by_segment(segment, offset=24)])
+        assert np.array_equal(array_of(answer[0]).ravel(), data[:6] + data[6:])
+
+
+def test_segments_come_and_go(client: Client, package_of: PackageOf) -> None:  # [P-11]
+    client.load(package_of("add_one"), "add")
+    for number in range(20):
+        with Segment(64) as segment:
+            segment.write(np.full(4, number, np.float32).tobytes()).set_mode(0o400)
+            (y,) = client.predict("add", [by_segment(segment)])
+            assert array_of(y).tolist() == [[number + 1] * 4]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o420, 0o500, 0o777])
+def test_a_segment_that_can_be_changed(
+    client: Client, package_of: PackageOf, refused: Refused, mode: int
+) -> None:  # [P-3]
+    client.load(package_of("add_one"), "add")
+    with Segment(64) as segment:
+        segment.set_mode(mode)
+        with refused("INVALID_ARGUMENT", f"{segment.id}", f"mode is {mode:04o}", "0400"):
+            client.predict("add", [by_segment(segment)])
+
+
+def test_segments_that_cannot_be_used(client: Client, package_of: PackageOf, refused: Refused) -> None:  # [P-3]
+    client.load(package_of("add_one"), "add")
+    with Segment(64) as segment:
+        segment.set_mode(0o400)
+        with refused("INVALID_ARGUMENT", "64 bytes"):
+            client.predict("add", [by_segment(segment, offset=49)])
+        with refused("INVALID_ARGUMENT", "64 bytes"):
+            client.predict("add", [by_segment(segment, offset=2**64 - 8)])
+        with refused("INVALID_ARGUMENT", "got 8 bytes, expected 16"):
+            client.predict("add", [by_segment(segment, size=8)])
+        with refused("INVALID_ARGUMENT", "got 18446744073709551615 bytes, expected 16"):
+            client.predict("add", [by_segment(segment, size=2**64 - 1)])
+    with refused("INVALID_ARGUMENT", "no such segment"):
+        client.predict("add", [by_segment(segment)])
+
+
+def test_the_runtime_fails(client: Client, agent: AgentProcess, package_of: PackageOf, refused: Refused) -> None:  # [P-6]
+    client.load(package_of("look_up"), "table")
+    good = pb.Tensor(byte_data=np.array([2], np.int32).tobytes())
+    (value,) = client.predict("table", [good])
+    assert array_of(value).tolist() == [12]
+    with refused("INTERNAL", "internal error; the agent's log says more"):
+        client.predict("table", [pb.Tensor(byte_data=np.array([99], np.int32).tobytes())])
+    assert "gather" in agent.log.lower()
+    (value,) = client.predict("table", [good])
+    assert array_of(value).tolist() == [12]
+
+
+def rounds(count: int) -> Any:
+    return pb.Tensor(byte_data=np.array([count], np.int32).tobytes())
+
+
+class Slow:
+    """Predict calls on the slow model, each held in the engine for a second or more."""
+
+    ROUNDS = 100_000
+
+    def __init__(self, agent: AgentProcess, name: str = "slow") -> None:
+        self.agent, self.name = agent, name
+        self.calls: list[Any] = []
+        self.call = agent.channel.unary_unary(
+            "/AWS.SageMaker.Edge.Agent/Predict",
+            request_serializer=pb.PredictRequest.SerializeToString,
+            response_deserializer=pb.PredictResponse.FromString,
+        )
+
+    def start(self, count: int = 1, size: int = ROUNDS, timeout: float | None = None) -> None:
+        for _ in range(count):
+            self.calls.append(self.call.future(pb.PredictRequest(name=self.name, tensors=[rounds(size)]), timeout=timeout))
+
+    def state(self) -> tuple[int, int]:
+        """How many are running and waiting."""
+        for model in self.agent.client.status().models:
+            if model.name == self.name:
+                return model.running, model.waiting
+        return 0, 0
+
+    def until(self, running: int, waiting: int) -> None:
+        eventually(lambda: self.state() == (running, waiting), 60, f"{running} running, {waiting} waiting")
+
+    def cancel(self) -> None:
+        for call in self.calls:
+            call.cancel()
+        eventually(lambda: self.state() == (0, 0), 120, "nothing runs")
+
+
+def test_a_full_queue(agents: Any, package_of: PackageOf, refused: Refused) -> None:  # [P-4]
+    agent = agents(edge_queue_calls=2).start()
+    agent.client.load(package_of("slow"), "slow")
+    slow = Slow(agent)
+    slow.start(3)
+    slow.until(1, 2)
+    with refused("RESOURCE_EXHAUSTED", "'slow' is busy", "2 are waiting"):
+        agent.client.predict("slow", [rounds(1)])
+    slow.cancel()
+    assert array_of(agent.client.predict("slow", [rounds(1)])[0]).tolist() == [1]
+
+
+def test_a_deadline_that_passes_while_waiting(agent: AgentProcess, client: Client, package_of: PackageOf) -> None:  # [P-5]
+    client.load(package_of("slow"), "slow")
+    slow = Slow(agent)
+    slow.start()
+    slow.until(1, 0)
+    before = next(m.predicted for m in client.status().models if m.name == "slow")
+    slow.start(timeout=0.2, size=1)
+    with pytest.raises(grpc.RpcError) as raised:
+        slow.calls[-1].result()
+    assert raised.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    slow.until(1, 0)
+    slow.cancel()
+    assert next(m.predicted for m in client.status().models if m.name == "slow") == before + 1
+
+
+def test_models_and_instances_run_at_the_same_time(agents: Any, package_of: PackageOf, signer: Any) -> None:  # [P-10]
+    agent = agents().start()
+    two = signer.package(package_of("slow") / "slow.tflite", "slow-two", "--instances", "2")
+    agent.client.load(two, "slow")
+    agent.client.load(package_of("add_one"), "quick")
+    slow = Slow(agent)
+    slow.start(2)
+    slow.until(2, 0)
+    (y,) = agent.client.predict("quick", [x_float([1, 2, 3, 4])])
+    assert array_of(y).tolist() == [[2, 3, 4, 5]]
+    assert slow.state() == (2, 0)
+    slow.cancel()
+
+
+def test_unload_waits_for_calls_in_flight(
+    agent: AgentProcess, client: Client, package_of: PackageOf, refused: Refused
+) -> None:  # [U-2]
+    client.load(package_of("slow"), "slow")
+    slow = Slow(agent)
+    slow.start(2)
+    slow.until(1, 1)
+    unload = threading.Thread(target=client.unload, args=("slow",))
+    unload.start()
+    eventually(lambda: all(m.state == "DRAINING" for m in client.status().models), 30, "it drains")
+    with refused("NOT_FOUND"):
+        client.predict("slow", [rounds(1)])
+    with refused("NOT_FOUND"):
+        client.unload("slow")
+    with refused("ALREADY_EXISTS", "being unloaded"):
+        client.load(package_of("slow"), "slow")
+    assert [array_of(call.result().tensors[0]).tolist() for call in slow.calls] == [[Slow.ROUNDS]] * 2
+    unload.join(60)
+    assert not client.status().models
+
+
+def test_the_digits_model(client: Client, digits: Path) -> None:
+    model = client.load(digits, "digits")
+    assert len(client.predict("digits", [zeros_for(model.input_tensor_metadatas[0])])) == 1
+
+
+def test_a_message_over_the_limit(agents: Any, package_of: PackageOf, refused: Refused) -> None:  # [X-2]
+    agent = agents("--max-message-bytes", "65536").start()
+    agent.client.load(package_of("add_one"), "add")
+    with refused("RESOURCE_EXHAUSTED"):
+        agent.client.predict("add", [pb.Tensor(byte_data=bytes(70_000))])
+    assert agent.client.predict("add", [x_float([1, 2, 3, 4])])
+
+
+def test_bytes_that_are_no_message(agent: AgentProcess, client: Client, refused: Refused) -> None:
+    for method in ("Predict", "LoadModel", "UnLoadModel", "DescribeModel", "CaptureData", "GetCaptureDataStatus"):
+        with refused("INVALID_ARGUMENT", "not a valid"):
+            client.call(method, b"\xff\xff\xff", pb.PredictResponse)
+    assert client.call("ListModels", b"\xff\xff\xff", pb.ListModelsResponse) is not None  # [LM]
