@@ -1,0 +1,97 @@
+"""The operating system's edge of the disk: what is asked of it, and disks that fail."""
+
+import errno
+import os
+import pathlib
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EDGES = ("open", "write", "fsync", "ftruncate", "rename")
+
+
+class Recorder:
+    """Notes fsyncs and renames below a folder, in order: `fsync <path>`, `rename <from> <to>`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self.events: list[str] = []
+        self._folder = folder
+        fsync, replace = os.fsync, pathlib.Path.replace
+
+        def noted_fsync(fd: int) -> None:
+            self._note("fsync", Path(f"/proc/self/fd/{fd}").readlink())
+            fsync(fd)
+
+        def noted_replace(source: Path, target: Path) -> Path:
+            result = replace(source, target)
+            self._note("rename", source, target)
+            return result
+
+        monkeypatch.setattr(os, "fsync", noted_fsync)
+        monkeypatch.setattr(pathlib.Path, "replace", noted_replace)
+
+    def _note(self, what: str, *paths: Path) -> None:
+        if all(path.is_relative_to(self._folder) for path in paths):
+            self.events.append(" ".join([what, *(path.relative_to(self._folder).as_posix() for path in paths)]))
+
+
+class FailingDisk:
+    """Makes chosen system calls fail on files whose path has a word in it, for as long as it is armed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._lock = threading.Lock()
+        self._rules: dict[str, tuple[int, str, int]] = {}
+        self.failures = 0
+        for edge in ("write", "fsync", "ftruncate"):
+            monkeypatch.setattr(os, edge, self._by_fd(edge, getattr(os, edge)))
+        monkeypatch.setattr(os, "open", self._by_path("open", os.open))
+        replace = pathlib.Path.replace
+        monkeypatch.setattr(pathlib.Path, "replace", self._by_path("rename", replace))
+
+    def fail(self, edge: str, number: int = errno.ENOSPC, *, word: str = "", times: int = 1_000_000) -> None:
+        """Let `edge` fail with errno `number` on paths with `word` in them, `times` times."""
+        assert edge in EDGES
+        with self._lock:
+            self._rules[edge] = (number, word, times)
+
+    def heal(self) -> None:
+        """Let everything work again."""
+        with self._lock:
+            self._rules.clear()
+
+    def _check(self, edge: str, path: str) -> None:
+        with self._lock:
+            number, word, times = self._rules.get(edge, (0, "", 0))
+            if not times or word not in path:
+                return
+            self._rules[edge] = (number, word, times - 1)
+            self.failures += 1
+        raise OSError(number, os.strerror(number))
+
+    def _by_fd(self, edge: str, real: Any) -> Any:
+        def call(fd: int, *rest: Any) -> Any:
+            try:
+                path = str(Path(f"/proc/self/fd/{fd}").readlink())
+            except OSError:
+                path = ""
+            if path.startswith("/") and edge == "write" and self._rules.get("write") and len(rest[0]) > 1:
+                self._tear(fd, path, real, rest[0])
+            self._check(edge, path)
+            return real(fd, *rest)
+
+        return call
+
+    def _tear(self, fd: int, path: str, real: Any, data: Any) -> None:
+        """A disk that is full takes the first half of a write before it refuses the rest."""
+        _, word, times = self._rules["write"]
+        if times and word in path:
+            real(fd, bytes(data[: len(data) // 2]))
+
+    def _by_path(self, edge: str, real: Any) -> Any:
+        def call(path: Any, *rest: Any, **options: Any) -> Any:
+            self._check(edge, str(path))
+            return real(path, *rest, **options)
+
+        return call
