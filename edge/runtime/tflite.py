@@ -98,7 +98,9 @@ class TfliteSession:
         self.inputs = _specs(inputs, "input")
         self.outputs = _specs(outputs, "output")
         self._input_indices = [int(detail["index"]) for detail in inputs]
-        self._output_indices = [int(detail["index"]) for detail in outputs]
+        # Each makes a view of the interpreter's memory anew; a view must be gone before the next invoke.
+        self._input_views = [interpreter.tensor(int(detail["index"])) for detail in inputs]
+        self._output_views = [interpreter.tensor(int(detail["index"])) for detail in outputs]
         self._dtypes = [spec.dtype.numpy for spec in self.inputs]
         self._shapes = [spec.shape for spec in self.inputs]
 
@@ -109,18 +111,15 @@ class TfliteSession:
         if shapes != self._shapes:
             self._resize(shapes)
         try:
-            for index, dtype, value in zip(self._input_indices, self._dtypes, values, strict=True):
-                interpreter.set_tensor(index, np.frombuffer(value.data, dtype).reshape(value.shape))
+            for view, dtype, value in zip(self._input_views, self._dtypes, values, strict=True):
+                # Not set_tensor: that of tflite_runtime does not know every dtype of the API.
+                np.copyto(view(), np.frombuffer(value.data, dtype).reshape(value.shape))
             interpreter.invoke()
-            return [self._output(index) for index in self._output_indices]
+            return [_copied(view()) for view in self._output_views]
         except _ENGINE_ERRORS as error:
             # A failed invoke may leave tensors half allocated: the next call starts from a fresh allocation.
             self._shapes = []
             raise InferenceError(str(error)) from error
-
-    def _output(self, index: int) -> TensorValue:
-        view = self._interpreter.tensor(index)()
-        return TensorValue(view.tobytes(), view.shape)
 
     def _resize(self, shapes: list[tuple[int, ...]]) -> None:
         try:
@@ -138,6 +137,11 @@ class TfliteSession:
     def close(self) -> None:
         """See `Session.close`."""
         self._interpreter = None
+        self._input_views, self._output_views = [], []
+
+
+def _copied(view: "np.ndarray[Any, Any]") -> TensorValue:
+    return TensorValue(view.tobytes(), view.shape)
 
 
 def _specs(details: list[dict[str, Any]], kind: str) -> tuple[TensorSpec, ...]:
