@@ -86,11 +86,12 @@ def tool(*words: str) -> None:
     """Runs a command of the packaging tool.
 
     Raises:
-        DemoError: with what the tool said.
+        DemoError: with the tool's last word.
     """
     done = subprocess.run([*AGENT, *words], capture_output=True, text=True, timeout=60, check=False)
     if done.returncode:
-        raise DemoError(f"`{words[0]}` ended with {done.returncode}: {(done.stderr or done.stdout).strip()}")
+        last = (done.stderr.strip() or "it said nothing").splitlines()[-1]
+        raise DemoError(f"`{words[0]}` ended with {done.returncode}: {last}")
 
 
 def write_config(where: Places) -> Path:

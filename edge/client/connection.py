@@ -91,8 +91,9 @@ class Agent:
 
     def _explained(self, error: Any) -> Exception:
         code, text = error.code(), error.details() or ""
-        if code is grpc.StatusCode.UNAVAILABLE and "connect" in text:
-            return UnreachableError(why_unreachable(self.path))
+        if code is grpc.StatusCode.UNAVAILABLE:
+            went = f"the agent on {self.path} went away: {text}"
+            return UnreachableError(why_unreachable(self.path) if "connect" in text else went)
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return RefusedError(code.name, f"no answer within {self.timeout:g} s")
         if code is grpc.StatusCode.UNIMPLEMENTED:

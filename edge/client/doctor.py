@@ -146,6 +146,8 @@ def check_trust(folder: Path, now: float) -> Iterator[Finding]:
     except OSError as error:
         yield fail(subject, f"{folder}: {error.strerror}", "let the agent's user read it")
         return
+    if folder.stat().st_mode & 0o022:
+        yield warn(subject, f"others may add roots to {folder}", f"chmod go-w {folder}")
     if not files:
         yield fail(subject, f"no *.pem in {folder}; every model will be refused", "put the signers' root there")
     for file in files:

@@ -65,6 +65,12 @@ def test_trusted_root(tmp_path: Path, start: int, end: int, mode: int, expected:
     assert levels(list(doctor.check_trust(tmp_path, NOW.timestamp()))) == expected
 
 
+def test_folder_of_roots_that_others_may_write_to(tmp_path: Path) -> None:
+    root(tmp_path, -1, 400)
+    tmp_path.chmod(0o775)
+    assert levels(list(doctor.check_trust(tmp_path, NOW.timestamp()))) == [Level.WARN, Level.OK]
+
+
 def test_no_roots_no_folder_and_no_certificate(tmp_path: Path) -> None:
     assert levels(list(doctor.check_trust(tmp_path, 0))) == [Level.FAIL]
     assert levels(list(doctor.check_trust(tmp_path / "none", 0))) == [Level.FAIL]
