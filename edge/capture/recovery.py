@@ -93,15 +93,17 @@ def load_batch(
     batch.size = sum(length for _, length in good)
     if batch.size != end:
         log.warning("%s: dropped %d bytes that are no whole capture", path.name, end - batch.size)
+    if not good:
+        path.unlink(missing_ok=True)
+        return None
+    if batch.size != end:
         _keep(path, good, batch.size)
-    return batch if good else None
+    return batch
 
 
 def _keep(path: Path, good: list[tuple[int, int]], size: int) -> None:
     """Leave only the given ranges of a file; they are in order."""
-    if not good:
-        path.unlink(missing_ok=True)
-    elif good[-1][0] + good[-1][1] == size:
+    if good[-1][0] + good[-1][1] == size:
         os.truncate(path, size)
     else:
         with path.open("rb") as file:

@@ -44,6 +44,7 @@ class FailingDisk:
         self._lock = threading.Lock()
         self._rules: dict[str, tuple[int, str, int]] = {}
         self.failures = 0
+        self._steps: int | None = None
         for edge in ("write", "fsync", "ftruncate"):
             monkeypatch.setattr(os, edge, self._by_fd(edge, getattr(os, edge)))
         monkeypatch.setattr(os, "open", self._by_path("open", os.open))
@@ -56,13 +57,24 @@ class FailingDisk:
         with self._lock:
             self._rules[edge] = (number, word, times)
 
+    def stop_after(self, steps: int) -> None:
+        """Let so many fsyncs and renames through, and none from then on: as far as a kill let it come."""
+        with self._lock:
+            self._steps = steps
+
     def heal(self) -> None:
         """Let everything work again."""
         with self._lock:
             self._rules.clear()
+            self._steps = None
 
     def _check(self, edge: str, path: str) -> None:
         with self._lock:
+            if self._steps is not None and edge in ("fsync", "rename"):
+                self._steps -= 1
+                if self._steps < 0:
+                    self.failures += 1
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
             number, word, times = self._rules.get(edge, (0, "", 0))
             if not times or word not in path:
                 return
