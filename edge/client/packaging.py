@@ -1,42 +1,73 @@
-"""The packaging tool: make, sign and verify model packages, and a throw-away CA for trying things out."""
+"""The packaging tool: make, sign and verify model packages, and a throw-away CA for trying things out (S-7)."""
 
 import argparse
 import datetime
 import json
+import logging
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from edge.client.outcome import Exit
-from edge.errors import EdgeError
+from edge.errors import EdgeError, PackageNotFoundError, SignatureError, TrustError
+
+TRUST_FOLDER = Path("/etc/sagemaker-edge-agent/trust")
 
 _PACKAGE_EPILOG = """\
-The package holds the model, a manifest and a signature in the OpenSSF Model Signing format, which the public tool
-model_signing verifies too. Boards load it when the signer's root certificate is in their trust directory.
+The package holds the model, a manifest, any --extra files, and model.sig: a signature over exactly these, in the format
+of OpenSSF Model Signing. An agent loads it where the root of your certificate is in its folder of trusted roots
+(sagemaker_edge_core_root_certs_path). There is no way to load an unsigned package.
 
-example:
-  sagemaker-edge-agent package --model digits.tflite --name digits --version 1.0 \\
+The certificate must be for signing code: keyUsage digitalSignature, extendedKeyUsage codeSigning, issued by a CA. Its key
+is ECDSA (P-256, P-384, P-521) or RSA of 3072 bits or more. demo-ca makes one to try things out with.
+
+examples:
+  %(prog)s --model digits.tflite --name digits --version 1.0 \\
       --key signing.key --cert signing.pem --out digits-1.0.tar.gz
+  %(prog)s --model digits.tflite --name digits --version 1.0 \\
+      --key signing.key --cert signing.pem --chain intermediate.pem --out /data/digits-1.0
+
+The same with the public tool, over a folder that holds the model and its manifest:
+  model_signing sign certificate FOLDER --signature FOLDER/model.sig \\
+      --private_key signing.key --signing_certificate signing.pem
+"""
+_VERIFY_EPILOG = """\
+Checks what an agent checks when it loads the package: the signature, the way from the signer to a trusted root, and that
+the files are exactly the signed ones. A clock that is not synchronised is not believed: validity is then judged as of the
+agent's build date or the start of the signer's certificate, and the output says so.
+
+exit codes: 0 good; 1 refused, with the reason; 2 no such package.
+
+The same with the public tool, for a package that is a folder:
+  model_signing verify certificate FOLDER --signature FOLDER/model.sig --certificate_chain root.pem
+"""
+_DEMO_EPILOG = """\
+Makes DIR/signing.key and DIR/signing.pem to sign with, and DIR/roots, a folder of trusted roots for the agent
+(sagemaker_edge_core_root_certs_path). The names in the certificates begin with DEMO, they expire after a year, and the CA's
+own key is not kept. Never put this root on a board in the field: whoever has signing.key can run models there.
 """
 
 
 def add_parsers(commands: Any) -> None:
     """Add the commands `package`, `verify` and `demo-ca`; each is run by its `run` default and returns an exit code."""
     _add_package(commands)
-    one = _add(commands, "verify", "check a model package as an agent would, and say who signed it", _verify)
-    one.add_argument("package", help="a folder or a .tar.gz")
-    one.add_argument("--trust", type=Path, required=True, metavar="DIR", help="directory of trusted roots (*.pem)")
     one = _add(
-        commands,
-        "demo-ca",
-        "make a throw-away CA and a signing certificate, for trying things out; never for boards in the field",
-        _demo_ca,
+        commands, "verify", "check a model package as an agent would, and say who signed it", _verify, _VERIFY_EPILOG
     )
-    one.add_argument("folder", type=Path, help="a new folder: roots/ (trust directory), signing.key, signing.pem")
+    one.add_argument("package", help="a folder, a .tar.gz, or a file:// url of one")
+    one.add_argument(
+        "--trust",
+        type=Path,
+        default=TRUST_FOLDER,
+        metavar="DIR",
+        help=f"folder of trusted roots, *.pem ({TRUST_FOLDER})",
+    )
+    one = _add(commands, "demo-ca", "make a throw-away CA and a signing key, to try things out", _demo_ca, _DEMO_EPILOG)
+    one.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
 
 
-def _add(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], int], epilog: str = "") -> Any:
+def _add(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], int], epilog: str) -> Any:
     parser = commands.add_parser(
         name,
         help=text,
@@ -47,72 +78,95 @@ def _add(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace]
     parser.add_argument(
         "--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object instead of text"
     )
-    parser.set_defaults(run=lambda options: _reported(run, options))
+
+    def reported(options: argparse.Namespace) -> int:
+        try:
+            return run(options)
+        except EdgeError as error:
+            if options.json:
+                print(json.dumps({"ok": False, "error": str(error), "kind": type(error).__name__}))
+            else:
+                print(f"{parser.prog}: {error}", file=sys.stderr)
+            refused = name == "verify" and not isinstance(error, PackageNotFoundError)
+            return Exit.REFUSED if refused or isinstance(error, SignatureError | TrustError) else Exit.USAGE
+
+    parser.set_defaults(run=reported)
     return parser
 
 
 def _add_package(commands: Any) -> None:
     one = _add(commands, "package", "make and sign a model package", _package, _PACKAGE_EPILOG)
-    one.add_argument("--model", type=Path, required=True, metavar="FILE", help="the model, such as digits.tflite")
-    one.add_argument("--name", required=True, help="the model's name, in capture paths and records")
+    one.add_argument("--model", type=Path, required=True, metavar="FILE", help="the model, a .tflite file")
+    one.add_argument("--name", required=True, help="the model's name, as captures will carry it")
     one.add_argument("--version", required=True, help="the model's version, such as 1.0")
-    one.add_argument("--key", type=Path, required=True, metavar="FILE", help="private key of the signer (PEM)")
-    one.add_argument("--cert", type=Path, required=True, metavar="FILE", help="certificate of the signer (PEM)")
-    one.add_argument("--chain", type=Path, metavar="FILE", help="intermediate certificates up to the root (PEM)")
-    one.add_argument("--out", type=Path, required=True, metavar="PATH", help="a new folder, or a new .tar.gz")
-    one.add_argument("--arch", default="any", help="the machine it is for, as `uname -m` says it (default any)")
-    one.add_argument("--threads", type=int, metavar="N", help="threads of an interpreter")
-    one.add_argument("--instances", type=int, metavar="N", help="interpreters that run at the same time")
-    one.add_argument("--delegate", metavar="PATH", help="absolute path of a delegate library on the board")
+    one.add_argument("--key", type=Path, required=True, metavar="FILE", help="the signer's private key (PEM)")
     one.add_argument(
-        "--extra", type=Path, action="append", default=[], metavar="FILE", help="another file to put in and sign"
+        "--key-password-file", type=Path, metavar="FILE", help="the key's password is this file's first line"
+    )
+    one.add_argument("--cert", type=Path, required=True, metavar="FILE", help="the signer's certificate (PEM)")
+    one.add_argument(
+        "--chain", type=Path, metavar="FILE", help="intermediate CAs between it and the root (PEM), where there are any"
+    )
+    one.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="the package: a new folder, or a new file if PATH ends in .tar.gz",
+    )
+    one.add_argument("--arch", default="any", help="the machine it is for, as `uname -m` says it there (any)")
+    one.add_argument("--threads", type=int, metavar="N", help="threads for one inference (the agent decides)")
+    one.add_argument("--instances", type=int, metavar="N", help="inferences at the same time (the agent decides)")
+    one.add_argument("--delegate", metavar="PATH", help="path of a delegate library on the device")
+    one.add_argument(
+        "--extra", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help="other files to include"
     )
 
 
-def _reported(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
-    """Run a command; what it is refused for becomes a sentence."""
-    try:
-        return run(options)
-    except EdgeError as error:
-        if getattr(options, "json", False):
-            print(json.dumps({"ok": False, "error": str(error)}))
-        else:
-            print(
-                f"sagemaker-edge-agent {options.command_name if 'command_name' in options else ''}: {error}".replace(
-                    " :", ":"
-                ),
-                file=sys.stderr,
-            )
-        return Exit.REFUSED
-
-
 def _say(options: argparse.Namespace, facts: dict[str, Any], text: str) -> int:
-    print(json.dumps({"ok": True, **facts}) if getattr(options, "json", False) else text)
+    print(json.dumps({"ok": True, **facts}) if options.json else text)
     return Exit.OK
 
 
 def _package(options: argparse.Namespace) -> int:
-    from edge.models.making import load_identity, make_package
+    from edge.models.certificates import subject
+    from edge.models.identity import load_identity
+    from edge.models.making import make_package
     from edge.models.manifest import Manifest
 
     manifest = Manifest(
-        options.name,
-        options.version,
-        options.model.name,
-        os="linux",
+        model_name=options.name,
+        model_version=options.version,
+        model=options.model.name,
         arch=options.arch,
-        engine="tflite",
         delegate=options.delegate,
         threads=options.threads,
         instances=options.instances,
     )
-    identity = load_identity(options.key, options.cert, options.chain)
+    identity = load_identity(options.key, options.cert, options.chain, _password(options.key_password_file))
     make_package(manifest, options.model, options.extra, identity, options.out)
+    signer = subject(identity.chain[0])
     return _say(
         options,
-        {"package": str(options.out), "model_name": options.name, "model_version": options.version},
-        f"{options.out}: model {options.name} {options.version}, signed by {identity.certificate.subject.rfc4514_string()}",
+        {
+            "package": str(options.out),
+            "model_name": manifest.model_name,
+            "model_version": manifest.model_version,
+            "signer": signer,
+        },
+        f"{options.out}: {manifest.model_name} {manifest.model_version}, signed by {signer}",
     )
+
+
+def _password(file: Path | None) -> bytes | None:
+    from edge.errors import PackageError
+
+    if file is None:
+        return None
+    try:
+        return file.read_bytes().split(b"\n")[0].removesuffix(b"\r")
+    except OSError as error:
+        raise PackageError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def _verify(options: argparse.Namespace) -> int:
@@ -120,33 +174,43 @@ def _verify(options: argparse.Namespace) -> int:
     from edge.models.package import open_package
     from edge.version import version
 
-    url = str(options.package)
-    if "://" not in url:
+    # What the log would say stands in the output.
+    logging.getLogger("edge").addHandler(logging.NullHandler())
+    url = options.package
+    if ":" not in url:
         url = str(Path(url).absolute())
-    with open_package(url, trust_dir=options.trust, clock=SystemClock(), build_date=version()[1]) as package:
-        manifest = package.manifest
-        facts = {
-            "model_name": manifest.model_name,
-            "model_version": manifest.model_version,
-            "signer": package.signer,
-            "certificate_expires": package.expires.isoformat(),
-            "files": package.files,
-        }
-        text = (
-            f"{options.package}: good\n  model    {manifest.model_name} {manifest.model_version}\n  signer   {package.signer}"
-            f" (certificate until {package.expires:%Y-%m-%d})\n  files    {len(package.files)}, all as signed"
-        )
-        return _say(options, facts, text)
+    build_date = version()[1]
+    with open_package(url, trust_dir=options.trust, clock=SystemClock(), build_date=build_date) as package:
+        manifest, verified = package.manifest, package.verified
+    facts = {
+        "model_name": manifest.model_name,
+        "model_version": manifest.model_version,
+        "target": {"os": manifest.os, "arch": manifest.arch},
+        "signer": verified.signer,
+        "certificate_expires": verified.expires.isoformat(),
+        "judged_at": verified.judged_at.isoformat(),
+        "clock_note": verified.clock_note,
+        "files": {path: digest.hex() for path, digest in sorted(verified.digests.items())},
+    }
+    lines = [
+        f"{options.package}: good",
+        f"  model     {manifest.model_name} {manifest.model_version}, for {manifest.os} on {manifest.arch}",
+        f"  signed by {verified.signer}, certificate valid until {verified.expires:%Y-%m-%d}",
+        f"  files     {len(verified.digests)}, exactly the signed ones",
+    ]
+    if verified.clock_note:
+        lines.append(f"  judged as of {verified.judged_at:%Y-%m-%d}: {verified.clock_note}")
+    return _say(options, facts, "\n".join(lines))
 
 
 def _demo_ca(options: argparse.Namespace) -> int:
-    from edge.models.making import make_demo_ca
+    from edge.models.identity import make_demo_ca
 
     made = make_demo_ca(options.folder, datetime.datetime.now(datetime.UTC))
     return _say(
         options,
         {"roots": str(made.roots), "key": str(made.key), "certificate": str(made.certificate)},
-        f"{options.folder}: a throw-away CA, for trying things out only\n"
-        f"  trust directory   {made.roots}  (sagemaker_edge_core_root_certs_path)\n"
-        f"  signing key       {made.key}\n  certificate       {made.certificate}",
+        f"A throw-away CA, to try things out with:\n"
+        f"  {made.key} and {made.certificate.name} sign: package --key {made.key} --cert {made.certificate} ...\n"
+        f"  {made.roots} is for the agent: sagemaker_edge_core_root_certs_path",
     )

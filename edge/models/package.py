@@ -1,159 +1,239 @@
-"""A model package, verified: the signature first, then exactly the signed files (S-2 to S-6, L-3, L-4, L-11).
+"""Opening a package: found, signed by someone trusted, whole, and its model copied to where nobody can change it.
 
-Nothing of a package is used from where it lies. Its model goes into a private, sealed memory file and is hashed once more
-on the way, so that between check and use nothing can change.
+What is checked is what is used (S-5): the bytes that are hashed are the bytes that are kept. The model goes, while it
+is hashed, into an anonymous file in memory that is then sealed.
 """
 
-import datetime
+import errno
 import fcntl
 import hashlib
+import hmac
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar
+from types import TracebackType
+from typing import Self
+from urllib.parse import unquote_to_bytes
 
 from edge.clock import Clock
-from edge.errors import ManifestError, PackageError, SignatureError
-from edge.models import signing
-from edge.models.manifest import MANIFEST_FILE, MAX_MANIFEST_BYTES, SIGNATURE_FILE, Manifest, parse_manifest
-from edge.models.tree import PackageLimits, Tree, open_tree
-from edge.models.trust import judgement_time, load_roots
+from edge.device import memory
+from edge.durable import write_all
+from edge.errors import ManifestError, MemoryLimitError, PackageError, PackageNotFoundError, SignatureError
+from edge.models.contents import Contents, PackageFile, open_contents, open_without_surprise
+from edge.models.limits import MIB, PackageLimits
+from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, parse_manifest
+from edge.models.signing import TimeReading, Verified, verify_signature
+from edge.models.strict_json import shown
+from edge.models.trust import load_roots
 
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+log = logging.getLogger(__name__)
+
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+_NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+_NO_MEMORY = {errno.ENOSPC, errno.ENOMEM}
 
 
 class Package:
-    """A verified package; a context manager. `signer` and `expires` tell a person who signed it and until when."""
+    """A verified package. Its model is `model_bytes` long behind `model_fd`, which lives until `close`."""
 
-    def __init__(
-        self,
-        tree: Tree,
-        manifest: Manifest,
-        files: dict[str, str],
-        model_bytes: int,
-        leaf: tuple[str, datetime.datetime],
-    ) -> None:
-        self._tree = tree
-        self._model_fd: int | None = None
+    def __init__(self, manifest: Manifest, verified: Verified, model_fd: int, model_bytes: int) -> None:
         self.manifest = manifest
-        self.files = files
+        self.verified = verified
+        self.model_fd = model_fd
         self.model_bytes = model_bytes
-        self.signer, self.expires = leaf
 
     @property
-    def model_fd(self) -> int:
-        """A sealed memory file with the model, made at first use; it is read through /proc/self/fd/<fd>.
-
-        Raises:
-            PackageError: the model changed since it was verified.
-        """
-        if self._model_fd is None:
-            self._model_fd = self._copy_model()
-        return self._model_fd
-
-    def _copy_model(self) -> int:
-        name = self.manifest.model
-        digest = hashlib.sha256()
-        fd = os.memfd_create("model", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-
-        def copy(_: str, __: int, chunks: Iterator[bytes]) -> None:
-            for chunk in chunks:
-                digest.update(chunk)
-                rest = memoryview(chunk)
-                while rest:
-                    rest = rest[os.write(fd, rest) :]
-
-        try:
-            self._tree.visit(copy, only=name)
-            if digest.hexdigest() != self.files[name]:
-                raise PackageError(f"the package's {name!r} changed while it was loaded")
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
+    def signer(self) -> str:
+        """The subject of the certificate that it is signed with."""
+        return self.verified.signer
 
     def close(self) -> None:
-        """Close what is open; what was loaded from `model_fd` stays."""
-        self._tree.close()
-        if self._model_fd is not None:
-            os.close(self._model_fd)
-            self._model_fd = None
+        """Let go of the model; whoever has mapped it keeps it."""
+        if self.model_fd >= 0:
+            os.close(self.model_fd)
+            self.model_fd = -1
 
-    def __enter__(self) -> "Package":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
-class _Contents:
-    """What one pass over a package finds: the sha256 and size of every file, and the two small files themselves."""
-
-    _KEPT: ClassVar = {MANIFEST_FILE: MAX_MANIFEST_BYTES, SIGNATURE_FILE: signing.MAX_BUNDLE_BYTES}
-
-    def __init__(self, tree: Tree) -> None:
-        self.digests: dict[str, str] = {}
-        self.sizes: dict[str, int] = {}
-        self.kept: dict[str, bytes] = {}
-        tree.visit(self._visit)
-
-    def _visit(self, name: str, size: int, chunks: Iterator[bytes]) -> None:
-        digest, seen, most = hashlib.sha256(), 0, self._KEPT.get(name)
-        parts: list[bytes] = []
-        for chunk in chunks:
-            digest.update(chunk)
-            seen += len(chunk)
-            if most is not None:
-                if seen > most:
-                    raise PackageError(f"{name} is larger than {most} bytes")
-                parts.append(chunk)
-        self.digests[name], self.sizes[name] = digest.hexdigest(), seen
-        if most is not None:
-            self.kept[name] = b"".join(parts)
-
-
 def open_package(
-    url: str, *, trust_dir: Path, clock: Clock, build_date: int, limits: PackageLimits | None = None
+    url: str,
+    *,
+    trust_dir: Path,
+    clock: Clock,
+    build_date: int,
+    limits: PackageLimits | None = None,
+    available: Callable[[], int] = memory.available,
 ) -> Package:
-    """Open and verify the package at a url; `build_date` in seconds since the epoch.
+    """Verify the package at a path or file:// URL; on any error nothing stays open (L-9).
+
+    Args:
+        url: absolute path or file:// URL of a folder or a `.tar.gz`.
+        build_date: the agent's, in seconds since the epoch (S-6).
+        available: bytes of memory the model's copy may take.
 
     Raises:
-        PackageNotFoundError: the url is not local, or nothing is there (L-3).
-        PackageError: the package is not what it must be; ManifestError, SignatureError, TrustError say which part (L-4).
+        PackageNotFoundError: not a local path, or nothing is there (L-3).
+        PackageError, ManifestError, SignatureError, TrustError: the package is not what it must be (L-4, L-11).
+        MemoryLimitError: no memory for the copy (L-6).
     """
-    tree = open_tree(url, limits or PackageLimits())
+    limits = limits or PackageLimits()
+    path = local_path(url)
     try:
-        return _verified(tree, trust_dir, clock, build_date)
+        fd = open_without_surprise(path, follow=True)
+    except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            raise PackageNotFoundError(f"there is no package at {shown_path(path)}") from error
+        raise PackageError(f"the package at {shown_path(path)} cannot be read: {error.strerror}") from error
+    try:
+        contents = open_contents(fd, limits)
+        reading = TimeReading(clock.now(), clock.synchronised(), build_date)
+        package = _verify(contents, trust_dir, reading, available)
+    finally:
+        os.close(fd)
+    verified = package.verified
+    if verified.clock_note:
+        log.warning("%s: the signature was judged as of %s", verified.clock_note, verified.judged_at.isoformat())
+    log.info("package at %s is whole and signed by %s", shown_path(path), verified.signer)
+    return package
+
+
+def local_path(url: str) -> str:
+    """The absolute path that a model's url means.
+
+    Raises:
+        PackageNotFoundError: it means none on this machine (L-3).
+    """
+    path = url
+    scheme, colon, rest = url.partition(":")
+    if colon and scheme.lower() == "file":
+        if rest.startswith("//"):
+            host, slash, below = rest[2:].partition("/")
+            if host.lower() not in ("", "localhost"):
+                raise PackageNotFoundError(f"the url {shown_path(url)} is on another machine; use file:///path")
+            rest = slash + below
+        if "?" in rest or "#" in rest:
+            raise PackageNotFoundError(
+                f"the url {shown_path(url)} has a query or fragment; write ? as %3F and # as %23"
+            )
+        path = os.fsdecode(unquote_to_bytes(rest))
+    elif colon and rest.startswith("//") and "/" not in scheme:
+        raise PackageNotFoundError(
+            f"the url {shown_path(url)} is not a local path; fetch the package first, then give its path or file:// url"
+        )
+    if not path.startswith("/"):
+        raise PackageNotFoundError(
+            f"the path {shown_path(path)} is not absolute; the agent has no folder of its own to start from"
+        )
+    if "\0" in path:
+        raise PackageNotFoundError(f"the path {shown_path(path)} has a NUL character")
+    return path
+
+
+def shown_path(path: str) -> str:
+    """A path from outside, safe to print, and longer than other values may be shown."""
+    safe = path if path.isprintable() else ascii(path)
+    return safe if len(safe) <= 300 else safe[:297] + "..."
+
+
+def _verify(contents: Contents, trust_dir: Path, reading: TimeReading, available: Callable[[], int]) -> Package:
+    head = contents.head()
+    if MANIFEST_FILE not in head:
+        raise ManifestError(f"the package has no manifest: {MANIFEST_FILE} is missing")
+    if SIGNATURE_FILE not in head:
+        raise SignatureError(f"the package is not signed: {SIGNATURE_FILE} is missing")
+    verified = verify_signature(head[SIGNATURE_FILE], load_roots(trust_dir), reading)
+    manifest_bytes = head[MANIFEST_FILE]
+    _compare(MANIFEST_FILE, hashlib.sha256(manifest_bytes).digest(), verified)
+    manifest = parse_manifest(manifest_bytes)
+    if manifest.model not in verified.digests:
+        raise PackageError(f"the manifest names the model {shown(manifest.model)}, which is not among the signed files")
+    model = _SealedCopy(available)
+    try:
+        missing = set(verified.digests)
+        for file in contents.files():
+            if file.path == SIGNATURE_FILE:
+                continue
+            _check_file(file, verified, model if file.path == manifest.model else None)
+            missing.discard(file.path)
+        if missing:
+            raise SignatureError(f"the package is not whole: {_some(missing)} missing, though signed")
+        return Package(manifest, verified, model.seal(), model.size)
     except BaseException:
-        tree.close()
+        model.close()
         raise
 
 
-def _verified(tree: Tree, trust_dir: Path, clock: Clock, build_date: int) -> Package:
-    contents = _Contents(tree)
-    if MANIFEST_FILE not in contents.kept:
-        raise ManifestError(f"the package has no {MANIFEST_FILE}")
-    if SIGNATURE_FILE not in contents.kept:
-        raise SignatureError(f"the package has no {SIGNATURE_FILE}: it is not signed")
-    bundle = signing.parse_bundle(contents.kept[SIGNATURE_FILE])
-    roots = load_roots(trust_dir)
-    signed = signing.verify(bundle, roots, judgement_time(bundle.chain, clock, build_date))
-    found = {name: digest for name, digest in contents.digests.items() if name != SIGNATURE_FILE}
-    _compare(signed, found)
-    manifest = parse_manifest(contents.kept[MANIFEST_FILE])
-    if manifest.model not in found:
-        raise ManifestError(f"{MANIFEST_FILE}: model is {manifest.model!r}, which the package does not hold")
-    leaf = (bundle.leaf.subject.rfc4514_string(), bundle.leaf.not_valid_after_utc)
-    return Package(tree, manifest, found, contents.sizes[manifest.model], leaf)
+def _check_file(file: PackageFile, verified: Verified, copy: "_SealedCopy | None") -> None:
+    if file.path not in verified.digests:
+        raise SignatureError(
+            f"{shown(file.path)} is not signed; a package holds exactly the signed files: remove it, or sign again"
+        )
+    digest = hashlib.sha256()
+    if copy is not None:
+        copy.reserve(file.size)
+    for data in file.chunks:
+        digest.update(data)
+        if copy is not None:
+            copy.write(data)
+    _compare(file.path, digest.digest(), verified)
 
 
-def _compare(signed: dict[str, str], found: dict[str, str]) -> None:
-    """Exactly the signed files (S-5)."""
-    for name in sorted(signed.keys() - found.keys()):
-        raise SignatureError(f"the package lacks {name[:200]!r}, which was signed")
-    for name in sorted(found.keys() - signed.keys()):
-        raise SignatureError(f"the package holds {name[:200]!r}, which was not signed")
-    for name in sorted(signed):
-        if signed[name] != found[name]:
-            raise SignatureError(f"the package's {name[:200]!r} was altered after it was signed")
+def _compare(path: str, digest: bytes, verified: Verified) -> None:
+    signed = verified.digests.get(path)
+    if signed is None:
+        raise SignatureError(f"{shown(path)} is not among the signed files")
+    if not hmac.compare_digest(digest, signed):
+        raise SignatureError(f"{shown(path)} was altered after it was signed: its SHA-256 is not the signed one")
+
+
+def _some(paths: set[str]) -> str:
+    first = ", ".join(shown(path) for path in sorted(paths)[:3])
+    return (
+        f"{first} is"
+        if len(paths) == 1
+        else f"{first} and {len(paths) - 3} more are"
+        if len(paths) > 3
+        else f"{first} are"
+    )
+
+
+class _SealedCopy:
+    """An anonymous file in memory that, once sealed, nobody can change."""
+
+    def __init__(self, available: Callable[[], int]) -> None:
+        self._available = available
+        self._fd = os.memfd_create("model", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.size = 0
+
+    def reserve(self, size: int) -> None:
+        """Make sure of the memory before it is taken: the kernel would rather kill than refuse."""
+        if size > (there := self._available()):
+            raise MemoryLimitError(
+                f"the model's file needs {size // MIB + 1} MiB of memory and {there // MIB} MiB are available"
+            )
+
+    def write(self, data: bytes) -> None:
+        try:
+            write_all(self._fd, data)
+        except OSError as error:
+            if error.errno in _NO_MEMORY:
+                raise MemoryLimitError("the system has no memory for the model's file") from error
+            raise
+        self.size += len(data)
+
+    def seal(self) -> int:
+        """The finished file; the caller closes it."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _SEALS)
+        return self._fd
+
+    def close(self) -> None:
+        os.close(self._fd)

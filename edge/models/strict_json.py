@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 _SHOWN_CHARACTERS = 40
 
 
-class JsonFault(Exception):  # noqa: N818 - caught by the callers, which know what kind of error it is
+class JsonFault(Exception):
     """What is wrong with the text, in words that follow the name of the file."""
 
 
