@@ -1,0 +1,177 @@
+"""Brings the layer up to a release: the versioned recipe with the tarballs' sums, and copies of the shared files.
+
+    python yocto/release.py --tarballs dist       # dist/arm64/VERSION.tgz and dist/amd64/VERSION.tgz
+    python yocto/release.py --copies              # only the copies
+    python yocto/release.py --check               # exit 1 where a copy differs from its source
+
+A layer has to stand alone, so it carries copies of what lives under packaging/ and demo/. They are never edited there.
+"""
+
+import argparse
+import hashlib
+import io
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parent.parent
+LAYER = TOP / "yocto" / "meta-sagemaker-edge-agent"
+RECIPE = "sagemaker-edge-agent"
+ARCHES = ("arm64", "amd64")
+PROGRAM = "bin/sagemaker_edge_agent_binary"
+TRAILER_BYTES = 128
+LICENCES = ("docs/attributions/agent.txt", "docs/attributions/core.txt")
+
+SYSTEMD, AGENT, CONF, DEMO = "packaging/systemd", f"{RECIPE}/files", f"{RECIPE}-conf/files", f"{RECIPE}-demo/files"
+# Source pattern below the repository's top -> folder below recipes-edge/ of the layer.
+COPIES = [
+    (f"{SYSTEMD}/{RECIPE}.service", f"{AGENT}/systemd"),
+    (f"{SYSTEMD}/{RECIPE}.sysusers", f"{AGENT}/systemd"),
+    (f"{SYSTEMD}/{RECIPE}.tmpfiles", f"{AGENT}/systemd"),
+    (f"{SYSTEMD}/examples/*.conf", f"{AGENT}/systemd/examples"),
+    ("packaging/man/*.[158]", f"{AGENT}/man"),
+    (f"{SYSTEMD}/config.json", CONF),
+    (f"{SYSTEMD}/trust-README", CONF),
+    ("demo/data/pictures/*_a.bmp", f"{DEMO}/pictures"),
+]
+
+
+def copies(layer: Path) -> dict[Path, Path]:
+    """Every copy in the layer, and the file it is a copy of."""
+    pairs = {}
+    for pattern, folder in COPIES:
+        sources = sorted(TOP.glob(pattern))
+        if not sources:
+            raise SystemExit(f"{pattern}: no such file; the layer cannot be brought up to date")
+        pairs |= {layer / "recipes-edge" / folder / source.name: source for source in sources}
+    return pairs
+
+
+def out_of_date(layer: Path) -> list[str]:
+    """What `write_copies` would change, in words."""
+    pairs = copies(layer)
+    changed = [copy for copy, source in pairs.items() if not copy.is_file() or copy.read_bytes() != source.read_bytes()]
+    folders = {copy.parent for copy in pairs if copy.parent.name != "files"}
+    stray = [file for folder in folders for file in folder.glob("*") if file.is_file() and file not in pairs]
+    return [f"{path.relative_to(layer)} differs from its source" for path in changed] + [
+        f"{path.relative_to(layer)} has no source" for path in sorted(stray)
+    ]
+
+
+def write_copies(layer: Path) -> None:
+    pairs = copies(layer)
+    for folder in {copy.parent for copy in pairs if copy.parent.name != "files"}:
+        shutil.rmtree(folder, ignore_errors=True)
+    for copy, source in pairs.items():
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(source.read_bytes())
+
+
+def find_tarballs(folder: Path) -> dict[str, Path]:
+    """The tarball of each architecture below `folder`.
+
+    Raises:
+        SystemExit: one is missing or there are several, or they are of different versions.
+    """
+    found = {arch: sorted((folder / arch).glob("*.tgz")) for arch in ARCHES}
+    for arch, files in found.items():
+        if len(files) != 1:
+            raise SystemExit(f"{folder / arch}: one release tarball is wanted here, there are {len(files)}")
+    if len({files[0].name for files in found.values()}) != 1:
+        raise SystemExit(f"{folder}: the architectures' tarballs are of different versions")
+    return {arch: files[0] for arch, files in found.items()}
+
+
+def read(tarball: Path, *names: str) -> list[bytes]:
+    """Files of a release.
+
+    Raises:
+        SystemExit: one is missing.
+    """
+    with tarfile.open(tarball) as archive:
+        members = {member.name.removeprefix("./"): member for member in archive if member.isfile()}
+        if missing := [name for name in names if name not in members]:
+            raise SystemExit(f"{tarball}: {', '.join(missing)} missing")
+        return [archive.extractfile(members[name]).read() for name in names]  # type: ignore[union-attr]
+
+
+def bundled_libraries(tarball: Path) -> set[str]:
+    """The sonames of the shared libraries that the program brings along."""
+    [program] = read(tarball, PROGRAM)
+    magic, offset, size, *_ = program[-TRAILER_BYTES:].decode("ascii", "replace").split()
+    if magic != "sagemaker-edge-payload-1":
+        raise SystemExit(f"{tarball}: {PROGRAM} carries no program")
+    payload = io.BytesIO(program[int(offset) : int(offset) + int(size)])
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=payload, mode="r:xz") as archive:
+        files = [member for member in archive if member.isfile() and ".so" in member.name]
+        for number, member in enumerate(files):
+            (Path(folder) / f"{number}.so").write_bytes(archive.extractfile(member).read())  # type: ignore[union-attr]
+        command = ["readelf", "--dynamic", *map(str, Path(folder).iterdir())]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"\(SONAME\).*\[(.+)\]", text))
+
+
+def assign(name: str, words: list[str]) -> str:
+    start = f'{name} = "'
+    return f'{start}{(f" {chr(92)}{chr(10)}" + " " * len(start)).join(words)}"'
+
+
+def recipe_text(tarballs: dict[str, Path]) -> str:
+    """The versioned recipe: what changes from one release to the next, and nothing else."""
+    sums = {arch: hashlib.sha256(tarball.read_bytes()).hexdigest() for arch, tarball in tarballs.items()}
+    licences = {
+        arch: [
+            f"file://{name};md5={hashlib.md5(text).hexdigest()}"
+            for name, text in zip(LICENCES, read(tarball, *LICENCES), strict=True)
+        ]
+        for arch, tarball in tarballs.items()
+    }
+    libraries = set().union(*map(bundled_libraries, tarballs.values()))
+    lines = [f"require {RECIPE}.inc", ""]
+    if licences["arm64"] == licences["amd64"]:
+        lines += [assign("LIC_FILES_CHKSUM", licences["arm64"])]
+    else:  # the architectures bundle different libraries
+        lines += [assign("LIC_FILES_CHKSUM:aarch64", licences["arm64"])]
+        lines += [assign("LIC_FILES_CHKSUM:x86-64", licences["amd64"])]
+    lines += ["", *(f'SRC_URI[{arch}.sha256sum] = "{sums[arch]}"' for arch in ARCHES)]
+    lines += ["", "# What the program brings along is its own business: no other recipe may come to depend on it."]
+    lines += ["# nooelint: oelint.vars.mispell.unknown - oelint's list lacks this variable of package.bbclass"]
+    lines += [assign("PRIVATE_LIBS:${PN}", sorted(libraries))]
+    return "\n".join(lines) + "\n"
+
+
+def write_recipe(layer: Path, tarballs: dict[str, Path]) -> Path:
+    """Writes the recipe of the tarballs' version in the place of any other version's."""
+    folder = layer / "recipes-edge" / RECIPE
+    text = recipe_text(tarballs)
+    for old in folder.glob(f"{RECIPE}_*.bb"):
+        old.unlink()
+    recipe = folder / f"{RECIPE}_{tarballs['arm64'].stem}.bb"
+    recipe.write_text(text)
+    return recipe
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--tarballs", type=Path, metavar="FOLDER")
+    what.add_argument("--copies", action="store_true")
+    what.add_argument("--check", action="store_true")
+    parser.add_argument("--layer", type=Path, default=LAYER, help="another copy of the layer")
+    arguments = parser.parse_args(argv)
+    if arguments.check:
+        faults = out_of_date(arguments.layer)
+        print("\n".join([*faults, "Run: make yocto-release"] if faults else ["The layer's copies are up to date."]))
+        return 1 if faults else 0
+    write_copies(arguments.layer)
+    if arguments.tarballs:
+        print(write_recipe(arguments.layer, find_tarballs(arguments.tarballs)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
