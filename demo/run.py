@@ -34,7 +34,7 @@ from edge.rpc._generated import agent_pb2 as pb  # noqa: E402
 DATA = ROOT / "demo" / "data"
 AGENT = [sys.executable, str(ROOT / "agent.py")]
 MODEL, VERSION = "digits", "1.0"
-ROUNDS = 20  # calls a picture and way; the middle one is shown
+ROUNDS = 9  # calls a picture and way; the middle one is shown
 START_SECONDS = 30.0
 CAPTURE_SECONDS = 30.0
 STOP_SECONDS = 15.0
