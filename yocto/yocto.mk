@@ -11,7 +11,8 @@ $(YOCTO_TOOLS)/.ready: yocto/requirements.txt
 	@$(YOCTO_TOOLS)/bin/python -m pip install -q --disable-pip-version-check -r yocto/requirements.txt
 	@touch $@
 
-yocto-release: ## The layer brought up to the release tarballs in RELEASES=dist
+yocto-release: venv ## The layer brought up to the release tarballs in RELEASES=dist
+	@$(PY) -m yocto.demo_package
 	@$(PYTHON) yocto/release.py --tarballs $(RELEASES)
 
 # homepageping asks the network; bbclassextend wants native variants, and a released program has none.

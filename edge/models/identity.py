@@ -65,8 +65,10 @@ def load_identity(key: Path, certificate: Path, chain: Path | None, password: by
     return Identity(private, tuple(dict.fromkeys(certificates)))
 
 
-def make_demo_ca(folder: Path, now: datetime.datetime) -> DemoFiles:
+def make_demo_ca(folder: Path, now: datetime.datetime, days: int = DEMO_DAYS) -> DemoFiles:
     """Make a throw-away CA with one signing certificate in a new folder; the CA's own key is not kept.
+
+    Both certificates expire after `days`.
 
     Raises:
         PackageError: the folder exists, or cannot be made.
@@ -74,13 +76,13 @@ def make_demo_ca(folder: Path, now: datetime.datetime) -> DemoFiles:
     files = DemoFiles(folder / "roots", folder / "signing.key", folder / "signing.pem")
     root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     root = (
-        _builder(DEMO_ROOT_NAME, DEMO_ROOT_NAME, root_key, now)
+        _builder(DEMO_ROOT_NAME, DEMO_ROOT_NAME, root_key, now, days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_usage("key_cert_sign", "crl_sign"), critical=True)
         .sign(root_key, hashes.SHA256())
     )
     leaf = (
-        _builder(DEMO_SIGNER_NAME, DEMO_ROOT_NAME, key, now)
+        _builder(DEMO_SIGNER_NAME, DEMO_ROOT_NAME, key, now, days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage("digital_signature"), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), critical=False)
@@ -136,7 +138,7 @@ def _certificates(path: Path) -> list[x509.Certificate]:
 
 
 def _builder(
-    subject: str, issuer: str, key: ec.EllipticCurvePrivateKey, now: datetime.datetime
+    subject: str, issuer: str, key: ec.EllipticCurvePrivateKey, now: datetime.datetime, days: int
 ) -> x509.CertificateBuilder:
     return (
         x509.CertificateBuilder()
@@ -145,7 +147,7 @@ def _builder(
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SLACK)
-        .not_valid_after(now + datetime.timedelta(days=DEMO_DAYS))
+        .not_valid_after(now + datetime.timedelta(days=days))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
 
