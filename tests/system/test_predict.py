@@ -206,7 +206,7 @@ def rounds(count: int) -> Any:
 class Slow:
     """Predict calls on the slow model, each held in the engine for a second or more."""
 
-    ROUNDS = 100_000
+    ROUNDS = 20_000
 
     def __init__(self, agent: AgentProcess, name: str = "slow") -> None:
         self.agent, self.name = agent, name
@@ -266,7 +266,7 @@ def test_a_deadline_that_passes_while_waiting(agent: AgentProcess, client: Clien
 
 def test_models_and_instances_run_at_the_same_time(agents: Any, package_of: PackageOf, signer: Any) -> None:  # [P-10]
     agent = agents().start()
-    two = signer.package(package_of("slow") / "slow.tflite", "slow-two", "--instances", "2")
+    two = signer.package(package_of("slow") / "slow.tflite", "slow-two", "--instances", "2", "--threads", "1")
     agent.client.load(two, "slow")
     agent.client.load(package_of("add_one"), "quick")
     slow = Slow(agent)

@@ -76,11 +76,11 @@ def test_signals_stop_cleanly(agents: Any, package_of: PackageOf, number: int) -
     agent = agents().start()
     agent.client.load(package_of("slow"), "slow")
     slow = Slow(agent)
-    slow.start(size=20_000)
+    slow.start(size=5_000)
     slow.until(1, 0)
     agent.client.capture(model_name="slow", capture_id="last")
     agent.signal(number)
-    assert array_of(slow.calls[0].result().tensors[0]).tolist() == [20_000]
+    assert array_of(slow.calls[0].result().tensors[0]).tolist() == [5_000]
     assert agent.wait() == 0
     assert not Path(agent.socket).exists()
     lines = [line for path in agent.captures.rglob("*.jsonl") for line in path.read_text().splitlines()]
@@ -147,11 +147,13 @@ def test_wrong_words(words: list[str]) -> None:
 
 def test_the_log_outside_journald(agents: Any) -> None:
     agent = agents().start()
+    agent.stop()
     assert re.search(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 INFO edge", agent.log, re.MULTILINE)
 
 
 def test_the_log_under_journald(agents: Any) -> None:
     agent = agents().start(env={"JOURNAL_STREAM": "8:1"})
+    agent.stop()
     assert re.search(r"^<6>edge", agent.log, re.MULTILINE)
     assert not re.search(r"^\d{4}-", agent.log, re.MULTILINE)
 
