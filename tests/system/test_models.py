@@ -56,7 +56,9 @@ def test_a_name_that_is_being_loaded(agent: AgentProcess, client: Client, packag
     assert sorted(answers) == ["ALREADY_EXISTS"] * 3 + ["OK"]
 
 
-@pytest.mark.parametrize("url", ["", "relative/path", "/nowhere/at/all", "file:///nowhere", "s3://bucket/x", "https://h/x"])
+@pytest.mark.parametrize(
+    "url", ["", "relative/path", "/nowhere/at/all", "file:///nowhere", "s3://bucket/x", "https://h/x"]
+)
 def test_nothing_is_there(client: Client, refused: Refused, url: str) -> None:  # [L-3]
     with refused("NOT_FOUND"):
         client.load(url, "none")
@@ -270,7 +272,9 @@ def test_reflection(agent: AgentProcess) -> None:  # [N]
     database = ProtoReflectionDescriptorDatabase(agent.channel)
     assert {"AWS.SageMaker.Edge.Agent", "grpc.health.v1.Health"} <= set(database.get_services())
     service = DescriptorPool(database).FindServiceByName("AWS.SageMaker.Edge.Agent")
-    assert [method.name for method in service.methods] == [m.name for m in pb.DESCRIPTOR.services_by_name["Agent"].methods]
+    assert [method.name for method in service.methods] == [
+        m.name for m in pb.DESCRIPTOR.services_by_name["Agent"].methods
+    ]
 
 
 def footprint(agent: AgentProcess) -> tuple[int, int, int]:
@@ -287,7 +291,7 @@ def test_cycles_leave_nothing_behind(agents: Any, digits: Path, signer: Any) -> 
         model = client.load(digits, "digits")
         client.predict("digits", [zeros_for(model.input_tensor_metadatas[0])])
         for url in (broken, "/nowhere"):
-            with pytest.raises(Exception, match="FAILED_PRECONDITION|NOT_FOUND"):
+            with pytest.raises(Exception, match=r"FAILED_PRECONDITION|NOT_FOUND"):
                 client.load(url, "other")
         client.unload("digits")
 
@@ -345,7 +349,9 @@ def test_the_manifest_names_the_package_not_the_alias(client: Client, package_of
     assert client.status().models[0].package_name == manifest["metadata"]["model_name"] != "alias"
 
 
-def test_a_load_while_another_model_is_busy(agent: AgentProcess, client: Client, package_of: PackageOf) -> None:  # [L-8]
+def test_a_load_while_another_model_is_busy(
+    agent: AgentProcess, client: Client, package_of: PackageOf
+) -> None:  # [L-8]
     client.load(package_of("slow"), "slow")
     slow = Slow(agent)
     slow.start()

@@ -187,7 +187,9 @@ def test_segments_that_cannot_be_used(client: Client, package_of: PackageOf, ref
         client.predict("add", [by_segment(segment)])
 
 
-def test_the_runtime_fails(client: Client, agent: AgentProcess, package_of: PackageOf, refused: Refused) -> None:  # [P-6]
+def test_the_runtime_fails(
+    client: Client, agent: AgentProcess, package_of: PackageOf, refused: Refused
+) -> None:  # [P-6]
     client.load(package_of("look_up"), "table")
     good = pb.Tensor(byte_data=np.array([2], np.int32).tobytes())
     (value,) = client.predict("table", [good])
@@ -219,7 +221,9 @@ class Slow:
 
     def start(self, count: int = 1, size: int = ROUNDS, timeout: float | None = None) -> None:
         for _ in range(count):
-            self.calls.append(self.call.future(pb.PredictRequest(name=self.name, tensors=[rounds(size)]), timeout=timeout))
+            self.calls.append(
+                self.call.future(pb.PredictRequest(name=self.name, tensors=[rounds(size)]), timeout=timeout)
+            )
 
     def state(self) -> tuple[int, int]:
         """How many are running and waiting."""
@@ -249,7 +253,9 @@ def test_a_full_queue(agents: Any, package_of: PackageOf, refused: Refused) -> N
     assert array_of(agent.client.predict("slow", [rounds(1)])[0]).tolist() == [1]
 
 
-def test_a_deadline_that_passes_while_waiting(agent: AgentProcess, client: Client, package_of: PackageOf) -> None:  # [P-5]
+def test_a_deadline_that_passes_while_waiting(
+    agent: AgentProcess, client: Client, package_of: PackageOf
+) -> None:  # [P-5]
     client.load(package_of("slow"), "slow")
     slow = Slow(agent)
     slow.start()

@@ -1,7 +1,6 @@
 """The program: flags, socket, signals, log (X-1 to X-5)."""
 
 import json
-import os
 import re
 import signal
 import socket
@@ -68,7 +67,7 @@ def test_socket_paths_that_cannot_be(agents: Any) -> None:  # [X-1]
 
 def test_the_group_may_connect_and_others_may_not(agents: Any) -> None:
     agent = agents().start()
-    assert stat.S_IMODE(os.stat(agent.socket).st_mode) == 0o660
+    assert stat.S_IMODE(Path(agent.socket).stat().st_mode) == 0o660
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -138,7 +137,9 @@ def test_a_bad_configuration_stops_the_start(agents: Any) -> None:
     assert not Path(agent.socket).exists()
 
 
-@pytest.mark.parametrize("words", [[], ["-a", "/tmp/x.sock"], ["--nonsense"], ["-a", "x", "-c", "y", "--max-message-bytes", "1"]])
+@pytest.mark.parametrize(
+    "words", [[], ["-a", "/tmp/x.sock"], ["--nonsense"], ["-a", "x", "-c", "y", "--max-message-bytes", "1"]]
+)
 def test_wrong_words(words: list[str]) -> None:
     refused = run_tool(*words, check=False)
     assert refused.returncode == 2

@@ -1,0 +1,35 @@
+"""Applications in the field: stubs from other definitions of the same wire, and the samples' order of calls (section 7)."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from grpc_tools import protoc
+
+from tests.system.harness import AgentProcess, Client
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("name_type", ["string", "bytes"])
+def test_an_application_in_the_field(
+    agent: AgentProcess, client: Client, package_of: Callable[[str], Path], tmp_path: Path, name_type: str
+) -> None:  # section 3, [P-11] [C-1]
+    definition = (HERE / "field.proto").read_text().replace("NAME_TYPE name", f"{name_type} name")
+    (tmp_path / "field.proto").write_text(definition)
+    words = ["protoc", f"-I{tmp_path}", f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}"]
+    assert protoc.main([*words, str(tmp_path / "field.proto")]) == 0
+    done = subprocess.run(
+        [sys.executable, HERE / "foreign_client.py", tmp_path, agent.socket, package_of("add_one")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr + agent.log
+    *capture_ids, last = done.stdout.split("\n")[:-1]
+    assert last == f"{'bytes' if name_type == 'bytes' else 'str'} {b'x' if name_type == 'bytes' else 'x'}"
+    for capture_id in capture_ids:
+        client.wait_captured(capture_id)

@@ -1,0 +1,112 @@
+"""Arbitrary bytes and arbitrary messages at every call: never a crash, never INTERNAL (section 2)."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edge.rpc._generated import agent_pb2 as pb
+from tests.system.harness import AgentProcess, from_source
+
+METHODS = ["Predict", "LoadModel", "UnLoadModel", "ListModels", "DescribeModel", "CaptureData", "GetCaptureDataStatus"]
+ALLOWED = {
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND,
+    grpc.StatusCode.ALREADY_EXISTS,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.OUT_OF_RANGE,
+}
+EXAMPLES = 150 if from_source() else 15
+hostile = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@pytest.fixture(scope="module")
+def loaded(agent: AgentProcess, package_of: Any) -> Iterator[AgentProcess]:
+    """The agent with two models to aim at."""
+    for name in ("add_one", "dynamic_picture"):
+        agent.client.load(package_of(name), name.replace("_", "-"))
+    yield agent
+    for name in ("add-one", "dynamic-picture"):
+        agent.client.unload(name)
+
+
+def send(agent: AgentProcess, method: str, raw: bytes) -> None:
+    call = agent.channel.unary_unary(f"/AWS.SageMaker.Edge.Agent/{method}")
+    try:
+        call(raw, timeout=60)
+    except grpc.RpcError as error:
+        assert error.code() in ALLOWED, (method, raw, error.code(), error.details())
+        assert error.details()
+    assert agent.process is not None and agent.process.poll() is None
+
+
+def messages(kind: type[Message]) -> st.SearchStrategy[Any]:
+    """Messages of a kind with arbitrary fields, small numbers and known names preferred."""
+    fields = {field.name: _field(field) for field in kind.DESCRIPTOR.fields}
+    return st.fixed_dictionaries({}, optional=fields).map(lambda values: _made(kind, values))
+
+
+def _made(kind: type[Message], values: dict[str, Any]) -> Message:
+    message = kind()
+    for name, value in values.items():
+        message.MergeFrom(kind(**{name: value}))
+    return message
+
+
+def _field(field: Any) -> st.SearchStrategy[Any]:
+    if field.message_type is not None:
+        one = messages(getattr(pb, field.message_type.name))
+    elif field.enum_type is not None:
+        one = st.integers(0, 13)
+    elif field.type == field.TYPE_STRING:
+        known = ["add-one", "dynamic-picture", "x", "picture", "", "/", "/tmp", "file:///tmp", "a" * 300]
+        one = st.sampled_from(known) | st.text(max_size=8)
+    elif field.type == field.TYPE_BYTES:
+        one = st.sampled_from([bytes(16), bytes(12), b""]) | st.binary(max_size=32)
+    elif field.name in ("shape", "nanos"):
+        one = st.sampled_from([1, 4, 3, 0, -1, 2**31 - 1, -(2**31)])
+    elif field.name == "seconds":
+        one = st.sampled_from([0, 1, -1, 10**9, 2**63 - 1, -(2**63)])
+    else:
+        one = st.sampled_from([0, 1, 16, 2**31, 2**63, 2**64 - 1])
+    return st.lists(one, max_size=4) if field.is_repeated else one
+
+
+@given(raw=st.binary(max_size=200), method=st.sampled_from(METHODS))
+@hostile
+def test_arbitrary_bytes(loaded: AgentProcess, raw: bytes, method: str) -> None:
+    send(loaded, method, raw)
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "ListModels"])
+def test_arbitrary_messages(loaded: AgentProcess, method: str) -> None:
+    @given(message=messages(getattr(pb, method + "Request")))
+    @hostile
+    def check(message: Message) -> None:
+        if method == "UnLoadModel" and message.name in ("add-one", "dynamic-picture"):
+            return
+        send(loaded, method, message.SerializeToString())
+
+    check()
+
+
+@given(cut=st.integers(0, 60), flip=st.integers(0, 479))
+@hostile
+def test_a_damaged_predict(loaded: AgentProcess, cut: int, flip: int) -> None:
+    metadata = pb.TensorMetadata(name="x", data_type=pb.FLOAT32, shape=[1, 4])
+    request = pb.PredictRequest(name="add-one", tensors=[pb.Tensor(tensor_metadata=metadata, byte_data=bytes(16))])
+    raw = bytearray(request.SerializeToString())
+    raw[flip // 8 % len(raw)] ^= 1 << flip % 8
+    send(loaded, "Predict", bytes(raw[: len(raw) - cut] if cut < len(raw) else raw))
+
+
+def test_it_still_serves(loaded: AgentProcess) -> None:
+    tensor = pb.Tensor(byte_data=bytes(16))
+    assert loaded.client.predict("add-one", [tensor])
+    assert "INTERNAL" not in Path(loaded.log_path).read_text()
