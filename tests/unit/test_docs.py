@@ -1,0 +1,44 @@
+"""The documents' examples are what the program takes, and the behaviours that tests cite are in docs/spec."""
+
+import json
+import re
+from pathlib import Path
+
+from edge.config import parse_config
+from edge.models.manifest import parse_manifest
+
+ROOT = Path(__file__).parents[2]
+SPEC = ROOT / "docs" / "spec"
+CITED = re.compile(r"\b(?:X|L|U|P|C|G|S|R)-\d+\b")
+
+
+def json_blocks(document: Path) -> list[str]:
+    return re.findall(r"^```json\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
+
+
+def test_configuration_of_the_operators_guide() -> None:
+    (block,) = json_blocks(ROOT / "docs" / "operate.md")
+    assert parse_config(block.encode()).warnings == ()
+
+
+def test_configuration_of_the_readme() -> None:
+    (block,) = re.findall(r"<<END\n(.*?)^END$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert parse_config(block.replace("$PWD", "/home/me").encode()).warnings == ()
+
+
+def test_manifest_of_the_specification() -> None:
+    (block,) = json_blocks(SPEC / "packages.md")
+    assert parse_manifest(block.encode()).model_name == "digits"
+
+
+def test_record_of_the_specification_is_json() -> None:
+    (block,) = json_blocks(SPEC / "capture.md")
+    assert json.loads(block)["eventVersion"] == "0"
+
+
+def test_cited_behaviours_are_in_the_specification() -> None:
+    known = set(CITED.findall("".join(path.read_text() for path in SPEC.glob("*.md"))))
+    sources = [*(ROOT / "edge").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
+    for source in sources:
+        if "_generated" not in source.parts:
+            assert set(CITED.findall(source.read_text())) <= known, source
