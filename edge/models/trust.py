@@ -48,17 +48,19 @@ def load_roots(folder: Path) -> list[x509.Certificate]:
 def _read(path: Path) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            found = os.fstat(fd)
+            if not stat.S_ISREG(found.st_mode):
+                raise TrustError(f"the root certificate {path} is not a file")
+            if found.st_mode & FORBIDDEN_MODE:
+                raise TrustError(
+                    f"the root certificate file {path} has mode {stat.S_IMODE(found.st_mode):04o}: nobody may be able to"
+                    f" write or execute it; run: chmod 0444 {path}"
+                )
+            if found.st_size > MAX_ROOT_FILE_BYTES:
+                raise TrustError(f"the root certificate file {path} is larger than {MAX_ROOT_FILE_BYTES} bytes")
+            return os.read(fd, MAX_ROOT_FILE_BYTES)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise TrustError(f"the root certificate file {path} cannot be read: {error.strerror}") from error
-    with os.fdopen(fd, "rb") as file:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise TrustError(f"the root certificate {path} is not a file")
-        if found.st_mode & FORBIDDEN_MODE:
-            raise TrustError(
-                f"the root certificate file {path} has mode {stat.S_IMODE(found.st_mode):04o}: nobody may be able to write"
-                f" or execute it; run: chmod 0444 {path}"
-            )
-        if found.st_size > MAX_ROOT_FILE_BYTES:
-            raise TrustError(f"the root certificate file {path} is larger than {MAX_ROOT_FILE_BYTES} bytes")
-        return file.read(MAX_ROOT_FILE_BYTES)
