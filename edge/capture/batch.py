@@ -161,6 +161,10 @@ def seal(
     Raises:
         OSError: the batch is still open, or partly in place; nothing is lost.
     """
+    if batch.large:
+        for path in (batch.path, *(entry.path for entry in batch.large)):
+            if path.exists():
+                durable.begin_flush(path)
     _flush_record(batch)
     for entry in batch.large:
         beat()

@@ -13,12 +13,22 @@ EDGES = ("open", "write", "fsync", "ftruncate", "rename")
 
 
 class Recorder:
-    """Notes fsyncs and renames below a folder, in order: `fsync <path>`, `rename <from> <to>`."""
+    """Notes fsyncs and renames below a folder, in order: `fsync <path>`, `rename <from> <to>`.
+
+    `begun` has, for each write-out that was begun, the number of events before it.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self.events: list[str] = []
+        self.begun: list[int] = []
         self._folder = folder
-        fsync, replace = os.fsync, pathlib.Path.replace
+        fsync, replace, advise = os.fsync, pathlib.Path.replace, os.posix_fadvise
+
+        def noted_advise(fd: int, *rest: int) -> None:
+            self.begun.append(len(self.events))
+            advise(fd, *rest)
+
+        monkeypatch.setattr(os, "posix_fadvise", noted_advise)
 
         def noted_fsync(fd: int) -> None:
             self._note("fsync", Path(f"/proc/self/fd/{fd}").readlink())
