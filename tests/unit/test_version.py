@@ -1,0 +1,38 @@
+"""The version and the build date (section 9, S-6)."""
+
+import re
+import sys
+import types
+
+import pytest
+
+from edge import version
+from edge.clock import SystemClock
+from edge.selfexec import self_command
+
+
+def test_from_source_it_comes_from_git() -> None:
+    text, built = version.version()
+    assert re.fullmatch(r"1\.\d{8}\.([0-9a-f]{7}|unknown)", text)
+    assert 1_700_000_000 < built <= SystemClock().now() + 86_400
+
+
+def test_a_build_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = types.SimpleNamespace(VERSION="1.20300101.abcdef0", BUILD_DATE=1_893_456_000)
+    monkeypatch.setitem(sys.modules, "edge._build", build)  # type: ignore[misc]
+    assert version.version() == ("1.20300101.abcdef0", 1_893_456_000)
+
+
+def test_without_git_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(version.subprocess, "run", lambda *a, **k: (_ for _ in ()).throw(FileNotFoundError()))
+    assert version._from_source()[0].endswith(".unknown")
+
+
+def test_the_program_can_start_itself_again() -> None:
+    assert self_command()[-1].endswith("agent.py")
+
+
+def test_the_clock() -> None:
+    clock = SystemClock()
+    assert clock.monotonic() <= clock.monotonic()
+    assert isinstance(clock.synchronised(), bool)
