@@ -1,6 +1,6 @@
 """The configuration file: one table of settings, and a frozen `Config` out of it.
 
-The file is a JSON object whose keys carry the prefix `sagemaker_edge_`, as the original agent's did; `edge_` keys are
+The file is a JSON object. The original agent's keys carry the prefix `sagemaker_edge_`; those that begin with `edge_` are
 this agent's own. All faults are reported at once. Text that spells the right type ("true", "8") is accepted, because
 deployment tools substitute text.
 """

@@ -6,7 +6,8 @@
 from dataclasses import dataclass
 from enum import Enum
 
-PREFIX = "sagemaker_edge_"
+PREFIX = "sagemaker_edge_"  # of the original agent's keys
+OWN_PREFIX = "edge_"  # of the keys that only this agent has
 NAME_PATTERN = r"[a-zA-Z0-9](-*_*[a-zA-Z0-9])*"
 _NAME_TEXT = "1 to 63 letters, digits, '-' and '_', beginning and ending with a letter or digit"
 
@@ -41,7 +42,7 @@ class Setting:
     @property
     def key(self) -> str:
         """The key as the file has it."""
-        return PREFIX + self.name
+        return self.name if self.name.startswith(OWN_PREFIX) else PREFIX + self.name
 
     @property
     def expected(self) -> str:

@@ -55,6 +55,7 @@ class Spool:
         self._statuses = statuses
         self.uploads = settings.bucket is not None
         self._on_disk = settings.disk_path is not None
+        self._sealed_state = CaptureState.SUCCESS if self._on_disk else CaptureState.IN_PROGRESS  # [G-3]
         self.root = settings.disk_path or settings.spool_path / "sealed"
         self.open_folder = open_batch.OpenFolder(settings.spool_path / "open")
         # Others may use the capture folder too: there only this fleet's and device's files are ours.
@@ -86,8 +87,7 @@ class Spool:
             folder.mkdir(mode=durable.FOLDER_MODE, parents=True, exist_ok=True)
         self._check_one_file_system()
         self._room.reset()
-        kept = CaptureState.SUCCESS if self._on_disk else CaptureState.IN_PROGRESS
-        noted = self._log.load(self._statuses, kept)
+        noted = self._log.load(self._statuses, self._sealed_state if self.uploads else None)
         found = recover(self.open_folder.root, self.root, monotonic=self._clock.monotonic())
         for batch in found.batches:
             self._room.add(batch.total_bytes, batch.entry_count)
@@ -96,7 +96,10 @@ class Spool:
             noted.pop(batch.key, None)
         if self.uploads:
             self._count(noted)
-        if not self._on_disk:
+        if self._on_disk:
+            if next(SealedFolder(spool / "sealed").waiting(), None):
+                log.warning("captures wait in the spool for destination Cloud; they stay until it is chosen again")
+        else:
             for key, ids in noted.items():
                 log.error("%s: its file is gone from the spool; %d captures failed", key, len(ids))
                 found.lost += ids
@@ -115,7 +118,7 @@ class Spool:
         except BlockingIOError:
             os.close(fd)
             raise ConfigError(
-                f"another agent uses the spool {path.parent}; give each agent its own sagemaker_edge_edge_spool_path"
+                f"another agent uses the spool {path.parent}; give each agent its own edge_spool_path"
             ) from None
         except OSError:
             os.close(fd)
@@ -149,6 +152,7 @@ class Spool:
                     continue
                 path, key = Path(entry.path), self._folder.key_of(folder / name)
                 if entry.name.endswith(layout.DONE):
+                    self._settle(key, noted.pop(key, []), CaptureState.SUCCESS)
                     _remove(path, self._folder.contents(path, key))
                     continue
                 self._room.add(entry.stat().st_size, 1)
@@ -157,8 +161,7 @@ class Spool:
                     continue
                 if ids is None:
                     ids = list(self._folder.contents(path, key).ids)
-                    state = CaptureState.SUCCESS if self._on_disk else CaptureState.IN_PROGRESS
-                    self._statuses.restore([i for i in ids if self._statuses.get(i) is None], state)
+                    self._statuses.restore([i for i in ids if self._statuses.get(i) is None], self._sealed_state)
                 self._room.add(captures=len(ids))
             for kind in scan(folder / layout.RAW_DATA):
                 for entry in scan(Path(kind.path)):
@@ -222,20 +225,19 @@ class Spool:
         Raises:
             OSError: nothing is lost; call it again later.
         """
-        state = CaptureState.SUCCESS if self._on_disk else CaptureState.IN_PROGRESS
         try:
             open_batch.seal(
                 batch,
                 self.root,
                 self._durable_folders,
-                note=lambda: self._log.append(state, batch.key, batch.ids),
+                note=lambda: self._log.append(self._sealed_state, batch.key, batch.ids),
                 beat=beat,
             )
         except OSError:
             self._durable_folders.forget()
             raise
         if self._on_disk:
-            self._statuses.finish(batch.ids, state)
+            self._statuses.finish(batch.ids, CaptureState.SUCCESS)
         if self.uploads:
             self._room.add(files=1 - len(batch.ids), captures=len(batch.ids))  # each capture took a file for its line
             self.sealed.set()

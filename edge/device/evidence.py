@@ -70,7 +70,7 @@ class InferencesEnd:
         age = self._oldest_running_seconds()
         if age is None or age <= self._limit_s:
             return None
-        return f"an inference has been running for {age:.0f} s, longer than sagemaker_edge_edge_inference_stuck_seconds ({self._limit_s:g})"
+        return f"an inference has been running for {age:.0f} s, longer than edge_inference_stuck_seconds ({self._limit_s:g})"
 
     def close(self) -> None:
         pass

@@ -109,7 +109,9 @@ def good_config(folder: Path, roots: Path, changes: Mapping[str, Any]) -> dict[s
         "core_capture_data_push_period_seconds": 1,
         **changes,
     }
-    return {PREFIX + key: value for key, value in values.items() if value is not None}
+    return {
+        key if key.startswith("edge_") else PREFIX + key: value for key, value in values.items() if value is not None
+    }
 
 
 @pytest.fixture(scope="module")

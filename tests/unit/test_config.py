@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge.config import Config, describe, load_config, parse_config
 from edge.errors import ConfigError
-from edge.settings import PREFIX, SETTINGS, Kind
+from edge.settings import OWN_PREFIX, PREFIX, SETTINGS, Kind
 
 GOOD: dict[str, Any] = {
     "core_device_name": "device-1",
@@ -22,7 +22,11 @@ GOOD: dict[str, Any] = {
 
 def parse(**changes: Any) -> Any:
     given = {**GOOD, **changes}
-    return parse_config(json.dumps({PREFIX + k: v for k, v in given.items() if v is not ...}).encode())
+    return parse_config(json.dumps({_key(k): v for k, v in given.items() if v is not ...}).encode())
+
+
+def _key(name: str) -> str:
+    return name if name.startswith(OWN_PREFIX) else PREFIX + name
 
 
 def faults(**changes: Any) -> list[str]:
@@ -182,6 +186,11 @@ def test_describe_says_where_each_value_came_from() -> None:  # [X-3]
     assert len(text.splitlines()) == len(SETTINGS)
     assert any("log_verbose" in line and line.endswith("true  (file)") for line in text.splitlines())
     assert any("buffer_size" in line and line.endswith("30  (default)") for line in text.splitlines())
+
+
+def test_own_keys_have_their_own_prefix() -> None:
+    assert parse(edge_queue_calls=5).config.edge_queue_calls == 5
+    assert "edge_queue_calls: -1 is not allowed" in faults(edge_queue_calls=-1)[0]
 
 
 def test_every_setting_is_explained() -> None:
