@@ -190,17 +190,22 @@ def _ca_policy() -> verification.ExtensionPolicy:
 
 def _check_spare(certificate: x509.Certificate, issuers: Sequence[x509.Certificate]) -> None:
     """A certificate in the signature that the path does not need must still be whole: no byte changes unnoticed."""
-    for issuer in issuers:
-        if issuer.subject != certificate.issuer:
-            continue
-        try:
-            certificate.verify_directly_issued_by(issuer)
-        except (InvalidSignature, *BAD_CERTIFICATE):
-            continue
+    if any(_issued(certificate, issuer) for issuer in issuers):
         return
     raise SignatureError(
         f"the signature holds a certificate that is altered or has nothing to do with the signer: {subject(certificate)}"
     )
+
+
+def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    """Whether `issuer` signed `certificate`."""
+    if issuer.subject != certificate.issuer:
+        return False
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (InvalidSignature, *BAD_CERTIFICATE):
+        return False
+    return True
 
 
 def _why_no_path(
@@ -209,7 +214,13 @@ def _why_no_path(
     """Why the library found no path, as far as can be told."""
     known = [*chain[1:], *roots]
     at_end, seen = chain[0], {chain[0]}
-    while issuers := [one for one in known if one.subject == at_end.issuer and one not in seen]:
+    while named := [one for one in known if one.subject == at_end.issuer and one not in seen]:
+        issuers = [one for one in named if _issued(at_end, one)]
+        if not issuers:
+            return (
+                f"the signer is not trusted: {subject(at_end)} was issued by another CA than the known one of that name,"
+                f" {subject(named[-1])}; the keys differ"
+            )
         at_end = issuers[-1]
         seen.add(at_end)
         if not at_end.not_valid_before_utc <= at <= at_end.not_valid_after_utc:

@@ -1,0 +1,250 @@
+"""Making packages, the demo CA, and the packaging tool's words."""
+
+import hashlib
+import json
+import os
+import stat
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+
+from edge.client.main import main
+from edge.errors import ManifestError, PackageError, TrustError
+from edge.models.identity import Identity, load_identity, make_demo_ca
+from edge.models.making import make_package
+from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
+from tests.fakes import pki
+from tests.fakes.packages import MODEL, SIGNER, load, trust
+from tests.fakes.pki import NOW
+
+MANIFEST = Manifest("digits", "1.0", "digits.tflite")
+IDENTITY = Identity(SIGNER.key, SIGNER.chain)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    (tmp_path / "digits.tflite").write_bytes(MODEL)
+    return tmp_path / "digits.tflite"
+
+
+@pytest.mark.parametrize("out", ["digits-1.0", "digits-1.0.tar.gz", "digits-1.0.tgz"])
+def test_what_is_made_loads(tmp_path: Path, model: Path, out: str) -> None:  # [S-7]
+    labels = tmp_path / "labels.txt"
+    labels.write_text("zero")
+    make_package(MANIFEST, model, [labels], IDENTITY, tmp_path / out)
+    with load(tmp_path / out, trust(tmp_path)) as package:
+        assert package.manifest == MANIFEST
+        assert set(package.verified.digests) == {MANIFEST_FILE, "digits.tflite", "labels.txt"}
+        assert Path(f"/proc/self/fd/{package.model_fd}").read_bytes() == MODEL
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_modes_do_not_depend_on_the_umask(tmp_path: Path, model: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        make_package(MANIFEST, model, [], IDENTITY, tmp_path / "p")
+        make_package(MANIFEST, model, [], IDENTITY, tmp_path / "p.tar.gz")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "p").stat().st_mode) == 0o755
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "p").iterdir()} == {0o644}
+    assert stat.S_IMODE((tmp_path / "p.tar.gz").stat().st_mode) == 0o644
+
+
+def test_archives_are_the_same_each_time(tmp_path: Path, model: Path) -> None:
+    """All but the signature, for ECDSA takes a random number; RSA does not."""
+    signer = pki.signer(pki.root(), kind="rsa3072")
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        make_package(MANIFEST, model, [], Identity(signer.key, signer.chain), tmp_path / folder / "digits-1.0.tar.gz")
+        os.utime(model, (1, 1))
+    first, second = (hashlib.sha256((tmp_path / f / "digits-1.0.tar.gz").read_bytes()).digest() for f in ("a", "b"))
+    assert first == second
+    with tarfile.open(tmp_path / "a" / "digits-1.0.tar.gz") as archive:
+        assert archive.getnames() == [
+            "digits-1.0", f"digits-1.0/{SIGNATURE_FILE}", f"digits-1.0/{MANIFEST_FILE}", "digits-1.0/digits.tflite",
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("out", ["p", "p.tar.gz"])
+def test_nothing_is_overwritten(tmp_path: Path, model: Path, out: str) -> None:
+    (tmp_path / out).symlink_to("nowhere")
+    with pytest.raises(PackageError, match="exists already"):
+        make_package(MANIFEST, model, [], IDENTITY, tmp_path / out)
+    assert (tmp_path / out).is_symlink()
+
+
+@pytest.mark.parametrize("out", ["p", "p.tar.gz"])
+def test_a_failure_leaves_nothing(tmp_path: Path, model: Path, out: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(PackageError, match="cannot be written: No space left"):
+        make_package(MANIFEST, model, [], IDENTITY, tmp_path / out)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_names_that_are_taken(tmp_path: Path, model: Path) -> None:
+    for name in (SIGNATURE_FILE, MANIFEST_FILE, "digits.tflite"):
+        with pytest.raises(PackageError, match="twice"):
+            make_package(MANIFEST, model, [tmp_path / "x" / name], IDENTITY, tmp_path / "p")
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(PackageError, match=r"no\.tflite cannot be read: No such file"):
+        make_package(MANIFEST, tmp_path / "no.tflite", [], IDENTITY, tmp_path / "p")
+
+
+def test_a_manifest_that_would_not_be_read(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(ManifestError, match="model_name"):
+        make_package(Manifest("a/b", "1", "digits.tflite"), model, [], IDENTITY, tmp_path / "p")
+
+
+# --- identities --------------------------------------------------------------
+
+
+def test_an_identity_with_its_chain(tmp_path: Path) -> None:
+    middle = pki.intermediate(pki.root())
+    signer = pki.signer(middle)
+    key, certificate = signer.write(tmp_path, "signing")
+    (tmp_path / "chain.pem").write_bytes(middle.pem + signer.pem)
+    assert load_identity(key, certificate, tmp_path / "chain.pem").chain == signer.chain
+
+
+def test_a_key_with_a_password(tmp_path: Path) -> None:
+    key, certificate = SIGNER.write(tmp_path, "signing")
+    key.write_bytes(
+        SIGNER.key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.BestAvailableEncryption(b"secret"),
+        )
+    )
+    assert load_identity(key, certificate, None, b"secret").chain == SIGNER.chain
+    for password in (None, b"wrong"):
+        with pytest.raises(PackageError, match="password is missing or wrong"):
+            load_identity(key, certificate, None, password)
+
+
+def test_identities_that_are_refused(tmp_path: Path) -> None:
+    key, certificate = SIGNER.write(tmp_path, "signing")
+    other_key, _ = pki.root("x", number=30).write(tmp_path, "other")
+    server = pki.signer(pki.root(), purposes=(pki.SERVER_AUTH,)).write(tmp_path, "server")
+    edwards = pki.signer(pki.root(), kind="ed25519").write(tmp_path, "ed")
+    with pytest.raises(PackageError, match="is not that of the certificate"):
+        load_identity(other_key, certificate, None)
+    with pytest.raises(TrustError, match="codeSigning"):
+        load_identity(*server, None)
+    with pytest.raises(PackageError, match="not supported; use ECDSA"):
+        load_identity(*edwards, None)
+    with pytest.raises(PackageError, match="not a certificate"):
+        load_identity(key, key, None)
+    with pytest.raises(PackageError, match="not a private key"):
+        load_identity(certificate, certificate, None)
+    with pytest.raises(PackageError, match="cannot be read"):
+        load_identity(tmp_path / "no", certificate, None)
+
+
+def test_demo_ca(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        files = make_demo_ca(tmp_path / "new" / "ca", NOW)
+    finally:
+        os.umask(before)
+    modes = {str(path.relative_to(tmp_path)): stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert modes == {
+        "new": 0o777,
+        "new/ca": 0o755,
+        "new/ca/signing.key": 0o600,
+        "new/ca/signing.pem": 0o644,
+        "new/ca/roots": 0o755,
+        "new/ca/roots/demo-root.pem": 0o444,
+    }
+    identity = load_identity(files.key, files.certificate, None)
+    assert "DEMO" in identity.chain[0].subject.rfc4514_string()
+    assert "DEMO" in identity.chain[0].issuer.rfc4514_string()
+    with pytest.raises(PackageError, match="exists already"):
+        make_demo_ca(tmp_path / "new" / "ca", NOW)
+
+
+# --- the words ---------------------------------------------------------------
+
+Run = Callable[..., tuple[int, Any, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def run(*words: object) -> tuple[int, Any, str]:
+        code = main([str(word) for word in words])
+        out, err = capsys.readouterr()
+        return code, json.loads(out) if "--json" in words else out, err
+
+    return run
+
+
+def test_from_nothing_to_a_verified_package(tmp_path: Path, model: Path, run: Run) -> None:
+    code, made, _ = run("demo-ca", tmp_path / "ca", "--json")
+    assert code == 0
+    words = (
+        "--model",
+        model,
+        "--name",
+        "digits",
+        "--version",
+        "1.0",
+        "--key",
+        made["key"],
+        "--cert",
+        made["certificate"],
+    )
+    code, packed, _ = run(
+        "package", *words, "--out", tmp_path / "p.tar.gz", "--arch", "aarch64", "--threads", 2, "--instances", 3,
+        "--delegate", "/usr/lib/libd.so", "--extra", tmp_path / "ca/signing.pem", "--json",
+    )  # fmt: skip
+    assert (code, packed["ok"], packed["model_name"]) == (0, True, "digits")
+    code, found, _ = run("verify", tmp_path / "p.tar.gz", "--trust", made["roots"], "--json")
+    assert code == 0
+    assert found["target"] == {"os": "linux", "arch": "aarch64"}
+    assert found["files"]["digits.tflite"] == hashlib.sha256(MODEL).hexdigest()
+    assert set(found["files"]) == {MANIFEST_FILE, "digits.tflite", "signing.pem"}
+    code, text, _ = run("verify", f"file://{tmp_path}/p.tar.gz", "--trust", made["roots"])
+    assert code == 0
+    assert "good" in text
+    assert "DEMO SIGNER" in text
+
+
+def test_refusals_have_exit_codes(tmp_path: Path, model: Path, run: Run) -> None:
+    run("demo-ca", tmp_path / "ca")
+    run("demo-ca", tmp_path / "other")
+    words = (
+        "--model", model, "--name", "digits", "--version", "1", "--out", tmp_path / "p",
+        "--key", tmp_path / "ca/signing.key", "--cert", tmp_path / "ca/signing.pem",
+    )  # fmt: skip
+    assert run("package", *words)[0] == 0
+    code, _, err = run("package", *words)
+    assert (code, "exists already" in err, "Traceback" in err) == (2, True, False)
+    code, _, err = run("verify", tmp_path / "p", "--trust", tmp_path / "other/roots")
+    assert (code, "not trusted" in err) == (1, True)
+    code, said, _ = run("verify", tmp_path / "p", "--trust", tmp_path / "other/roots", "--json")
+    assert (code, said["ok"], said["kind"]) == (1, False, "TrustError")
+    code, _, err = run("verify", tmp_path / "none", "--trust", tmp_path / "ca/roots")
+    assert (code, "there is no package" in err) == (2, True)
+    (tmp_path / "p/digits.tflite").write_bytes(b"x")
+    code, _, err = run("verify", tmp_path / "p", "--trust", tmp_path / "ca/roots")
+    assert (code, "was altered" in err) == (1, True)
+    code, _, err = run("package", *words[:2], "--name", "../x", *words[4:7], tmp_path / "q", *words[8:])
+    assert (code, "model_name" in err) == (2, True)
+
+
+@pytest.mark.parametrize("command", ["package", "verify", "demo-ca"])
+def test_help_teaches(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert len(capsys.readouterr().out.splitlines()) > 12
