@@ -25,7 +25,10 @@ DEFAULTS = {
     "bindir": "/usr/bin",
     "libdir": "/usr/lib",
     "nonarch_libdir": "/usr/lib",
+    "sbindir": "/usr/sbin",
     "datadir": "/usr/share",
+    "docdir": "/usr/share/doc",
+    "mandir": "/usr/share/man",
     "sysconfdir": "/etc",
     "localstatedir": "/var",
     "base_sbindir": "/sbin",
@@ -58,7 +61,8 @@ class Recipe:
         if isinstance(item, Inherit):
             self._inherits.update(item.Class.split())
         elif isinstance(item, Function):
-            self._functions[item.FuncName] = item.FuncBody
+            # FuncBody has lost the ends of its lines.
+            self._functions[item.FuncName] = item.RealRaw.partition("{\n")[2].rpartition("}")[0]
         elif isinstance(item, FlagAssignment):
             self._flags[f"{item.VarName}[{item.Flag}]"] = item.Value.strip("\"'")
         elif isinstance(item, Variable):

@@ -9,7 +9,9 @@ LIC_FILES_CHKSUM = "file://${COMMON_LICENSE_DIR}/Apache-2.0;md5=89aea4e17d99a7ca
 CVE_PRODUCT = "sagemaker-edge-agent"
 
 # A bbappend adds the roots whose signatures this device trusts: SRC_URI += "file://my-root.pem;subdir=${BP}"
-SRC_URI = "file://config.json;subdir=${BP}"
+SRC_URI = "file://config.json;subdir=${BP} \
+           file://trust-README;subdir=${BP} \
+           "
 
 INHIBIT_DEFAULT_DEPS = "1"
 
@@ -18,7 +20,7 @@ do_compile[noexec] = "1"
 
 do_install() {
     install -D -m 0644 ${S}/config.json ${D}${sysconfdir}/sagemaker-edge-agent/config.json
-    install -d ${D}${sysconfdir}/sagemaker-edge-agent/trust
+    install -D -m 0644 ${S}/trust-README ${D}${sysconfdir}/sagemaker-edge-agent/trust/README
     for root in ${S}/*.pem; do
         [ ! -e "$root" ] || install -m 0444 "$root" ${D}${sysconfdir}/sagemaker-edge-agent/trust/
     done
