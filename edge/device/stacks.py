@@ -1,12 +1,14 @@
-"""Where every thread of this process is, in one line for the log: functions and lines only, never their data."""
+"""Where every thread of this process is, in one line for the log: functions and lines only, never their data; and names for
+the kernel's view of them."""
 
 import sys
 import threading
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from types import FrameType
 
 MAX_FRAMES = 12  # a thread, innermost first
 MAX_CHARACTERS = 32_000  # journald cuts a line at 48 KiB
+_MAX_NAME_BYTES = 15  # linux/sched.h: TASK_COMM_LEN, less its terminator
 
 
 def thread_stacks() -> str:
@@ -35,3 +37,16 @@ def _stack(innermost: FrameType) -> str:
             break
         frame = frame.f_back
     return " < ".join(calls) + (" < ..." if more else "")
+
+
+def name_threads(named: set[int]) -> None:
+    """Give the kernel the threads' names, for `top -H` and debuggers; `named` holds the ids of those that have theirs."""
+    for thread in threading.enumerate():
+        ident = thread.native_id
+        if ident is None or ident in named or thread is threading.main_thread():
+            continue
+        named.add(ident)
+        try:
+            Path(f"/proc/self/task/{ident}/comm").write_bytes(thread.name.encode()[:_MAX_NAME_BYTES])
+        except OSError:  # it has ended, or there is no /proc
+            continue

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from edge.clock import Clock
 from edge.device.notify import Notifier
-from edge.device.stacks import thread_stacks
+from edge.device.stacks import name_threads, thread_stacks
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,9 @@ class Watchdog:
         return decision.alive
 
     def _run(self) -> None:
+        named: set[int] = set()
         while not self._stop.is_set():
+            name_threads(named)
             self.round()
             self._clock.wait(self._stop, self._interval_s)
 

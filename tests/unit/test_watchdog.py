@@ -16,7 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from edge.device.evidence import InferencesEnd, ServerAnswers, WorkerTurns
 from edge.device.notify import Notifier
-from edge.device.stacks import MAX_CHARACTERS, thread_stacks
+from edge.device.stacks import MAX_CHARACTERS, name_threads, thread_stacks
 from edge.device.watchdog import Decision, Watchdog, answer_seconds, decide, round_seconds
 
 
@@ -307,6 +307,20 @@ def test_stacks_count_threads_at_the_same_place_and_stay_on_one_line() -> None:
         done.set()
         for thread in threads:
             thread.join()
+
+
+def test_the_kernel_knows_the_threads_by_name() -> None:
+    done, named = threading.Event(), set[int]()
+    thread = threading.Thread(target=done.wait, args=(30,), name="capture-worker-7")
+    thread.start()
+    try:
+        name_threads(named)
+        assert Path(f"/proc/self/task/{thread.native_id}/comm").read_text() == "capture-worker-\n"
+        assert thread.native_id in named
+        assert threading.main_thread().native_id not in named
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_stacks_of_a_deep_recursion_are_cut() -> None:

@@ -1,0 +1,31 @@
+# The Debian package, its repository, and the tests of the installed thing. ARCH is amd64 or arm64.
+DEB_VERSION = $(shell cat dist/$(ARCH)/VERSION 2>/dev/null)
+RELEASE = dist/$(ARCH)/$(DEB_VERSION).tgz
+DEB = dist/$(ARCH)/sagemaker-edge-agent_$(DEB_VERSION)_$(ARCH).deb
+
+.PHONY: deb deb-check apt-repo manuals test-package test-device
+
+deb: ## The Debian package of ARCH, from its release tarball (`make tarball ARCH=...`)
+	@[ -e "$(RELEASE)" ] || $(MAKE) tarball ARCH=$(ARCH)
+	@$(MAKE) -s deb-of-release ARCH=$(ARCH)
+
+deb-of-release:
+	@packaging/debian/build.sh "$(RELEASE)" $(ARCH) dist/$(ARCH)
+
+deb-check: ## lintian on the package of ARCH, and its bytes when built again
+	@packaging/debian/check.sh "$(RELEASE)" $(ARCH) dist/$(ARCH)
+
+apt-repo: ## A signed apt repository from the built packages, and the lines a user types
+	@packaging/debian/repository.sh dist/apt dist/*/sagemaker-edge-agent_*.deb
+
+manuals: venv ## The configuration's manual page and docs/configuration.md, from the table of settings
+	@$(PY) packaging/man/generate.py
+
+test-package: venv ## The installed package under a real systemd, in a container; root
+	@ARCH=$(ARCH) tests/package/device/nspawn.sh "$(DEB)"
+
+test-device: venv ## The installed aarch64 package on an emulated machine: Debian's kernel and systemd; root, about 15 minutes
+	@$(MAKE) -s device-run ARCH=arm64
+
+device-run:
+	@ARCH=arm64 tests/package/device/qemu.sh "$(DEB)"
