@@ -122,7 +122,7 @@ def test_status_health_and_doctor(agent: AgentProcess, ours: Run, digits: Path) 
         assert ours("health", "digits").stdout.strip() == "SERVING"
         checked = ours("doctor", "-c", str(agent.config_path)).stdout
         assert "FAIL" not in checked
-        assert f"serves on {agent.socket}" in checked
+        assert f"socket: {agent.socket}" in checked
     finally:
         ours("unload", "digits")
 
