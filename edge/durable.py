@@ -35,15 +35,23 @@ def fsync_file(path: Path) -> None:
         os.close(fd)
 
 
-def begin_flush(path: Path) -> None:
+def begin_flush(fd: int) -> None:
     """Let the kernel start to write a file out, without waiting.
 
     A file system with delayed allocation gives blocks to a file as it is written out. Begun for all files of a batch, the
     journal's next commit, which the first fsync waits for, covers them all; otherwise each fsync takes a commit.
     """
-    fd = os.open(path, _READ_FLAGS)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def begin_flush_file(path: Path) -> None:
+    """`begin_flush` of a file by name; nothing if it is gone."""
     try:
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        fd = os.open(path, _READ_FLAGS)
+    except FileNotFoundError:
+        return
+    try:
+        begin_flush(fd)
     finally:
         os.close(fd)
 

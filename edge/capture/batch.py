@@ -31,7 +31,7 @@ class OpenLarge:
     size: int
 
 
-@dataclass
+@dataclass(eq=False)
 class OpenBatch:
     """Captures of one model and hour. `size` counts the good bytes of the record file, whatever lies behind them."""
 
@@ -163,8 +163,7 @@ def seal(
     """
     if batch.large:
         for path in (batch.path, *(entry.path for entry in batch.large)):
-            if path.exists():
-                durable.begin_flush(path)
+            durable.begin_flush_file(path)
     _flush_record(batch)
     for entry in batch.large:
         beat()

@@ -32,9 +32,7 @@ class Buffer:
         """
         with self._lock:
             if size > self._max_bytes:
-                raise BufferFullError(
-                    f"the capture has {size} bytes; sagemaker_edge_edge_capture_buffer_mib allows {self._max_bytes}"
-                )
+                raise BufferFullError(f"the capture has {size} bytes; edge_capture_buffer_mib allows {self._max_bytes}")
             if self._captures >= self._max_captures:
                 raise BufferFullError(
                     f"{self._captures} captures wait to be written, as many as "
@@ -43,7 +41,7 @@ class Buffer:
             if self._bytes + size > self._max_bytes:
                 raise BufferFullError(
                     f"{self._bytes} bytes wait to be written, {size} more would pass "
-                    f"sagemaker_edge_edge_capture_buffer_mib ({self._max_bytes} bytes)"
+                    f"edge_capture_buffer_mib ({self._max_bytes} bytes)"
                 )
             self._captures += 1
             self._bytes += size
@@ -101,38 +99,32 @@ class Room:
             SpoolFullError: naming the bound and its setting.
         """
         with self._lock:
-            reason = self._lack(size, files)
+            try:
+                reason = self._lack(size, files)
+            except OSError as error:
+                raise SpoolFullError(f"the spool cannot be used: {error.strerror}") from error
             if reason is not None:
                 raise SpoolFullError(f"the spool is full: {reason}")
             self._usage.size += size
             self._usage.files += files
 
     def lacks(self, size: int, files: int) -> bool:
-        """Whether there is no room for so much."""
+        """Whether there is no room for so much; a disk that does not answer lacks none that could be made."""
         with self._lock:
-            return self._lack(size, files) is not None
+            try:
+                return self._lack(size, files) is not None
+            except OSError:
+                return False
 
     def _lack(self, size: int, files: int) -> str | None:
         """Why there is no room, in words."""
         limit, usage = self._settings, self._usage
         if usage.size + size > limit.spool_max_bytes:
-            return (
-                f"{usage.size} bytes wait, {size} more would pass sagemaker_edge_edge_spool_max_mib "
-                f"({limit.spool_max_bytes} bytes)"
-            )
+            return f"{usage.size} bytes wait, {size} more would pass edge_spool_max_mib ({limit.spool_max_bytes} bytes)"
         if usage.files + files > limit.spool_max_files:
-            return (
-                f"{usage.files} files wait, {files} more would pass sagemaker_edge_edge_spool_max_files "
-                f"({limit.spool_max_files})"
-            )
-        try:
-            state = os.statvfs(self._folder)
-        except OSError as error:
-            return f"its folder cannot be used: {error.strerror}"
+            return f"{usage.files} files wait, {files} more would pass edge_spool_max_files ({limit.spool_max_files})"
+        state = os.statvfs(self._folder)
         free = state.f_bavail * state.f_frsize
         if free - size < limit.spool_min_free:
-            return (
-                f"its disk has {free} bytes free, of which sagemaker_edge_edge_spool_min_free_mib keeps "
-                f"{limit.spool_min_free}"
-            )
+            return f"its disk has {free} bytes free, of which edge_spool_min_free_mib keeps {limit.spool_min_free}"
         return None

@@ -1,9 +1,10 @@
 """What became of each capture id: the newest 100,000 of them, kept across restarts (C-3, G-1 to G-5).
 
 In memory: one 128-bit digest and a state for each id. On disk: an append-only log of JSON lines
-`[state, record key, [ids]]`, one for each batch and change, in the page cache of the kernel alone: a kill loses none of
-it, a power cut may lose its end, and then the batches that still wait tell their ids themselves. The log is two files,
-the older of which goes when the newer is full, so that nothing is ever copied.
+`[state, record key, [ids]]`, one for each batch and change. It is not fsynced, but its write-out is begun before the
+fsync of the batch that it tells of: a kill loses none of it, a power cut at most its last moments, and then the batches
+that still wait tell their ids themselves. The log is two files, the older of which goes when the newer is full, so that
+nothing is ever copied.
 """
 
 import hashlib
@@ -123,7 +124,7 @@ class StatusLog:
         self._fd: int | None = None
         self._lock = threading.Lock()
 
-    def load(self, statuses: Statuses, kept: CaptureState) -> dict[str, list[str]]:
+    def load(self, statuses: Statuses, kept: CaptureState | None) -> dict[str, list[str]]:
         """Fill `statuses` from the log; returns the ids of the batches whose last state is `kept`, by record key.
 
         Lines that are not ours are skipped: a torn or altered log costs statuses, never the start.
@@ -160,6 +161,7 @@ class StatusLog:
                 if self._fd is None:
                     self._fd = self._open()
                 durable.write_all(self._fd, line)
+                durable.begin_flush(self._fd)
                 self._ids += len(ids)
                 self._bytes += len(line)
             except OSError as error:

@@ -1,5 +1,7 @@
 """The spool: what waits for the uploader, its bounds, and what a restart makes of it (R-5, R-6, G-4, G-5)."""
 
+import errno
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -290,3 +292,30 @@ def test_statuses_are_those_of_the_newest_ids(start: Start, tmp_path: Path) -> N
         None,
         *[CaptureState.SUCCESS] * 3,
     ]
+
+
+def test_a_disk_that_does_not_answer_drops_nothing(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # [R-6]
+    bench = start(cloud_settings(tmp_path, drop_oldest=True))
+    bench.capture(small("one"))
+
+    def broken(path: Path) -> os.statvfs_result:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "statvfs", broken)
+    with pytest.raises(SpoolFullError, match="cannot be used: Input/output error"):
+        bench.service.submit(small("two"))
+    assert bench.states("one") == ["IN_PROGRESS"] and bench.service.snapshot().dropped == 0
+
+
+def test_another_destination_leaves_what_waits(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:  # [R-6]
+    bench = start(cloud_settings(tmp_path))
+    bench.capture(small("one"))
+    start(disk_settings(tmp_path, spool_path=tmp_path / "spool"))
+    assert "wait in the spool for destination Cloud" in caplog.text
+    again = start(cloud_settings(tmp_path))
+    assert [again.spool.contents(b).ids for b in again.spool.batches()] == [("one",)]
+    assert again.states("one") == ["IN_PROGRESS"]
