@@ -100,9 +100,9 @@ class Spool:
             if next(SealedFolder(spool / "sealed").waiting(), None):
                 log.warning("captures wait in the spool for destination Cloud; they stay until it is chosen again")
         else:
-            for key, ids in noted.items():
-                log.error("%s: its file is gone from the spool; %d captures failed", key, len(ids))
-                found.lost += ids
+            for key, captures in noted.items():
+                log.error("%s: its file is gone from the spool; %d captures failed", key, captures)
+            found.lost += self._log.ids_of(noted)
         for capture_id in found.lost:
             self._statuses.accept(capture_id)
         self.fail("", found.lost)
@@ -140,10 +140,10 @@ class Spool:
             ) from None
         target.unlink()
 
-    def _count(self, noted: dict[str, list[str]]) -> None:
+    def _count(self, noted: dict[str, int]) -> None:
         """Count what is sealed, learn the ids that the status log lacks, and end removals that were cut short.
 
-        `noted` has the ids by key that the log knows; what is found is taken out of it.
+        `noted` has the number of ids that the log knows, by key; what is found is taken out of it.
         """
         for folder in self._folder.hour_folders():
             for entry in list(scan(folder)):
@@ -152,17 +152,20 @@ class Spool:
                     continue
                 path, key = Path(entry.path), self._folder.key_of(folder / name)
                 if entry.name.endswith(layout.DONE):
-                    self._settle(key, noted.pop(key, []), CaptureState.SUCCESS)
-                    _remove(path, self._folder.contents(path, key))
+                    contents = self._folder.contents(path, key)
+                    if noted.pop(key, None) is not None:
+                        self._settle(key, contents.ids, CaptureState.SUCCESS)
+                    _remove(path, contents)
                     continue
                 self._room.add(entry.stat().st_size, 1)
-                ids = noted.pop(key, None)
+                captures = noted.pop(key, None)
                 if entry.name.endswith(layout.FAILED):
                     continue
-                if ids is None:
-                    ids = list(self._folder.contents(path, key).ids)
+                if captures is None:
+                    ids = self._folder.contents(path, key).ids
+                    captures = len(ids)
                     self._statuses.restore([i for i in ids if self._statuses.get(i) is None], self._sealed_state)
-                self._room.add(captures=len(ids))
+                self._room.add(captures=captures)
             for kind in scan(folder / layout.RAW_DATA):
                 for entry in scan(Path(kind.path)):
                     if self._folder.is_raw(entry.name):

@@ -13,7 +13,7 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from enum import IntEnum
 from pathlib import Path
 
@@ -124,12 +124,12 @@ class StatusLog:
         self._fd: int | None = None
         self._lock = threading.Lock()
 
-    def load(self, statuses: Statuses, kept: CaptureState | None) -> dict[str, list[str]]:
-        """Fill `statuses` from the log; returns the ids of the batches whose last state is `kept`, by record key.
+    def load(self, statuses: Statuses, kept: CaptureState | None) -> dict[str, int]:
+        """Fill `statuses` from the log; returns how many ids the batches have whose last state is `kept`, by record key.
 
         Lines that are not ours are skipped: a torn or altered log costs statuses, never the start.
         """
-        found: dict[str, list[str]] = {}
+        found: dict[str, int] = {}
         skipped = 0
         for path in (self._old, self._new):
             self._ids = 0
@@ -141,12 +141,19 @@ class StatusLog:
                 self._ids += len(ids)
                 statuses.restore(ids, state)
                 if state is kept:
-                    found[key] = ids
+                    found[key] = len(ids)
                 else:
                     found.pop(key, None)
         if skipped:
             log.warning("skipped %d unreadable lines of the status log", skipped)
         return found
+
+    def ids_of(self, keys: Collection[str]) -> list[str]:
+        """The ids that the log has of batches, by record key."""
+        if not keys:
+            return []
+        entries = (entry for path in (self._old, self._new) for entry in _entries(path) if entry is not None)
+        return list(dict.fromkeys(capture_id for _, key, ids in entries if key in keys for capture_id in ids))
 
     def append(self, state: CaptureState, key: str, capture_ids: Iterable[str]) -> None:
         """Note a change. A disk that takes no more costs the note, not the capture."""

@@ -14,7 +14,7 @@ from edge.capture.statuses import MAX_IDS, CaptureState, Statuses, StatusLog
 WAITS, DONE, FAILED = CaptureState.IN_PROGRESS, CaptureState.SUCCESS, CaptureState.FAILURE
 
 
-def loaded(folder: Path, kept: CaptureState = WAITS) -> tuple[Statuses, dict[str, list[str]]]:
+def loaded(folder: Path, kept: CaptureState = WAITS) -> tuple[Statuses, dict[str, int]]:
     states = Statuses()
     return states, StatusLog(folder, 100).load(states, kept)
 
@@ -72,7 +72,7 @@ def test_the_log_brings_states_back(tmp_path: Path) -> None:  # [G-5]
     log.close()
     states, waiting = loaded(tmp_path)
     assert [states.get(i) for i in "abcd"] == [DONE, FAILED, WAITS, None]
-    assert waiting == {"k2": ["c"]}
+    assert waiting == {"k2": 1} and StatusLog(tmp_path, 100).ids_of(waiting) == ["c"]
     assert loaded(tmp_path, DONE)[1] == {}
 
 
