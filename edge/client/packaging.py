@@ -30,7 +30,7 @@ examples:
 
 The same with the public tool, over a folder that holds the model and its manifest:
   model_signing sign certificate FOLDER --signature FOLDER/model.sig \\
-      --private_key signing.key --signing_certificate signing.pem
+      --private_key signing.key --signing_certificate signing.pem --certificate_chain root.pem
 """
 _VERIFY_EPILOG = """\
 Checks what an agent checks when it loads the package: the signature, the way from the signer to a trusted root, and that
