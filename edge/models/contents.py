@@ -180,9 +180,8 @@ class ArchiveContents:
 
     def _members(self) -> Iterator[tuple[Member, TarReader]]:
         os.lseek(self._fd, 0, os.SEEK_SET)
-        limit = max(
-            self._limits.free_unpacked_bytes, os.fstat(self._fd).st_size * self._limits.max_unpack_ratio
-        )  # fmt: skip
+        packed_bytes = os.fstat(self._fd).st_size
+        limit = max(self._limits.free_unpacked_bytes, packed_bytes * self._limits.max_unpack_ratio)
         with open(self._fd, "rb", closefd=False) as file, gzip.GzipFile(fileobj=file) as stream:
             unpack = _Unpacker(stream, min(limit, self._limits.max_total_bytes))
             reader = TarReader(unpack.read)
