@@ -1,0 +1,46 @@
+"""Provider Aws out of the configuration."""
+
+import logging
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from edge.clock import Clock
+from edge.cloud.aws.credentials import CredentialSource, EnvironmentCredentials, IotCredentials, IotSettings
+from edge.cloud.aws.s3 import S3Location, S3Store
+from edge.cloud.aws.transport import public_trust
+from edge.config import Config
+
+log = logging.getLogger(__name__)
+
+
+def build_s3(config: Config, clock: Clock) -> S3Store:
+    """The bucket that the configuration names, with IoT credentials where they are configured."""
+    endpoint = config.core_endpoint_override
+    if urlsplit(endpoint).scheme == "http" and not _is_loopback(urlsplit(endpoint).hostname or ""):
+        log.warning("captures go to %s unencrypted: anyone on the way can read them", endpoint)
+    return S3Store(
+        S3Location(config.provider_s3_bucket_name, config.core_region, endpoint),
+        _credentials(config, clock),
+        clock,
+        lambda: public_trust(config.provider_aws_ca_cert_file),
+    )
+
+
+def _credentials(config: Config, clock: Clock) -> CredentialSource:
+    if not config.provider_aws_iot_cred_endpoint:
+        return EnvironmentCredentials()
+    settings = IotSettings(
+        endpoint=config.provider_aws_iot_cred_endpoint,
+        ca_file=config.provider_aws_ca_cert_file,
+        certificate_file=config.provider_aws_cert_file,
+        key_file=config.provider_aws_cert_pk_file,
+        thing_name=config.core_iot_thing_name,
+    )
+    return IotCredentials(settings, clock)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,280 @@
+"""Where the keys come from: AWS IoT by mutual TLS, or the environment.
+
+The IoT credentials provider: https://docs.aws.amazon.com/iot/latest/developerguide/authorizing-direct-aws.html
+"""
+
+import json
+import logging
+import os
+import ssl
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from edge.clock import Clock
+from edge.cloud.aws.sigv4 import Keys
+from edge.cloud.aws.transport import CONNECT_SECONDS, STALL_SECONDS, Peer, Reply, Transport, TransportError
+from edge.cloud.provider import StoreError
+from edge.cloud.retry import (
+    Answer,
+    Outcome,
+    Verdict,
+    judge_credentials,
+    judge_fault,
+    printable,
+    read_date,
+    read_retry_after,
+)
+
+log = logging.getLogger(__name__)
+
+MARGIN_SECONDS = 300.0  # credentials are renewed this long before they end, or a tenth of their life
+MARGIN_SHARE = 0.1
+RENEW_AGAIN_SECONDS = 30.0  # between failing renewals while the old credentials still hold
+WHAT = "the IoT credentials endpoint"
+
+
+class CredentialSource(Protocol):
+    """Gives keys that hold."""
+
+    def get(self) -> Keys:
+        """Keys to sign with now.
+
+        Raises:
+            StoreError: there are none; the verdict says what to wait for.
+        """
+        ...
+
+    def reject(self, keys: Keys) -> None:
+        """A store does not accept these: the next `get` asks for new ones."""
+        ...
+
+    def check(self) -> None:
+        """Look at what is on this device.
+
+        Raises:
+            StoreError: it cannot work.
+        """
+        ...
+
+    def abort(self) -> None:
+        """End a request under way."""
+        ...
+
+
+class EnvironmentCredentials:
+    """AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, where there is one, AWS_SESSION_TOKEN."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._environment = environment
+
+    def get(self) -> Keys:
+        """The keys; StoreError if the environment lacks them."""
+        names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        missing = [name for name in names if not self._environment.get(name)]
+        if missing:
+            raise _unusable(
+                f"there are no credentials: set sagemaker_edge_provider_aws_*, or {' and '.join(missing)} in the "
+                "agent's environment"
+            )
+        access, secret = (self._environment[name] for name in names)
+        return Keys(access, secret, self._environment.get("AWS_SESSION_TOKEN", ""))
+
+    def reject(self, keys: Keys) -> None:
+        """Nothing can be done: the environment of a process does not change."""
+
+    def check(self) -> None:
+        """As `get`."""
+        self.get()
+
+    def abort(self) -> None:
+        """Nothing is ever under way."""
+
+
+@dataclass(frozen=True)
+class IotSettings:
+    """The device's identity towards AWS IoT; `endpoint` is https://HOST/role-aliases/ALIAS/credentials."""
+
+    endpoint: str
+    ca_file: str
+    certificate_file: str
+    key_file: str
+    thing_name: str
+    connect_seconds: float = CONNECT_SECONDS
+    stall_seconds: float = STALL_SECONDS
+
+
+class IotCredentials:
+    """Temporary keys of a role, for the device's X.509 certificate."""
+
+    def __init__(self, settings: IotSettings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._keys: Keys | None = None
+        self._renew_at = 0.0  # monotonic
+        self._ends_at = 0.0
+        self._transport: Transport | None = None
+
+    def get(self) -> Keys:
+        """The keys, asked for anew when their end is near.
+
+        Raises:
+            StoreError: there are none that hold.
+        """
+        now = self._clock.monotonic()
+        if self._keys is not None and now < self._renew_at:
+            return self._keys
+        try:
+            return self._renew()
+        except StoreError as error:
+            if self._keys is None or now >= self._ends_at:
+                raise
+            self._renew_at = now + RENEW_AGAIN_SECONDS
+            log.warning("the credentials cannot be renewed yet: %s", error)
+            return self._keys
+
+    def reject(self, keys: Keys) -> None:
+        """Forget these keys, unless they were replaced already."""
+        if self._keys == keys:
+            self._keys = None
+
+    def check(self) -> None:
+        """Whether the files can be used.
+
+        Raises:
+            StoreError: naming the file, and how to mend it.
+        """
+        self._context()
+
+    def abort(self) -> None:
+        """End a request under way."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _renew(self) -> Keys:
+        url = urlsplit(self._settings.endpoint)
+        peer = Peer(url.hostname or "", url.port or 443, self._context())
+        transport = self._transport = Transport(
+            peer,
+            self._clock,
+            connect_seconds=self._settings.connect_seconds,
+            stall_seconds=self._settings.stall_seconds,
+        )
+        headers = {"host": peer.authority, "x-amzn-iot-thingname": self._settings.thing_name, "accept": "*/*"}
+        try:
+            reply = transport.exchange("GET", url.path, headers)
+        except TransportError as error:
+            verdict = judge_fault(error.fault, error.detail)
+            raise StoreError(Verdict(verdict.outcome, f"{WHAT}: {verdict.reason}", slow=verdict.slow)) from None
+        finally:
+            self._transport = None
+            transport.close()
+        keys, expiration = _read(reply)
+        now = self._clock.monotonic()
+        # The life is counted by the endpoint's own clock: this device's may be years off.
+        date = read_date(reply.headers.get("date"))
+        life = expiration - (self._clock.now() if date is None else date)
+        self._keys = keys
+        self._ends_at = now + life
+        self._renew_at = now + max(life - max(MARGIN_SECONDS, life * MARGIN_SHARE), life / 2)
+        log.debug("credentials for %.0f s", life)
+        return keys
+
+    def _context(self) -> ssl.SSLContext:
+        """A context with the device's identity, from the files as they are now: certificates are rotated in place.
+
+        Raises:
+            StoreError: naming the file that cannot be used, and how to mend it.
+        """
+        settings = self._settings
+        try:
+            context = ssl.create_default_context(cafile=settings.ca_file)
+        except OSError as error:
+            raise _unusable(f"the CA file {settings.ca_file} cannot be used: {_why(error)}") from None
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        key_fd = _open_key(settings.key_file)
+        try:
+            # The descriptor that was checked is the one that is read.
+            context.load_cert_chain(settings.certificate_file, f"/proc/self/fd/{key_fd}", password=lambda: "")
+        except OSError as error:
+            raise _unusable(
+                f"the certificate {settings.certificate_file} and the private key {settings.key_file} cannot be used: "
+                f"{_why(error)}"
+            ) from None
+        finally:
+            os.close(key_fd)
+        return context
+
+
+def _open_key(path: str) -> int:
+    """Open a private key that nobody but its owner can read.
+
+    Raises:
+        StoreError: with the command that mends it.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise _unusable(f"the private key {path} cannot be read: {error.strerror}") from None
+    state = os.fstat(fd)
+    if not stat.S_ISREG(state.st_mode):
+        os.close(fd)
+        raise _unusable(f"the private key {path} is not a file")
+    if state.st_mode & 0o077:
+        os.close(fd)
+        raise _unusable(
+            f"the private key {path} can be used by others than its owner (mode {stat.S_IMODE(state.st_mode):04o}); "
+            f"chmod 0400 {path}"
+        )
+    return fd
+
+
+def _why(error: OSError) -> str:
+    if isinstance(error, ssl.SSLError):
+        if error.reason == "KEY_VALUES_MISMATCH":
+            return "the key is not the certificate's"
+        return f"not in PEM form, or encrypted ({error.reason or error})"
+    return error.strerror or str(error)
+
+
+def _unusable(text: str) -> StoreError:
+    return StoreError(Verdict(Outcome.WAIT_CREDENTIALS, text, slow=True))
+
+
+def _read(reply: Reply) -> tuple[Keys, float]:
+    """Keys and the unix seconds of their end."""
+    try:
+        given = json.loads(reply.body)
+    except (ValueError, RecursionError):
+        given = None
+    fields = given.get("credentials") if isinstance(given, dict) and reply.status == 200 else None
+    if isinstance(fields, dict):
+        texts = [fields.get(name) for name in ("accessKeyId", "secretAccessKey", "sessionToken", "expiration")]
+        try:
+            access, secret, token, end = (_text(text) for text in texts)
+            at = datetime.fromisoformat(end)
+            return Keys(access, secret, token), (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+        except ValueError:
+            pass
+    message = given.get("message") if isinstance(given, dict) else None
+    date = read_date(reply.headers.get("date"))
+    answer = Answer(
+        reply.status,
+        printable(reply.headers.get("x-amzn-errortype", "").partition(":")[0]),
+        printable(message) if isinstance(message, str) else "",
+        retry_after=read_retry_after(reply.headers.get("retry-after"), date),
+    )
+    verdict = judge_credentials(answer)
+    raise StoreError(
+        Verdict(verdict.outcome, f"{WHAT}: {verdict.reason}", slow=verdict.slow, retry_after=verdict.retry_after)
+    )
+
+
+def _text(value: object) -> str:
+    """A value that can stand in a header."""
+    if not isinstance(value, str) or not value or not value.isascii() or not value.isprintable():
+        raise ValueError
+    return value
