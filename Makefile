@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install -q --disable-pip-version-check --use-pep517
 ARCH ?= $(shell dpkg --print-architecture 2>/dev/null || echo amd64)
 
 .DEFAULT_GOAL := help
@@ -12,10 +13,15 @@ help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 20
 
 $(VENV)/.ready: pyproject.toml requirements.txt
-	@echo "Setting up $(VENV) (a minute on the first run) ..."
+	@echo "Setting up $(VENV) ..."
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed; set PYTHON=/path/to/python3.11"; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { echo "The venv module is missing: apt-get install python3-venv"; exit 1; }
-	@$(PY) -m pip install -q --disable-pip-version-check -r requirements.txt
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.tests: $(VENV)/.ready requirements-test.txt
+	@echo "Adding the test tools to $(VENV) (a minute on the first run) ..."
+	@$(PIP) -r requirements-test.txt
 	@touch $@
 
 venv: $(VENV)/.ready ## The virtual environment: then .venv/bin/python agent.py -a SOCKET -c CONFIG
@@ -23,22 +29,22 @@ venv: $(VENV)/.ready ## The virtual environment: then .venv/bin/python agent.py 
 demo: venv ## Sign, load, predict, capture: the whole product on real input
 	@$(PY) -m demo.run
 
-proto: venv ## Generate edge/rpc/_generated from proto/
+proto: $(VENV)/.tests ## Generate edge/rpc/_generated from proto/
 	@$(PY) -m proto.generate
 
-check: venv ## Lint, format, types, generated code, unit tests
+check: $(VENV)/.tests ## Lint, format, types, generated code, unit tests
 	@$(PY) -m ruff check -q . && $(PY) -m ruff format -q --check .
 	@$(PY) -m mypy
 	@$(PY) -m proto.generate --check
 	@$(PY) -m pytest tests/unit
 
-unit: venv ## Unit tests: seconds, no root, no network
+unit: $(VENV)/.tests ## Unit tests: seconds, no root, no network
 	@$(PY) -m pytest tests/unit
 
-system: venv ## System tests: the real agent over its socket
+system: $(VENV)/.tests ## System tests: the real agent over its socket
 	@$(PY) -m pytest tests/system
 
-test: venv ## All tests that need no packages built
+test: $(VENV)/.tests ## All tests that need no packages built
 	@$(PY) -m pytest
 
 clean: ## What builds left behind

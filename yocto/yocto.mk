@@ -23,7 +23,7 @@ yocto-lint: $(YOCTO_TOOLS)/.ready ## Lint the layer for every series that it nam
 			$$(find $(YOCTO_LAYER) -name '*.bb' -o -name '*.bbappend' -o -name '*.conf' | sort) || exit 1; done
 	@$(PYTHON) yocto/release.py --check
 
-yocto-test: venv yocto-lint ## Check the layer without BitBake: sums, do_install on the tarballs, the same tree as the .deb
+yocto-test: $(VENV)/.tests yocto-lint ## Check the layer without BitBake: sums, do_install on the tarballs, the same tree as the .deb
 	@$(PY) -m pytest tests/package/test_yocto.py
 
 yocto-check: ## Run BitBake on the layer: OECORE=… BITBAKE=… name checkouts of one series; STEPS="parse layer package"

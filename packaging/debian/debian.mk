@@ -21,10 +21,10 @@ apt-repo: ## A signed apt repository from the built packages, and the lines a us
 manuals: venv ## The configuration's manual page and docs/configuration.md, from the table of settings
 	@$(PY) packaging/man/generate.py
 
-test-package: venv ## The installed package under a real systemd, in a container; root
+test-package: $(VENV)/.tests ## The installed package under a real systemd, in a container; root
 	@ARCH=$(ARCH) tests/package/device/nspawn.sh "$(DEB)"
 
-test-device: venv ## The installed aarch64 package on an emulated machine: Debian's kernel and systemd; root, about 15 minutes
+test-device: $(VENV)/.tests ## The installed aarch64 package on an emulated machine: Debian's kernel and systemd; root, about 15 minutes
 	@$(MAKE) -s device-run ARCH=arm64
 
 device-run:
