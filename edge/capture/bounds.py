@@ -2,7 +2,7 @@
 
 import os
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge.capture.settings import CaptureSettings
@@ -83,14 +83,18 @@ class Room:
     def usage(self) -> Usage:
         """What is held now."""
         with self._lock:
-            return replace(self._usage)
+            usage = self._usage
+            return Usage(max(0, usage.size), max(0, usage.files), max(0, usage.captures))
 
     def add(self, size: int = 0, files: int = 0, captures: int = 0) -> None:
-        """Count what is there (negative: what went), whatever the bounds."""
+        """Count what is there (negative: what went), whatever the bounds.
+
+        A batch may be uploaded and gone before the thread that sealed it has counted it: sums may be negative between.
+        """
         with self._lock:
-            self._usage.size = max(0, self._usage.size + size)
-            self._usage.files = max(0, self._usage.files + files)
-            self._usage.captures = max(0, self._usage.captures + captures)
+            self._usage.size += size
+            self._usage.files += files
+            self._usage.captures += captures
 
     def take(self, size: int, files: int) -> None:
         """Reserve room.

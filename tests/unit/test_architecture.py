@@ -20,6 +20,7 @@ PURE = [
     "models/tar.py",
     "models/binding.py",
     "shm/checks.py",
+    "capture/layout.py",
     "capture/record.py",
     "cloud/retry.py",
     "cloud/aws/sigv4.py",

@@ -11,7 +11,7 @@ import pytest
 
 from edge.capture.service import CaptureService
 from edge.capture.settings import CaptureSettings
-from edge.errors import CaptureNotFoundError, SpoolFullError
+from edge.errors import CaptureNotFoundError, ConfigError, SpoolFullError
 from tests.fakes import captures
 from tests.fakes.captures import cloud_settings, disk_settings, large, small
 from tests.fakes.clock import FakeClock
@@ -378,3 +378,11 @@ def test_a_disk_that_is_read_only_for_a_while(make: Make, small_disk: Path, cloc
     service.submit(large("two"))
     service.turn(stopping=True)
     assert found(small_disk / "disk") == ["one", "two"]
+
+
+def test_spool_and_capture_folder_on_two_file_systems(clock: FakeClock, small_disk: Path, tmp_path: Path) -> None:
+    service = CaptureService(disk_settings(tmp_path, spool_path=small_disk / "spool"), clock, None)
+    with pytest.raises(ConfigError, match="different file systems"):
+        service.start()
+    assert not list(tmp_path.rglob("*.tmp"))
+    abandon(service)

@@ -1,0 +1,106 @@
+"""Captures come in from many threads while the spool is drained (R-5, R-6)."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.capture.service import CaptureService
+from edge.capture.spool import Spool
+from edge.clock import SystemClock
+from edge.errors import BufferFullError, SpoolFullError
+from tests.fakes import captures
+from tests.fakes.captures import cloud_settings, disk_settings, large, small
+
+THREADS, CAPTURES = 4, 60
+
+
+class Drain:
+    """An uploader to nowhere: remembers the keys and bytes that it was given."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.repeated: list[str] = []
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._spool: Spool | None = None
+
+    def start(self, spool: Spool) -> None:
+        self._spool = spool
+        self._thread = threading.Thread(target=self._run, name="drain")
+        self._thread.start()
+
+    def _run(self) -> None:
+        assert self._spool is not None
+        while not self._stop.is_set():
+            self._spool.sealed.wait(0.05)
+            self._spool.sealed.clear()
+            self.drain(self._spool)
+
+    def drain(self, spool: Spool) -> None:
+        for batch in spool.batches():
+            if spool.claim(batch):
+                for entry in spool.contents(batch).large:
+                    self._put(entry.key, entry.path)
+                self._put(batch.key, batch.path)
+                spool.done(batch)
+
+    def _put(self, key: str, path: Path) -> None:
+        if key in self.objects:
+            self.repeated.append(key)
+        self.objects[key] = path.read_bytes()
+
+    def stop(self, deadline_s: float) -> None:
+        self._stop.set()
+        assert self._thread is not None
+        self._thread.join()
+
+    def last_error(self) -> tuple[str, float]:
+        return "", 0.0
+
+
+@pytest.mark.parametrize("settings", [cloud_settings, disk_settings])
+@pytest.mark.parametrize("bounds", [{}, {"spool_max_bytes": 60_000, "drop_oldest": True}, {"spool_max_files": 40}])
+def test_all_that_is_accepted_arrives_once(tmp_path: Path, settings: Any, bounds: dict[str, Any]) -> None:
+    made = settings(tmp_path, bucket=captures.BUCKET, push_period=0.02, batch_captures=5, **bounds)
+    drain = Drain()
+    service = CaptureService(made, SystemClock(), drain)
+    service.start()
+    pause = threading.Event()
+
+    def pour(thread: int) -> None:
+        for number in range(CAPTURES):
+            request = (large if number % 4 == 0 else small)(f"t{thread}-{number}")
+            while True:
+                try:
+                    service.submit(request)
+                    break
+                except (BufferFullError, SpoolFullError):
+                    pause.wait(0.002)
+
+    threads = [threading.Thread(target=pour, args=(thread,)) for thread in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    service.stop(60)
+    drain.drain(service._spool)
+    service._spool.close()
+
+    shot, usage = service.snapshot(), service._spool.usage()
+    assert (usage.size, usage.files, usage.captures) == (0, 0, 0) and shot.pending == 0
+    assert not drain.repeated
+    lines = [line for key, data in drain.objects.items() if key.endswith(".jsonl") for line in data.splitlines()]
+    raw = [data for key, data in drain.objects.items() if key.endswith(".bin")]
+    assert len(lines) + shot.dropped == THREADS * CAPTURES
+    assert all(len(data) == 5000 for data in raw)
+    if not shot.dropped:
+        assert len(raw) == THREADS * CAPTURES // 4
+    if settings is cloud_settings:
+        assert (shot.succeeded, shot.failed) == (len(lines), shot.dropped)
+    assert not [
+        p
+        for p in tmp_path.rglob("*")
+        if p.is_file() and p.suffix in (".jsonl", ".bin", ".open", ".done") and "statuses" not in p.name
+    ]
