@@ -1,10 +1,9 @@
 """Hangs: each leads to a restart, and a slow model to none."""
 
-import ctypes
 import json
-import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -92,24 +91,34 @@ def _() -> None:
         caller.kill()
     print(f"{seconds:.1f} s from the call to running again")
     text = journal()
+    assert "is not a known key" not in text, text
     assert "an inference has been running for" in text, text[-3000:]
     assert re.search(r"threads: .*Servicer.predict", text), text[-5000:]
     configure(edge_inference_stuck_seconds=60)
 
 
-def stop_thread(name: str) -> None:
-    """Stops one thread of the agent, and no other, as a tracer does."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    seize, interrupt, any_child = 0x4206, 0x4207, 0x40000000  # linux/ptrace.h, linux/wait.h
+TRACER = """
+import ctypes, os, sys
+libc, thread = ctypes.CDLL(None, use_errno=True), int(sys.argv[1])
+for request in (0x4206, 0x4207):  # linux/ptrace.h: PTRACE_SEIZE, PTRACE_INTERRUPT
+    if libc.ptrace(request, thread, None, None):
+        sys.exit(os.strerror(ctypes.get_errno()))
+for _ in ("stop", "end"):
+    os.waitpid(thread, 0x40000000)  # linux/wait.h: __WALL
+"""
+
+
+def stop_thread(name: str) -> "subprocess.Popen[bytes]":
+    """Stops one thread of the agent, and no other, as a debugger does."""
     tasks = Path(f"/proc/{show('MainPID')}/task")
-    [thread] = [int(task.name) for task in tasks.iterdir() if (task / "comm").read_text().strip() == name]
-    for request in (seize, interrupt):
-        assert libc.ptrace(request, thread, None, None) == 0, os.strerror(ctypes.get_errno())
-    os.waitpid(thread, any_child)
+    [thread] = [task.name for task in tasks.iterdir() if (task / "comm").read_text().strip() == name]
+    return subprocess.Popen([sys.executable, "-c", TRACER, thread])
 
 
 @check("a dead capture worker is restarted, and the journal says so")
 def _() -> None:
-    seconds = hang(lambda: stop_thread("captures"))
+    tracers: list[Any] = []
+    seconds = hang(lambda: tracers.append(stop_thread("captures")))
     print(f"{seconds:.1f} s from hang to running; a worker counts as dead after 60 s")
     assert "the capture worker has not turned over for" in journal()
+    tracers[0].wait(30)

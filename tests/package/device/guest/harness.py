@@ -99,7 +99,8 @@ def no_drop_in(name: str) -> None:
 
 def configure(**values: Any) -> None:
     config = json.loads(CONFIG.read_text())
-    config.update({f"sagemaker_edge_{key}": value for key, value in values.items()})
+    own = ("edge_",)  # keys without the original agent's prefix
+    config.update({key if key.startswith(own) else f"sagemaker_edge_{key}": value for key, value in values.items()})
     CONFIG.write_text(json.dumps(config))
 
 
