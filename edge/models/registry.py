@@ -104,6 +104,7 @@ class Registry:
         self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
         self._ready: dict[str, LoadedModel] = {}
+        self._models: tuple[LoadedModel, ...] = ()
         self._load_turn = threading.Lock()
         self._loads = 0
         self._stopping = False
@@ -119,9 +120,9 @@ class Registry:
             raise ModelNotFoundError(f"model {name[:MAX_NAME_CHARACTERS]!r} is not loaded")
         return model
 
-    def models(self) -> list[LoadedModel]:
-        """All models that serve, in the order of their loading."""
-        return list(self._ready.values())
+    def models(self) -> tuple[LoadedModel, ...]:
+        """All models that serve, in the order of their loading; the same tuple until one comes or goes."""
+        return self._models
 
     def load(self, name: str, url: str) -> LoadedModel:
         """Load a package under a name; on any error nothing stays behind (L-9).
@@ -151,7 +152,7 @@ class Registry:
                 self._loads -= 1
         with self._lock:
             entry.model, entry.state = model, ModelState.READY
-            self._ready = {**self._ready, name: model}
+            self._set_ready({**self._ready, name: model})
         self._on_change(name, True)
         log.info(
             "model %s loaded: package %s %s, %d instances, %d MiB",
@@ -205,7 +206,7 @@ class Registry:
         if manifest.delegate is None:
             return None
         if manifest.delegate not in self._defaults.delegate_paths:
-            allowed = ", ".join(self._defaults.delegate_paths) or "none (see sagemaker_edge_edge_delegate_paths)"
+            allowed = ", ".join(self._defaults.delegate_paths) or "none (see edge_delegate_paths)"
             raise TargetError(f"the package needs the delegate {manifest.delegate}; this agent allows {allowed}")
         return DelegateRef(manifest.delegate)
 
@@ -233,6 +234,9 @@ class Registry:
             raise
         return sessions
 
+    def _set_ready(self, ready: dict[str, LoadedModel]) -> None:
+        self._ready, self._models = ready, tuple(ready.values())
+
     def unload(self, name: str) -> None:
         """Let the calls on a model finish, then give its memory back (U-1 to U-3).
 
@@ -241,7 +245,7 @@ class Registry:
         """
         with self._lock:
             model = self.get(name)
-            self._ready = {key: value for key, value in self._ready.items() if key != name}
+            self._set_ready({key: value for key, value in self._ready.items() if key != name})
             self._entries[name].state = ModelState.DRAINING
         self._on_change(name, False)
         model.scheduler.drain()

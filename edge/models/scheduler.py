@@ -56,18 +56,39 @@ class Scheduler:
         """A session for the length of the `with` block.
 
         Raises:
+            ModelNotFoundError, QueueFullError, DeadlineError: as `acquire`.
+        """
+        session = self.try_acquire() or self.acquire(caller)
+        done = False
+        try:
+            yield session
+            done = True
+        finally:
+            self.release(session, done=done)
+
+    def try_acquire(self) -> Session | None:
+        """An idle session, or None where the call has to wait.
+
+        Raises:
+            ModelNotFoundError: the model is being unloaded (U-2).
+        """
+        with self._lock:
+            if self._closing:
+                raise ModelNotFoundError(f"model {self._name!r} is not loaded")
+            if not self._idle:
+                return None
+            session = self._idle.pop()
+            self._running[session] = self._clock.monotonic()
+            return session
+
+    def acquire(self, caller: Caller) -> Session:
+        """A session, after waiting for its turn.
+
+        Raises:
             ModelNotFoundError: the model is being unloaded (U-2).
             QueueFullError: too many calls wait already (P-4).
             DeadlineError: the caller's deadline passed, or it went away, while waiting (P-5).
         """
-        session = self._acquire(caller)
-        try:
-            yield session
-            self.predicted += 1
-        finally:
-            self._release(session)
-
-    def _acquire(self, caller: Caller) -> Session:
         with self._lock:
             if self._closing:
                 raise ModelNotFoundError(f"model {self._name!r} is not loaded")
@@ -104,8 +125,10 @@ class Scheduler:
             raise DeadlineError(f"the call's time ran out while it waited for model {self._name!r}")
         return waiter.session
 
-    def _release(self, session: Session) -> None:
+    def release(self, session: Session, *, done: bool) -> None:
+        """Give a session back; `done` where it answered, not failed."""
         with self._lock:
+            self.predicted += done
             if self._waiters:
                 waiter = self._waiters.popleft()
                 waiter.session = session

@@ -4,7 +4,7 @@ Requests arrive as raw bytes and are parsed here, so that a malformed one is ans
 answer has in common with the answers before it is built once, when the model is loaded.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -64,6 +64,46 @@ def parse_predict(raw: bytes) -> tuple[str, list[TensorArgument]]:
     return request.name, [tensor_argument(tensor) for tensor in request.tensors]
 
 
+def byte_data_ranges(raw: bytes) -> list[tuple[int, int]] | None:
+    """Where the tensors' `byte_data` lie in a Predict request, in order; None where the wire has anything unusual."""
+    found: list[tuple[int, int]] = []
+    try:
+        for number, start, stop in _fields(raw, 0, len(raw)):
+            if number == 2:  # PredictRequest.tensors
+                found += [(at, end) for field, at, end in _fields(raw, start, stop) if field == 4]  # Tensor.byte_data
+    except (IndexError, ValueError):
+        return None
+    return found
+
+
+def _fields(raw: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """The length-delimited fields of a message: number, and where the content begins and ends.
+
+    Raises:
+        ValueError: another wire type, or a field past the end.
+        IndexError: a number past the end.
+    """
+    while start < stop:
+        tag, start = _read_varint(raw, start)
+        size, start = _read_varint(raw, start)
+        if tag & 7 != 2 or start + size > stop:
+            raise ValueError
+        yield tag >> 3, start, start + size
+        start += size
+
+
+def _read_varint(raw: bytes, start: int) -> tuple[int, int]:
+    number = shift = 0
+    while shift < 35:
+        byte = raw[start]
+        start += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, start
+        shift += 7
+    raise ValueError
+
+
 def _metadata(spec: TensorSpec, shape: Iterable[int]) -> Any:
     return pb.TensorMetadata(name=spec.name, data_type=int(spec.dtype), shape=shape)  # type: ignore[arg-type]
 
@@ -96,7 +136,7 @@ class ResponseEncoder:
 
     @staticmethod
     def _prefix(spec: TensorSpec, shape: tuple[int, ...], size: int) -> bytes:
-        metadata = _metadata(spec, shape).SerializeToString()
+        metadata: bytes = _metadata(spec, shape).SerializeToString()
         head = _METADATA_TAG + _varint(len(metadata)) + metadata + _BYTE_DATA_TAG + _varint(size)
         return _TENSORS_TAG + _varint(len(head) + size) + head
 

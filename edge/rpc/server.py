@@ -4,32 +4,30 @@ import logging
 import os
 import socket
 import stat
-import threading
 from collections.abc import Callable
-from concurrent import futures
 from pathlib import Path
-from typing import Any
 
-import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from edge.errors import EdgeError, SocketInUseError
+from edge.clock import Clock, SystemClock
+from edge.errors import EdgeError, RequestError, SocketInUseError
+from edge.rpc import status
 from edge.rpc._generated import agent_pb2, operations_pb2
+from edge.rpc.codec import parse
+from edge.rpc.core import Answer, Call, CoreServer, Stream, Unary
+from edge.rpc.health import SERVICE as HEALTH_SERVICE
+from edge.rpc.health import Health
 from edge.rpc.servicer import Servicer
-from edge.rpc.status import INTERNAL, status_of
 
 log = logging.getLogger(__name__)
 
 AGENT_SERVICE = agent_pb2.DESCRIPTOR.services_by_name["Agent"].full_name
 OPERATIONS_SERVICE = operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name
 MAX_SOCKET_PATH_BYTES = 107  # sun_path in sys/un.h, less its terminator
-THREADS = 128
-MAX_CONCURRENT_CALLS = 512  # beyond it gRPC itself refuses with RESOURCE_EXHAUSTED
 SOCKET_UMASK = 0o117  # the owner and the group may connect
 CONNECT_TIMEOUT_SECONDS = 2.0
 
-Call = Callable[[bytes, Any], bytes]
+Handler = Callable[[bytes, Call], bytes]
 
 
 def claim_socket(path: str, *, replace: bool) -> None:
@@ -74,44 +72,64 @@ def _answers(path: str) -> bool:
         return True
 
 
-def _guarded(call: Call) -> Call:
+def _guarded(call: Handler) -> Unary:
     """`call` with its errors turned into statuses; only faults of the agent itself are logged as such."""
 
-    def guarded(raw: bytes, context: Any) -> bytes:
+    def guarded(raw: bytes, context: Call) -> Answer:
         try:
-            return call(raw, context)
+            return call(raw, context), status.OK, ""
         except EdgeError as error:
-            code, text = status_of(error)
-            if code is INTERNAL:
+            code, text = status.status_of(error)
+            if code is status.INTERNAL:
                 log.error("%s: %s: %s", call.__name__, type(error).__name__, error)
             else:
                 log.debug("%s: %s", call.__name__, text)
         except Exception as error:
             # A bug in one call: it must not say its inside to the caller, nor end the agent.
             log.error("%s failed", call.__name__, exc_info=error)
-            code, text = status_of(error)
-        context.abort(code, text)
-        raise AssertionError("abort raises")
+            code, text = status.status_of(error)
+        return None, code, text
 
     return guarded
+
+
+class _Reflection:
+    """One reflection call: an answer to each question."""
+
+    def __init__(self, servicer: reflection.ReflectionServicer, stream: Stream) -> None:
+        self._servicer = servicer
+        self._stream = stream
+
+    def message(self, raw: bytes) -> None:
+        try:
+            question = parse(reflection_pb2.ServerReflectionRequest, raw)
+        except RequestError as error:
+            self._stream.finish(status.INVALID_ARGUMENT, str(error))
+            return
+        for answer in self._servicer.ServerReflectionInfo(iter([question]), None):
+            self._stream.send(answer.SerializeToString())
+
+    def half_closed(self) -> None:
+        self._stream.finish(status.OK)
+
+    def closed(self) -> None:
+        """Nothing was kept."""
 
 
 class Server:
     """The server; it takes calls from `start` to `stop`."""
 
-    def __init__(self, path: str, *, max_message_bytes: int) -> None:
+    def __init__(self, path: str, *, max_message_bytes: int, clock: Clock | None = None) -> None:
         self._path = path
         self._inode: tuple[int, int] | None = None
-        self.health = health.HealthServicer(experimental_non_blocking=True)
-        self._pool = futures.ThreadPoolExecutor(THREADS, "rpc")
-        self._server = grpc.server(
-            self._pool,
-            maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
-            options=[
-                ("grpc.max_send_message_length", max_message_bytes),
-                ("grpc.max_receive_message_length", max_message_bytes),
-                ("grpc.so_reuseport", 0),
-            ],
+        self._health = Health()
+        self._core = CoreServer(
+            {
+                "grpc.max_send_message_length": max_message_bytes,
+                "grpc.max_receive_message_length": max_message_bytes,
+                "grpc.so_reuseport": 0,
+            },
+            clock or SystemClock(),
         )
 
     def register(self, servicer: Servicer) -> None:
@@ -129,19 +147,22 @@ class Server:
             },
         )
         self._add(OPERATIONS_SERVICE, {"GetStatus": servicer.get_status})
-        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
-        names = (AGENT_SERVICE, OPERATIONS_SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        self._add(HEALTH_SERVICE, {"Check": self._health.check, "List": self._health.list})
+        self._core.add_stream(f"/{HEALTH_SERVICE}/Watch", self._health.start_watch)
+        names = (AGENT_SERVICE, OPERATIONS_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
+        reflector = reflection.ReflectionServicer(names)
+        self._core.add_stream(
+            f"/{reflection.SERVICE_NAME}/ServerReflectionInfo", lambda stream: _Reflection(reflector, stream)
+        )
         self.set_serving("", False)
 
-    def _add(self, service: str, calls: dict[str, Call]) -> None:
-        handlers = {name: grpc.unary_unary_rpc_method_handler(_guarded(call)) for name, call in calls.items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    def _add(self, service: str, calls: dict[str, Handler]) -> None:
+        for name, call in calls.items():
+            self._core.add_unary(f"/{service}/{name}", _guarded(call))
 
     def set_serving(self, name: str, serving: bool) -> None:
         """The health of a model, or of the whole agent with the empty name."""
-        state = health_pb2.HealthCheckResponse
-        self.health.set(name, state.SERVING if serving else state.NOT_SERVING)
+        self._health.set(name, serving)
 
     def start(self) -> None:
         """Listen.
@@ -151,22 +172,20 @@ class Server:
         """
         before = os.umask(SOCKET_UMASK)
         try:
-            self._server.add_insecure_port(f"unix:{self._path}")
+            self._core.listen(self._path)
         except RuntimeError:
             raise SocketInUseError(f"socket path {self._path}: the socket cannot be created there") from None
         finally:
             os.umask(before)
-        self._server.start()
+        self._core.start()
         made = os.lstat(self._path)
         self._inode = (made.st_dev, made.st_ino)
         self.set_serving("", True)
 
     def stop(self, grace_seconds: float) -> None:
         """Take no new calls, let those in flight finish for `grace_seconds`, and remove the socket (X-4)."""
-        self.health.enter_graceful_shutdown()
-        stopped: threading.Event = self._server.stop(grace_seconds)
-        stopped.wait(grace_seconds + 1.0)
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._health.stop()
+        self._core.stop(grace_seconds)
         self._remove_socket()
 
     def _remove_socket(self) -> None:

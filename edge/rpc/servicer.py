@@ -11,18 +11,18 @@ from edge.capture.service import CaptureService
 from edge.errors import CaptureContentError, QueueFullError
 from edge.models.binding import Segment, TensorArgument
 from edge.models.registry import LoadedModel, Registry
+from edge.models.scheduler import Caller, Scheduler
 from edge.rpc import codec
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
-from edge.runtime.engine import TensorValue
+from edge.rpc.plans import Plan, PlanBook
+from edge.runtime.engine import Session, TensorValue
 from edge.shm.sysv import SegmentReader
 from edge.tensors import DType, byte_count, dtype_name
 
 log = logging.getLogger(__name__)
 
-MAX_PREDICT_CALLS = (
-    96  # running and waiting, all models together; below the server's threads, so that other calls get one
-)
+MAX_WAITING_CALLS = 96  # Predict calls of all models together; each holds one of the server's 128 threads
 
 
 class Servicer:
@@ -42,67 +42,75 @@ class Servicer:
         self._segments = segments
         self._max_message_bytes = max_message_bytes
         self._describe = describe
-        self._predict_slots = threading.BoundedSemaphore(MAX_PREDICT_CALLS)
-        self._encoders: dict[str, tuple[LoadedModel, codec.ResponseEncoder]] = {}
+        self._waiting = threading.BoundedSemaphore(MAX_WAITING_CALLS)
+        self._plans = PlanBook(registry)
+        self._list: tuple[tuple[LoadedModel, ...], bytes] = ((), b"")
 
-    def predict(self, raw: bytes, context: Any) -> bytes:
+    def predict(self, raw: bytes, context: Caller) -> bytes:
         """[P]"""
-        name, arguments = codec.parse_predict(raw)
-        model = self._registry.get(name)
-        bound = model.binder.bind(arguments)
-        if not self._predict_slots.acquire(blocking=False):
+        plan = self._plans.plan(raw)
+        scheduler = plan.model.scheduler
+        session = scheduler.try_acquire() or self._queue(scheduler, context)
+        done = False
+        try:
+            outputs = self._run_shared(session, plan, raw) if plan.shared else session.run(_values(plan, raw))
+            done = True
+        finally:
+            scheduler.release(session, done=done)
+        return plan.encoder.encode(outputs)
+
+    def _queue(self, scheduler: Scheduler, caller: Caller) -> Session:
+        if not self._waiting.acquire(blocking=False):
             raise QueueFullError(
-                f"the agent is serving {MAX_PREDICT_CALLS} Predict calls already, the most it takes at once"
+                f"{MAX_WAITING_CALLS} Predict calls are waiting already, the most this agent lets wait"
             )
         try:
-            with ExitStack() as views, model.scheduler.session(context) as session:
-                values = [
-                    TensorValue(
-                        views.enter_context(
-                            self._segments.view(tensor.data.segment_id, tensor.data.offset, tensor.size)
-                        )
-                        if isinstance(tensor.data, Segment)
-                        else tensor.data,
-                        tensor.shape,
-                    )
-                    for tensor in bound
-                ]
-                outputs = session.run(values)
+            return scheduler.acquire(caller)
         finally:
-            self._predict_slots.release()
-        return self._encoder(model).encode(outputs)
+            self._waiting.release()
 
-    def _encoder(self, model: LoadedModel) -> codec.ResponseEncoder:
-        kept = self._encoders.get(model.name)
-        if kept is None or kept[0] is not model:
-            kept = (model, codec.ResponseEncoder(model.outputs))
-            self._encoders[model.name] = kept
-        return kept[1]
+    def _run_shared(self, session: Session, plan: Plan, raw: bytes) -> list[TensorValue]:
+        with ExitStack() as views:
+            values = [
+                TensorValue(
+                    views.enter_context(self._segments.view(item.segment.segment_id, item.segment.offset, item.size)),
+                    item.shape,
+                )
+                if item.segment is not None
+                else value
+                for item, value in zip(plan.inputs, _values(plan, raw), strict=True)
+            ]
+            return session.run(values)
 
-    def load_model(self, raw: bytes, context: Any) -> bytes:
+    def load_model(self, raw: bytes, context: Caller) -> bytes:
         """[L]"""
         request = codec.parse(pb.LoadModelRequest, raw)
         model = self._registry.load(request.name, request.url)
         return pb.LoadModelResponse(model=codec.model_message(model)).SerializeToString()
 
-    def unload_model(self, raw: bytes, context: Any) -> bytes:
+    def unload_model(self, raw: bytes, context: Caller) -> bytes:
         """[U]"""
         name = codec.parse(pb.UnLoadModelRequest, raw).name
         self._registry.unload(name)
-        self._encoders.pop(name, None)
+        self._plans.forget()
+        self._list = ((), b"")
         return b""  # an UnLoadModelResponse has no fields
 
-    def list_models(self, raw: bytes, context: Any) -> bytes:
+    def list_models(self, raw: bytes, context: Caller) -> bytes:
         """[LM] Whatever the request holds: it never fails."""
-        models = [codec.model_message(model) for model in self._registry.models()]
-        return pb.ListModelsResponse(models=models).SerializeToString()
+        models, answer = self._list
+        if models is not self._registry.models():
+            models = self._registry.models()
+            answer = pb.ListModelsResponse(models=[codec.model_message(model) for model in models]).SerializeToString()
+            self._list = (models, answer)
+        return answer
 
-    def describe_model(self, raw: bytes, context: Any) -> bytes:
+    def describe_model(self, raw: bytes, context: Caller) -> bytes:
         """[D]"""
         model = self._registry.get(codec.parse(pb.DescribeModelRequest, raw).name)
         return pb.DescribeModelResponse(model=codec.model_message(model)).SerializeToString()
 
-    def capture_data(self, raw: bytes, context: Any) -> bytes:
+    def capture_data(self, raw: bytes, context: Caller) -> bytes:
         """[C]"""
         request = codec.parse(pb.CaptureDataRequest, raw)
         self._captures.check_id(request.capture_id)
@@ -167,17 +175,26 @@ class Servicer:
         with self._segments.view(handle.segment_id, handle.offset, size) as view:
             return bytes(view)
 
-    def capture_status(self, raw: bytes, context: Any) -> bytes:
+    def capture_status(self, raw: bytes, context: Caller) -> bytes:
         """[G]"""
         request = codec.parse(pb.GetCaptureDataStatusRequest, raw)
         state = self._captures.status(request.capture_id)
         return pb.GetCaptureDataStatusResponse(status=int(state)).SerializeToString()  # type: ignore[arg-type]
 
-    def get_status(self, raw: bytes, context: Any) -> bytes:
+    def get_status(self, raw: bytes, context: Caller) -> bytes:
         """The state of the agent for operators."""
         codec.parse(ops.GetStatusRequest, raw)
         message: bytes = self._describe().SerializeToString()
         return message
+
+
+def _values(plan: Plan, raw: bytes) -> list[TensorValue]:
+    """The inputs that lie in the request, where they lie; empty for those in shared memory."""
+    view = memoryview(raw)
+    return [
+        TensorValue(view[item.start : item.start + item.size] if item.data is None else item.data, item.shape)
+        for item in plan.inputs
+    ]
 
 
 class _Budget:

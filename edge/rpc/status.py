@@ -4,7 +4,13 @@ import grpc
 
 from edge import errors
 
-INTERNAL = grpc.StatusCode.INTERNAL
+Code = grpc.StatusCode
+OK = Code.OK
+INTERNAL = Code.INTERNAL
+INVALID_ARGUMENT = Code.INVALID_ARGUMENT
+RESOURCE_EXHAUSTED = Code.RESOURCE_EXHAUSTED
+UNAVAILABLE = Code.UNAVAILABLE
+UNIMPLEMENTED = Code.UNIMPLEMENTED
 INTERNAL_TEXT = "internal error; the agent's log says more"
 # gRPC sends the text as a header, percent-encoded; past 8 KiB of headers a client sees another error altogether.
 MAX_TEXT_CHARACTERS = 800

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 
 from edge.errors import InferenceError, ModelRefusedError, TargetError, TensorError, UnsupportedModelError
-from edge.runtime.engine import DelegateRef, TensorValue
+from edge.runtime.engine import Buffer, DelegateRef, TensorValue
 from edge.tensors import DYNAMIC, MAX_DIMENSION, TensorSpec, dtype_of, shape_text
 
 log = logging.getLogger(__name__)
 
 PACKAGES = ("ai_edge_litert", "tflite_runtime")
+COPY_WITH_LOCK_BYTES = 16 * 1024  # of an input; a larger one is copied by numpy, which gives up the interpreter lock
 # What the interpreter's bindings raise for a bad file, a failed allocation or a failed invoke.
 _ENGINE_ERRORS = (ValueError, RuntimeError, TypeError, OSError, MemoryError)
 
@@ -101,7 +102,6 @@ class TfliteSession:
         # Each makes a view of the interpreter's memory anew; a view must be gone before the next invoke.
         self._input_views = [interpreter.tensor(int(detail["index"])) for detail in inputs]
         self._output_views = [interpreter.tensor(int(detail["index"])) for detail in outputs]
-        self._dtypes = [spec.dtype.numpy for spec in self.inputs]
         self._shapes = [spec.shape for spec in self.inputs]
 
     def run(self, values: Sequence[TensorValue]) -> list[TensorValue]:
@@ -111,15 +111,26 @@ class TfliteSession:
         if shapes != self._shapes:
             self._resize(shapes)
         try:
-            for view, dtype, value in zip(self._input_views, self._dtypes, values, strict=True):
-                # Not set_tensor: that of tflite_runtime does not know every dtype of the API.
-                np.copyto(view(), np.frombuffer(value.data, dtype).reshape(value.shape))
+            for position, value in enumerate(values):
+                self._fill(position, value.data)
             interpreter.invoke()
             return [_copied(view()) for view in self._output_views]
         except _ENGINE_ERRORS as error:
             # A failed invoke may leave tensors half allocated: the next call starts from a fresh allocation.
             self._shapes = []
             raise InferenceError(str(error)) from error
+
+    def _fill(self, position: int, data: Buffer) -> None:
+        """Copy an input's bytes in. Not by set_tensor: it copies twice, and tflite_runtime's lacks some dtypes."""
+        view = self._input_views[position]()
+        if not isinstance(view, np.ndarray):  # of a scalar the bindings give a copy
+            self._interpreter.set_tensor(
+                self._input_indices[position], np.frombuffer(data, self.inputs[position].dtype.numpy).reshape(())
+            )
+        elif len(data) > COPY_WITH_LOCK_BYTES:
+            np.copyto(view, np.frombuffer(data, view.dtype).reshape(view.shape))
+        elif data:
+            memoryview(view).cast("B")[:] = data  # type: ignore[arg-type]
 
     def _resize(self, shapes: list[tuple[int, ...]]) -> None:
         try:

@@ -1,0 +1,374 @@
+"""Serves calls from gRPC's completion queue, without the thread hand-overs of `grpc.server`.
+
+`grpc.server` takes a unary call through three threads, and each step waits for the interpreter lock: most of what a
+small Predict costs. Here the thread that takes a call off the queue also runs it. HTTP/2, flow control and limits stay
+gRPC's own. docs/adr/0007-serving-loop.md weighs the use of `cygrpc`, the private binding beneath `grpc.server`; this
+is the only module that touches it.
+
+Theory of operation. POLLERS threads wait on the queue; the right to do so is a token in `_turns`. A thread with an
+event handles it and polls again. A call is run on the spot if no other poller is running one (`_inline`); else the
+thread gives its token away first, a parked thread (or a new one) polls in its place, and it runs the call without
+haste. So one poller at least is on the queue at any time, however slow a call is, and a quick one is not handed over.
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from grpc._cython import cygrpc
+
+from edge.clock import Clock
+from edge.rpc import status
+
+log = logging.getLogger(__name__)
+
+POLLERS = 2
+MAX_THREADS = 128
+MAX_CONCURRENT_CALLS = 512  # beyond it a call is refused with RESOURCE_EXHAUSTED
+REQUESTS_AHEAD = 4  # accepted by gRPC before a thread takes them
+JOIN_SECONDS = 1.0  # for the threads at the stop; one that is stuck in a call is left behind
+MAX_UNSENT_MESSAGES = 64  # of one stream
+_FOREVER_SECONDS = 10 * 365 * 86400.0  # a deadline further away is none
+
+Answer = tuple[bytes | None, status.Code, str]  # the message, the status and its text
+Unary = Callable[[bytes, "Call"], Answer]
+
+
+def _not_unary(raw: bytes, call: "Call") -> Answer:
+    raise NotImplementedError
+
+
+class Call:
+    """One call; what a handler asks of it is the `Caller` of edge.models.scheduler."""
+
+    __slots__ = ("_call", "_closing", "_deadline", "_on_close", "_server", "_unary")
+
+    def __init__(self, server: "CoreServer", event: Any, unary: Unary) -> None:
+        self._server = server
+        self._call = event.call
+        self._deadline: float = event.call_details.deadline
+        self._unary = unary
+        self._closing = False
+        self._on_close: Callable[[], None] | None = None
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the caller's deadline; None where it has none."""
+        remaining = self._deadline - self._server.clock.now()
+        return max(remaining, 0.0) if remaining < _FOREVER_SECONDS else None
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Have `callback` called once when the call ends, for whatever reason; at most one may be added."""
+        self._on_close = callback
+        self._closing = True
+        self._start((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
+        return True
+
+    def receive(self) -> None:
+        """Ask for the request's message."""
+        self._start((cygrpc.ReceiveMessageOperation(0),), self._received)
+
+    def answer(self, answer: Answer) -> None:
+        """Send the message, if there is one, and the status, and let the call end."""
+        message, code, text = answer
+        operations = [cygrpc.SendInitialMetadataOperation((), 0)]
+        if message is not None:
+            operations.append(cygrpc.SendMessageOperation(message, 0))
+        operations.append(cygrpc.SendStatusFromServerOperation((), code.value[0], text, 0))
+        if not self._closing:
+            # gRPC wants this operation made once a call; here it costs no event of its own.
+            operations.append(cygrpc.ReceiveCloseOnServerOperation(0))
+        self._start(tuple(operations), self._ended)
+
+    def _start(self, operations: tuple[Any, ...], tag: Callable[[Any], bool]) -> None:
+        self._call.start_server_batch(operations, tag)
+
+    def _received(self, event: Any) -> bool:
+        raw = event.batch_operations[0].message()
+        if raw is None:
+            self.answer((None, status.UNIMPLEMENTED, "the request has no message"))
+            return False
+        server = self._server
+        inline = server.begin_inline()
+        if not inline:
+            server.give_turn_away()
+        # Nothing is raised from here: the poller must know whether it still has its turn.
+        try:
+            answer = self._unary(raw, self)
+        except Exception as error:
+            log.error("a call's handler failed", exc_info=error)
+            answer = (None, status.INTERNAL, status.INTERNAL_TEXT)
+        try:
+            self.answer(answer)
+        except Exception as error:
+            log.error("a call cannot be answered", exc_info=error)
+            server.forget(self)
+        if inline:
+            server.end_inline()
+        return not inline
+
+    def _closed(self, event: Any) -> bool:
+        if self._on_close is not None:
+            self._on_close()
+        return False
+
+    def _ended(self, event: Any) -> bool:
+        self._server.forget(self)
+        return False
+
+
+class StreamHandler(Protocol):
+    """What a streaming method does with one call."""
+
+    def message(self, raw: bytes) -> None:
+        """A message of the client came."""
+        ...
+
+    def half_closed(self) -> None:
+        """The client will send no more."""
+        ...
+
+    def closed(self) -> None:
+        """The call is over."""
+        ...
+
+
+class Stream(Call):
+    """A call with any number of messages both ways."""
+
+    __slots__ = ("_finish", "_handler", "_lock", "_over", "_sending", "_started", "_unsent")
+
+    def __init__(self, server: "CoreServer", event: Any, make: "Callable[[Stream], StreamHandler]") -> None:
+        super().__init__(server, event, _not_unary)
+        self._lock = threading.Lock()
+        self._unsent: deque[bytes] = deque()
+        self._finish: Answer | None = None
+        self._started = self._sending = self._over = False
+        self._handler = make(self)
+        self.add_callback(self._handler.closed)
+
+    def send(self, message: bytes) -> None:
+        """Send a message; what the client does not take in time is dropped, oldest first."""
+        with self._lock:
+            self._unsent.append(message)
+            if len(self._unsent) > MAX_UNSENT_MESSAGES:
+                self._unsent.popleft()
+            self._send_next()
+
+    def finish(self, code: status.Code, text: str = "") -> None:
+        """End the call once everything is sent."""
+        with self._lock:
+            if self._finish is None:
+                self._finish = (None, code, text)
+            self._send_next()
+
+    def _send_next(self) -> None:
+        """With the lock held: start what may be sent now; gRPC takes one message at a time."""
+        if self._sending or self._over:
+            return
+        operations = []
+        if not self._started:
+            self._started = True
+            operations.append(cygrpc.SendInitialMetadataOperation((), 0))
+        if self._unsent:
+            operations.append(cygrpc.SendMessageOperation(self._unsent.popleft(), 0))
+        elif self._finish is not None:
+            self._over = True
+            _, code, text = self._finish
+            operations.append(cygrpc.SendStatusFromServerOperation((), code.value[0], text, 0))
+        if operations:
+            self._sending = True
+            self._start(tuple(operations), self._sent)
+
+    def _sent(self, event: Any) -> bool:
+        with self._lock:
+            self._sending = False
+            if not event.success:
+                self._over = True
+            self._send_next()
+        return False
+
+    def _received(self, event: Any) -> bool:
+        raw = event.batch_operations[0].message()
+        if raw is None:
+            self._handler.half_closed()
+        else:
+            self._handler.message(raw)
+            self.receive()
+        return False
+
+    def _closed(self, event: Any) -> bool:
+        with self._lock:
+            self._over = True
+        super()._closed(event)
+        self._server.forget(self)
+        return False
+
+
+class CoreServer:
+    """A gRPC server on one Unix socket. Methods are added before `start`."""
+
+    def __init__(self, options: Mapping[str, int | str], clock: Clock) -> None:
+        self.clock = clock
+        self._core = cygrpc.Server(tuple(options.items()), False)
+        self._queue = cygrpc.CompletionQueue()
+        self._core.register_completion_queue(self._queue)
+        self._unary: dict[str, Unary] = {}
+        self._streams: dict[str, Callable[[Stream], StreamHandler]] = {}
+        self._calls: set[Call] = set()
+        self._stopping = threading.Event()
+        self._stopped = threading.Event()
+        self._turns: SimpleQueue[bool] = SimpleQueue()
+        self._inline = threading.Lock()
+        self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
+        self._parked = 0
+        self._closing = False
+
+    def add_unary(self, method: str, handler: Unary) -> None:
+        """Serve `/service/Method` with a function from request bytes to an answer."""
+        self._unary[method] = handler
+
+    def add_stream(self, method: str, make: Callable[[Stream], StreamHandler]) -> None:
+        """Serve `/service/Method` with a handler made for each call."""
+        self._streams[method] = make
+
+    def listen(self, path: str) -> None:
+        """Make the socket.
+
+        Raises:
+            RuntimeError: it cannot be made.
+        """
+        if self._core.add_http2_port(f"unix:{path}".encode()) == 0:
+            raise RuntimeError("the socket cannot be made")
+
+    def start(self) -> None:
+        """Take calls."""
+        self._core.start()
+        for _ in range(REQUESTS_AHEAD):
+            self._request_call()
+        for _ in range(POLLERS):
+            self._turns.put(True)
+            self._add_thread()
+
+    def stop(self, grace_seconds: float) -> None:
+        """Take no new calls; those under way have `grace_seconds` to finish. Returns when all have ended."""
+        if not self._threads:
+            self._core.destroy()
+            return
+        self._stopping.set()
+        self._core.shutdown(self._queue, self._shut_down)
+        for call in list(self._calls):
+            if isinstance(call, Stream):
+                call.finish(status.UNAVAILABLE, "the agent is stopping")
+        if not self._stopped.wait(grace_seconds):
+            self._core.cancel_all_calls()
+            self._stopped.wait(1.0)
+        with self._lock:
+            self._closing = True
+        self._close_when_idle()
+        deadline = self.clock.monotonic() + JOIN_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - self.clock.monotonic()))
+
+    def _close_when_idle(self) -> None:
+        """Close the queue, which ends the threads, once no call can start another operation on it: gRPC would abort."""
+        with self._lock:
+            if not self._closing or self._calls:
+                return
+            self._closing = False
+        self._queue.shutdown()
+
+    def _shut_down(self, event: Any) -> bool:
+        self._core.destroy()
+        self._stopped.set()
+        return False
+
+    # --- threads -------------------------------------------------------------
+
+    def _add_thread(self) -> None:
+        thread = threading.Thread(target=self._serve, name=f"rpc-{len(self._threads)}", daemon=True)
+        self._parked += 1
+        self._threads.append(thread)
+        thread.start()
+
+    def begin_inline(self) -> bool:
+        """Whether the calling poller may run a call and keep its turn."""
+        return self._inline.acquire(blocking=False)
+
+    def end_inline(self) -> None:
+        """The call that `begin_inline` allowed is done."""
+        self._inline.release()
+
+    def give_turn_away(self) -> None:
+        """Let another thread poll: the calling one is about to run a call."""
+        with self._lock:
+            if self._parked == 0 and len(self._threads) < MAX_THREADS:
+                self._add_thread()
+        self._turns.put(True)
+
+    def _serve(self) -> None:
+        while True:
+            self._turns.get()
+            with self._lock:
+                self._parked -= 1
+            over = self._poll()
+            with self._lock:
+                self._parked += 1
+            if over:
+                self._turns.put(True)  # the next parked thread finds the queue closed too
+                return
+
+    def _poll(self) -> bool:
+        """Handle events until the turn is given away (false) or the queue is closed (true)."""
+        queue = self._queue
+        while True:
+            event = queue.poll()
+            tag = event.tag
+            if tag is None:
+                return True
+            try:
+                if tag(event):
+                    return False
+            except Exception as error:
+                # gRPC's state is its own; a fault in handling one event must not end the thread.
+                log.error("an event of a call cannot be handled", exc_info=error)
+            # Kept over the next poll, the event would keep the call's memory.
+            event = tag = None
+
+    # --- calls ---------------------------------------------------------------
+
+    def _request_call(self) -> None:
+        self._core.request_call(self._queue, self._queue, self._requested)
+
+    def _requested(self, event: Any) -> bool:
+        if not event.success:
+            return False  # the server is stopping
+        if not self._stopping.is_set():
+            self._request_call()
+        method = event.call_details.method.decode("utf-8", "replace")
+        unary = self._unary.get(method)
+        if len(self._calls) >= MAX_CONCURRENT_CALLS:
+            self._refuse(event, status.RESOURCE_EXHAUSTED, f"{MAX_CONCURRENT_CALLS} calls are under way already")
+        elif unary is not None:
+            self._keep(Call(self, event, unary))
+        elif method in self._streams:
+            self._keep(Stream(self, event, self._streams[method]))
+        else:
+            self._refuse(event, status.UNIMPLEMENTED, "this agent has no such method")
+        return False
+
+    def _keep(self, call: Call) -> None:
+        self._calls.add(call)
+        call.receive()
+
+    def _refuse(self, event: Any, code: status.Code, text: str) -> None:
+        Call(self, event, _not_unary).answer((None, code, text))
+
+    def forget(self, call: Call) -> None:
+        """The call is over."""
+        self._calls.discard(call)
+        if self._closing:
+            self._close_when_idle()

@@ -1,0 +1,178 @@
+"""The serving loop over real sockets: threads, statuses, deadlines, streams and the stop."""
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from edge.clock import SystemClock
+from edge.rpc import status
+from edge.rpc.core import POLLERS, Call, CoreServer
+from edge.rpc.health import Health
+
+TIMEOUT_SECONDS = 30
+
+
+class Service:
+    """A server with a few methods, and a channel to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.server = CoreServer({"grpc.max_receive_message_length": 1 << 20}, SystemClock())
+        self.path = str(path / "core.sock")
+        self.inside, self.leave = threading.Semaphore(0), threading.Semaphore(0)
+        self.remaining: list[float | None] = []
+        self.ended = threading.Event()
+        self.health = Health()
+        self.server.add_unary("/t/Echo", lambda raw, call: (raw, status.OK, ""))
+        self.server.add_unary("/t/Block", self._block)
+        self.server.add_unary("/t/Refuse", lambda raw, call: (None, status.INVALID_ARGUMENT, "why: ü"))
+        self.server.add_unary("/t/Remaining", self._note_remaining)
+        self.server.add_unary("/t/Break", self._break)
+        self.server.add_stream("/grpc.health.v1.Health/Watch", self.health.start_watch)
+        self.channel = grpc.insecure_channel(f"unix:{self.path}")
+
+    def _block(self, raw: bytes, call: Call) -> Any:
+        call.add_callback(self.ended.set)
+        self.inside.release()
+        self.leave.acquire(timeout=TIMEOUT_SECONDS)
+        return raw, status.OK, ""
+
+    def _note_remaining(self, raw: bytes, call: Call) -> Any:
+        self.remaining.append(call.time_remaining())
+        return b"", status.OK, ""
+
+    def _break(self, raw: bytes, call: Call) -> Any:
+        raise RuntimeError("a bug")
+
+    def start(self) -> "Service":
+        self.server.listen(self.path)
+        self.server.start()
+        return self
+
+    def call(self, method: str, raw: bytes = b"", timeout: float | None = TIMEOUT_SECONDS) -> bytes:
+        answer: bytes = self.channel.unary_unary(f"/t/{method}")(raw, timeout=timeout)
+        return answer
+
+    def later(self, method: str) -> Any:
+        return self.channel.unary_unary(f"/t/{method}").future(b"", timeout=TIMEOUT_SECONDS)
+
+    def block(self, count: int) -> list[Any]:
+        calls = [self.later("Block") for _ in range(count)]
+        for _ in range(count):
+            assert self.inside.acquire(timeout=TIMEOUT_SECONDS)
+        return calls
+
+    def release(self, calls: list[Any]) -> None:
+        for _ in calls:
+            self.leave.release()
+        for call in calls:
+            call.result(TIMEOUT_SECONDS)
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    service = Service(tmp_path).start()
+    yield service
+    service.server.stop(0)
+    service.channel.close()
+
+
+def code_of(call: Callable[[], object]) -> grpc.StatusCode:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    code: grpc.StatusCode = caught.value.code()  # type: ignore[attr-defined]
+    return code
+
+
+def test_answers(service: Service) -> None:
+    assert service.call("Echo", b"x" * 100_000) == b"x" * 100_000
+    assert service.call("Echo") == b""
+
+
+def test_refusals(service: Service) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        service.call("Refuse")
+    assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "why: ü")  # type: ignore[attr-defined]
+    assert code_of(lambda: service.call("Nothing")) is grpc.StatusCode.UNIMPLEMENTED
+    assert code_of(lambda: service.call("Echo", bytes(2 << 20))) is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_a_request_without_a_message(service: Service) -> None:
+    call = service.channel.stream_unary("/t/Echo")
+    assert code_of(lambda: call(iter(()), timeout=TIMEOUT_SECONDS)) is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_slow_calls_never_take_the_last_poller(service: Service) -> None:
+    calls = service.block(4 * POLLERS)
+    assert service.call("Echo", b"still") == b"still"
+    service.release(calls)
+    assert service.call("Echo", b"after") == b"after"
+
+
+def test_a_bug_in_a_handler_costs_no_thread(service: Service) -> None:
+    for _ in range(4 * POLLERS):
+        assert code_of(lambda: service.call("Break")) is grpc.StatusCode.INTERNAL
+    assert service.call("Echo", b"still") == b"still"
+
+
+def test_deadlines(service: Service) -> None:  # [P-5]
+    service.call("Remaining", timeout=None)
+    service.call("Remaining", timeout=20)
+    none, some = service.remaining
+    assert none is None
+    assert some is not None and 0 < some < TIMEOUT_SECONDS  # gRPC rounds it up a little
+
+
+def test_a_caller_that_goes_away_is_noticed(service: Service) -> None:  # [P-5]
+    (call,) = service.block(1)
+    assert not service.ended.is_set()
+    call.cancel()
+    assert service.ended.wait(TIMEOUT_SECONDS)
+    service.leave.release()
+
+
+def test_watch(service: Service) -> None:  # [N]
+    service.health.set("", True)
+    answers = health_pb2_grpc.HealthStub(service.channel).Watch(
+        health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS
+    )
+    state = health_pb2.HealthCheckResponse
+    assert next(answers).status == state.SERVING
+    service.health.set("", False)
+    assert next(answers).status == state.NOT_SERVING
+    answers.cancel()
+
+
+def test_the_stop_lets_calls_finish_and_ends_streams(tmp_path: Path) -> None:  # [X-4]
+    service = Service(tmp_path).start()
+    answers = health_pb2_grpc.HealthStub(service.channel).Watch(
+        health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS
+    )
+    next(answers)
+    calls = service.block(3)
+    stopper = threading.Thread(target=service.server.stop, args=(TIMEOUT_SECONDS,))
+    stopper.start()
+    assert code_of(lambda: next(answers)) is grpc.StatusCode.UNAVAILABLE
+    service.release(calls)
+    stopper.join(TIMEOUT_SECONDS)
+    assert not stopper.is_alive()
+    service.channel.close()
+
+
+def test_the_stop_does_not_wait_for_ever(tmp_path: Path) -> None:  # [X-4]
+    service = Service(tmp_path).start()
+    (call,) = service.block(1)
+    service.server.stop(0.05)
+    assert code_of(call.result) in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+    service.leave.release()
+    service.channel.close()
+
+
+def test_a_server_that_never_started_stops(tmp_path: Path) -> None:
+    Service(tmp_path).server.stop(1)
+    with pytest.raises(RuntimeError):
+        Service(tmp_path / "missing").server.listen(str(tmp_path / "missing" / "x.sock"))

@@ -1,0 +1,157 @@
+"""Requests recognised by their bytes mean what the parser says they mean (P-2, P-7, P-8)."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge.errors import ModelNotFoundError, TensorError
+from edge.models.binding import InputBinder
+from edge.rpc._generated import agent_pb2 as pb
+from edge.rpc.codec import byte_data_ranges
+from edge.rpc.plans import MAX_CONSTANT_BYTES, MAX_LENGTHS, MAX_SAME_LENGTH, Plan, PlanBook
+from edge.tensors import DType, TensorSpec
+
+A = TensorSpec("a", DType.FLOAT32, (1, 4), (1, 4))
+B = TensorSpec("b", DType.INT8, (1, 3), (1, 3))
+
+
+class Models:
+    """A registry of models that are never run."""
+
+    def __init__(self) -> None:
+        self.ready: dict[str, Any] = {}
+
+    def add(self, name: str, *inputs: TensorSpec) -> None:
+        self.ready[name] = SimpleNamespace(name=name, binder=InputBinder(inputs), outputs=inputs)
+
+    def get(self, name: str) -> Any:
+        if name not in self.ready:
+            raise ModelNotFoundError(name)
+        return self.ready[name]
+
+
+@pytest.fixture
+def models() -> Models:
+    models = Models()
+    models.add("m", A, B)
+    return models
+
+
+@pytest.fixture
+def book(models: Models) -> PlanBook:
+    return PlanBook(models)  # type: ignore[arg-type]
+
+
+def tensor(spec: TensorSpec, data: bytes | None = None, segment: int = 0) -> pb.Tensor:
+    made = pb.Tensor(tensor_metadata=pb.TensorMetadata(name=spec.name, data_type=int(spec.dtype), shape=spec.shape))  # type: ignore[arg-type]
+    if data is None:
+        made.shared_memory_handle.segment_id = segment
+    else:
+        made.byte_data = data
+    return made
+
+
+def request(*tensors: pb.Tensor, name: str = "m") -> bytes:
+    return pb.PredictRequest(name=name, tensors=tensors).SerializeToString()
+
+
+def seen(plan: Plan, raw: bytes) -> list[object]:
+    """What a plan says each input is: its bytes, or its segment."""
+    return [
+        item.segment or bytes(raw[item.start : item.start + item.size] if item.data is None else item.data)
+        for item in plan.inputs
+    ]
+
+
+def test_the_second_request_of_a_kind_is_recognised(book: PlanBook) -> None:
+    first, second = (request(tensor(A, byte * 16), tensor(B, byte * 3)) for byte in (b"1", b"2"))
+    assert seen(book.plan(first), first) == [b"1" * 16, b"111"]
+    plan = book.plan(second)
+    assert plan.constants and seen(plan, second) == [b"2" * 16, b"222"]
+    assert book.plan(first) is plan
+
+
+def test_inputs_are_in_the_models_order(book: PlanBook) -> None:  # [P-8]
+    for _ in range(2):
+        raw = request(tensor(B, b"bbb"), tensor(A, b"a" * 16))
+        assert seen(book.plan(raw), raw) == [b"a" * 16, b"bbb"]
+
+
+def test_segments_are_told_apart(book: PlanBook) -> None:  # [P-3]
+    for segment in (5, 6, 5, 6):
+        raw = request(tensor(A, segment=segment), tensor(B, b"bbb"))
+        item = book.plan(raw).inputs[0]
+        assert item.segment is not None and item.segment.segment_id == segment
+        assert book.plan(raw).shared
+
+
+def test_another_shape_of_the_same_length_is_checked(book: PlanBook) -> None:  # [P-2]
+    good = request(tensor(A, bytes(16)), tensor(B, bytes(3)))
+    book.plan(good)
+    assert book.plan(good).constants
+    wrong = TensorSpec("a", DType.INT32, (1, 4), (1, 4))
+    bad = request(tensor(wrong, bytes(16)), tensor(B, bytes(3)))
+    assert len(bad) == len(good)
+    with pytest.raises(TensorError):
+        book.plan(bad)
+
+
+def test_a_model_loaded_anew_is_planned_anew(models: Models, book: PlanBook) -> None:  # [P-1]
+    raw = request(tensor(A, bytes(16)), tensor(B, bytes(3)))
+    book.plan(raw)
+    assert book.plan(raw).model is models.ready["m"]
+    models.add("m", A, B)
+    assert book.plan(raw).model is models.ready["m"]
+    del models.ready["m"]
+    with pytest.raises(ModelNotFoundError):
+        book.plan(raw)
+
+
+def test_what_is_kept_is_bounded(models: Models, book: PlanBook) -> None:
+    for size in range(2 * MAX_LENGTHS):
+        models.add("x" * (size + 1), B)
+        book.plan(request(tensor(B, bytes(3)), name="x" * (size + 1)))
+    for segment in range(100, 100 + 2 * MAX_SAME_LENGTH):
+        book.plan(request(tensor(A, segment=segment), tensor(B, bytes(3))))
+    assert len(book._plans) <= MAX_LENGTHS
+    assert max(map(len, book._plans.values())) == MAX_SAME_LENGTH
+    models.add("long", TensorSpec("n" * MAX_CONSTANT_BYTES, DType.INT8, (1, 3), (1, 3)))
+    raw = request(tensor(models.ready["long"].outputs[0], bytes(3)), name="long")
+    for _ in range(2):
+        assert not book.plan(raw).constants
+
+
+@settings(deadline=None)
+@given(
+    data=st.lists(st.binary(max_size=40), max_size=4),
+    noise=st.binary(max_size=12),
+    at=st.integers(0, 60),
+)
+def test_the_scan_finds_what_the_parser_finds_or_nothing(data: list[bytes], noise: bytes, at: int) -> None:
+    raw = request(*[pb.Tensor(byte_data=item) for item in data])
+    found = byte_data_ranges(raw)
+    assert found is not None and [raw[start:stop] for start, stop in found] == data
+    altered = raw[:at] + noise + raw[at + len(noise) :]
+    byte_data_ranges(altered)  # whatever comes, it does not raise
+
+
+@settings(deadline=None, max_examples=300)
+@given(altered=st.data())
+def test_a_recognised_request_is_what_the_parser_says(altered: st.DataObject) -> None:
+    models = Models()
+    models.add("m", A, B)
+    book, fresh = PlanBook(models), PlanBook(models)  # type: ignore[arg-type]
+    raw = bytearray(request(tensor(A, bytes(16)), tensor(B, bytes(3))))
+    book.plan(bytes(raw))
+    for _ in range(altered.draw(st.integers(1, 3))):
+        raw[altered.draw(st.integers(0, len(raw) - 1))] = altered.draw(st.integers(0, 255))
+    try:
+        expected = seen(fresh.plan(bytes(raw)), bytes(raw))
+    except Exception as error:
+        with pytest.raises(type(error)):
+            book.plan(bytes(raw))
+    else:
+        assert seen(book.plan(bytes(raw)), bytes(raw)) == expected
