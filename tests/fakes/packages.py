@@ -11,9 +11,9 @@ from edge.models.limits import PackageLimits
 from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, format_manifest
 from edge.models.package import Package, open_package
 from edge.models.signing import sign_files
-from tests.fakes import pki
+from tests.fakes import signing_pki as pki
 from tests.fakes.clock import FakeClock
-from tests.fakes.pki import DAY, NOW, Holder
+from tests.fakes.signing_pki import DAY, NOW, Holder
 
 MODEL = b"a model that no runtime has to like" * 1000
 ROOT = pki.root()

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, format_manifest
-from tests.fakes import model_signing, pki
-from tests.fakes.pki import DAY, Holder
+from tests.fakes import model_signing
+from tests.fakes import signing_pki as pki
+from tests.fakes.signing_pki import DAY, Holder
 from tests.system.conftest import MODELS, good_config, run_tool
 from tests.system.harness import AgentProcess, Client
 

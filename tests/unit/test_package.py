@@ -22,7 +22,8 @@ from edge.errors import (
 from edge.models.limits import PackageLimits
 from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE
 from edge.models.package import local_path, open_package
-from tests.fakes import packages, pki
+from tests.fakes import packages
+from tests.fakes import signing_pki as pki
 from tests.fakes.clock import FakeClock
 from tests.fakes.packages import MODEL, files_of, load, open_files, trust, write_archive, write_folder
 

@@ -17,9 +17,9 @@ from edge.errors import ManifestError, PackageError, TrustError
 from edge.models.identity import Identity, load_identity, make_demo_ca
 from edge.models.making import make_package
 from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
-from tests.fakes import pki
+from tests.fakes import signing_pki as pki
 from tests.fakes.packages import MODEL, SIGNER, load, trust
-from tests.fakes.pki import NOW
+from tests.fakes.signing_pki import NOW
 
 MANIFEST = Manifest("digits", "1.0", "digits.tflite")
 IDENTITY = Identity(SIGNER.key, SIGNER.chain)

@@ -18,7 +18,7 @@ from edge.models.package import local_path
 from edge.models.signing import TimeReading, verify_signature
 from edge.models.trust import load_roots
 from tests.fakes.packages import BUILD_DATE, ROOT, entries_of, files_of, load, open_files, tar_of, trust, write_folder
-from tests.fakes.pki import NOW
+from tests.fakes.signing_pki import NOW
 
 READING = TimeReading(NOW.timestamp(), True, BUILD_DATE)
 FILES = files_of({"digits.tflite": b"a model"})

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from edge.errors import EdgeError, SignatureError, TrustError
 from edge.models.bundle import Bundle, format_bundle, format_statement, pae, parse_bundle, parse_statement
 from edge.models.signing import TimeReading, Verified, judging_time, sign_files, verify_signature
-from tests.fakes import pki
-from tests.fakes.pki import DAY, NOW, Holder
+from tests.fakes import signing_pki as pki
+from tests.fakes.signing_pki import DAY, NOW, Holder
 
 DIGESTS = {"sagemaker_edge_manifest": bytes(32), "digits.tflite": bytes(range(32)), "sub/labels.txt": b"\7" * 32}
 BUILD_DATE = int((NOW - 10 * DAY).timestamp())

@@ -6,7 +6,7 @@ import pytest
 
 from edge.errors import TrustError
 from edge.models.trust import MAX_ROOT_FILE_BYTES, load_roots
-from tests.fakes import pki
+from tests.fakes import signing_pki as pki
 
 ROOT, OTHER = pki.root(), pki.root("other", number=5)
 
