@@ -50,3 +50,12 @@ def test_headroom_is_kept_back() -> None:
     lower = min(memory.system_available(), memory.cgroup_available())
     assert memory.available() <= max(0, lower)
     memory.give_back()
+
+
+def test_memory_is_returned_once_after_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:  # [U-3]
+    returned: list[int] = []
+    trim = memory.IdleTrim()
+    monkeypatch.setattr(memory, "give_back", lambda: returned.append(1))
+    for calls, times in ((0, 0), (5, 0), (9, 0), (9, 1), (9, 1), (10, 1), (10, 2)):
+        trim.look(calls)
+        assert len(returned) == times
