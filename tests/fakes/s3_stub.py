@@ -1,0 +1,308 @@
+"""A strict object store: signs each request again with botocore, checks body hash, CRC and date, and injects faults."""
+
+import base64
+import hashlib
+import json
+import ssl
+import threading
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from urllib.parse import unquote
+
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from tests.fakes.web import Handler, Web
+
+BUCKET, REGION = "sagemaker-test", "eu-west-1"
+ACCESS, SECRET = "AKIASTUBEXAMPLE", "stub/Secret+Key0123456789"
+MAX_SKEW_SECONDS = 900
+
+
+class _Refusal(Exception):
+    def __init__(self, status: int, code: str, extra: str = "", headers: dict[str, str] | None = None) -> None:
+        self.status, self.code, self.extra, self.headers = status, code, extra, headers or {}
+
+
+@dataclass
+class Key:
+    """An access key: its secret, and the session token it needs."""
+
+    secret: str
+    token: str = ""
+    expired: bool = False
+
+
+@dataclass
+class _Planned:
+    fault: Callable[["StubHandler", bytes], bool]
+    times: int
+    match: str
+
+
+@dataclass
+class Stored:
+    """What was put under a key."""
+
+    body: bytes
+    content_type: str
+    count: int = 1
+
+
+class S3Stub(Web):
+    """`objects` by key; `puts` counts requests by key; `complaints` are faults of the client that must not be."""
+
+    def __init__(self, *, tls: ssl.SSLContext | None = None, clock_offset: float = 0.0, region: str = REGION) -> None:
+        super().__init__(tls)
+        self.handler = StubHandler
+        self.clock_offset = clock_offset
+        self.region = region
+        self.keys: dict[str, Key] = {ACCESS: Key(SECRET)}
+        self.objects: dict[str, Stored] = {}
+        self.order: list[str] = []
+        self.puts: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.complaints: list[str] = []
+        self.injected = 0
+        self.lock = threading.Lock()
+        self._plan: list[_Planned] = []
+        self.max_bytes = 1 << 40
+        self.delay = threading.Event()  # set: answers come at once
+        self.delay.set()
+        self.arrived = threading.Event()
+
+    def now(self) -> float:
+        return time.time() + self.clock_offset
+
+    def inject(self, fault: Callable[["StubHandler", bytes], bool], times: int = 1, match: str = "") -> None:
+        """Let `fault` answer the next `times` PUTs of keys with `match` in them."""
+        with self.lock:
+            self._plan.append(_Planned(fault, times, match))
+
+    def heal(self) -> None:
+        """No more faults."""
+        with self.lock:
+            self._plan.clear()
+
+    def next_fault(self, key: str) -> Callable[["StubHandler", bytes], bool] | None:
+        """The fault for a PUT of this key."""
+        with self.lock:
+            for planned in self._plan:
+                if planned.times > 0 and planned.match in key:
+                    planned.times -= 1
+                    self.injected += 1
+                    return planned.fault
+        return None
+
+    def store(self, key: str, body: bytes, content_type: str) -> None:
+        """Keep an object; what a reader would trip over is a complaint."""
+        with self.lock:
+            known = self.objects.get(key)
+            if known is not None:
+                known.count += 1
+                if known.body != body:
+                    self.complaints.append(f"{key}: put again with other bytes")
+                return
+            self.objects[key] = Stored(body, content_type)
+            self.order.append(key)
+            if key.endswith(".jsonl"):
+                self.complaints += [f"{key} names {name}, which is not there" for name in self._missing(body)]
+
+    def _missing(self, body: bytes) -> list[str]:
+        references = []
+        for line in body.splitlines():
+            event = json.loads(line)
+            for part in ("Inputs", "Outputs", "AuxiliaryInputs", "AuxiliaryOutputs"):
+                references += [e["data-ref"] for e in event["deviceFleet" + part] if "data-ref" in e]
+        return [r for r in references if r.removeprefix(f"s3://{BUCKET}/") not in self.objects]
+
+    def records(self) -> dict[str, dict]:
+        """Every record by capture id; a capture that is there twice fails."""
+        found: dict[str, dict] = {}
+        with self.lock:
+            bodies = [o.body for key, o in self.objects.items() if key.endswith(".jsonl")]
+        for body in bodies:
+            for line in body.decode("ascii").splitlines():
+                event = json.loads(line)
+                capture_id = event["eventMetadata"]["eventId"]
+                assert capture_id not in found, capture_id
+                found[capture_id] = event
+        return found
+
+    # --- checks --------------------------------------------------------------
+
+    def check(self, handler: "StubHandler", body: bytes) -> None:
+        """Everything that S3 checks of a PUT."""
+        headers = {name.lower(): value for name, value in handler.headers.items()}
+        for name in ("authorization", "x-amz-date", "x-amz-content-sha256", "x-amz-checksum-crc32", "content-length"):
+            if name not in headers:
+                raise _Refusal(400, "MissingHeader", f"<Message>{name}</Message>")
+        words = headers["authorization"].split(" ", 1)
+        parts = dict(part.strip().split("=", 1) for part in words[1].split(","))
+        access, _, region, service, end = parts["Credential"].rsplit("/", 4)
+        if (words[0], service, end) != ("AWS4-HMAC-SHA256", "s3", "aws4_request"):
+            raise _Refusal(400, "AuthorizationHeaderMalformed")
+        key = self.keys.get(access)
+        if key is None:
+            raise _Refusal(403, "InvalidAccessKeyId")
+        stamp = headers["x-amz-date"]
+        at = time.mktime(time.strptime(stamp, "%Y%m%dT%H%M%SZ")) - time.timezone
+        if abs(at - self.now()) > MAX_SKEW_SECONDS:
+            raise _Refusal(403, "RequestTimeTooSkewed")
+        if region != self.region:
+            raise _Refusal(400, "AuthorizationHeaderMalformed", f"<Region>{self.region}</Region>")
+        if headers.get("x-amz-security-token", "") != key.token:
+            raise _Refusal(400, "InvalidToken")
+        if key.expired:
+            raise _Refusal(400, "ExpiredToken")
+        self._check_signature(handler, headers, parts, access, key)
+        if hashlib.sha256(body).hexdigest() != headers["x-amz-content-sha256"]:
+            raise _Refusal(400, "XAmzContentSHA256Mismatch")
+        if base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode() != headers["x-amz-checksum-crc32"]:
+            raise _Refusal(400, "BadDigest")
+        if len(body) > self.max_bytes:
+            raise _Refusal(400, "EntityTooLarge")
+
+    def _check_signature(
+        self, handler: "StubHandler", headers: dict[str, str], parts: dict[str, str], access: str, key: Key
+    ) -> None:
+        names = parts["SignedHeaders"].split(";")
+        must = [name for name in headers if name.startswith("x-amz-")] + ["host", "content-type"]
+        if not set(must) <= set(names):
+            raise _Refusal(403, "AccessDenied", "<Message>There were headers present which were not signed</Message>")
+        again = AWSRequest("PUT", f"{self.url}{handler.path}", headers={name: headers[name] for name in names})
+        again.context["timestamp"] = headers["x-amz-date"]
+        signer = S3SigV4Auth(Credentials(access, key.secret, key.token or None), "s3", self.region)
+        text = signer.string_to_sign(again, signer.canonical_request(again))
+        if signer.signature(text, again) != parts["Signature"]:
+            # Real stores repeat what they were sent, the access key among it.
+            raise _Refusal(
+                403, "SignatureDoesNotMatch", f"<Message>no match</Message><AWSAccessKeyId>{access}</AWSAccessKeyId>"
+            )
+
+
+class StubHandler(Handler):
+    """One connection."""
+
+    def do_PUT(self) -> None:
+        stub: S3Stub = self.server.owner  # type: ignore[attr-defined]
+        bucket, _, key = unquote(self.path).lstrip("/").partition("/")
+        stub.puts[key] += 1
+        fault = stub.next_fault(key)
+        if fault is not None and fault in BEFORE_BODY:
+            fault(self, b"")
+            return
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        stub.arrived.set()
+        stub.delay.wait(5)
+        if fault is not None and fault(self, body):
+            return
+        try:
+            if bucket != BUCKET:
+                raise _Refusal(404, "NoSuchBucket")
+            stub.check(self, body)
+        except _Refusal as refusal:
+            stub.refused[refusal.code] += 1
+            self.refuse(refusal.status, refusal.code, refusal.extra, refusal.headers)
+            return
+        stub.store(key, body, self.headers["Content-Type"])
+        self.answer(200, headers={"ETag": f'"{hashlib.md5(body).hexdigest()}"'})
+
+    def refuse(self, status: int, code: str, extra: str = "", headers: dict[str, str] | None = None) -> None:
+        """Answer with an S3 error document."""
+        text = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code>{extra}</Error>'
+        self.answer(status, text.encode(), {"Content-Type": "application/xml", **(headers or {})})
+
+    def stored(self, body: bytes) -> None:
+        """Take the object, as a store does whose answer gets lost."""
+        stub: S3Stub = self.server.owner  # type: ignore[attr-defined]
+        stub.check(self, body)
+        stub.store(unquote(self.path).lstrip("/").partition("/")[2], body, self.headers["Content-Type"])
+
+
+# --- faults; each answers, or leaves the connection as a fault does ---------------------------------------------------
+
+
+def refusing(status: int, code: str, extra: str = "", headers: dict[str, str] | None = None) -> Callable[..., bool]:
+    """An error document."""
+
+    def fault(handler: StubHandler, body: bytes) -> bool:
+        handler.refuse(status, code, extra, headers)
+        return True
+
+    return fault
+
+
+def reset(handler: StubHandler, body: bytes) -> bool:
+    """The connection breaks before an answer; the object is stored all the same."""
+    handler.stored(body)
+    handler.reset()
+    return True
+
+
+def stall(handler: StubHandler, body: bytes) -> bool:
+    """No answer until the client goes."""
+    handler.connection.recv(1)
+    handler.close_connection = True
+    return True
+
+
+def truncated_head(handler: StubHandler, body: bytes) -> bool:
+    """An answer whose headers end in the middle."""
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nServer: stub\r\n")
+    handler.close_connection = True
+    return True
+
+
+def truncated_body(handler: StubHandler, body: bytes) -> bool:
+    """An answer whose body ends in the middle."""
+    handler.answer(200, b"<", {"Content-Length": "100"})
+    handler.close_connection = True
+    return True
+
+
+def not_http(handler: StubHandler, body: bytes) -> bool:
+    """Something else than HTTP."""
+    handler.wfile.write(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+    handler.close_connection = True
+    return True
+
+
+def error_with_200(handler: StubHandler, body: bytes) -> bool:
+    """Success on the status line, an error in the body."""
+    handler.refuse(200, "InternalError")
+    return True
+
+
+def portal(handler: StubHandler, body: bytes) -> bool:
+    """The page of a captive portal."""
+    handler.answer(200, b"<!DOCTYPE html><html>Please log in</html>", {"Content-Type": "text/html"})
+    return True
+
+
+def refuse_mid_body(handler: StubHandler, body: bytes) -> bool:
+    """An answer before the body was read, and an end with a reset, as unread bytes make it."""
+    handler.refuse(503, "SlowDown", headers={"Connection": "close"})
+    handler.close_connection = True
+    return True
+
+
+@dataclass
+class Redirect:
+    """A redirect to a trap, which notes whoever follows."""
+
+    status: int
+    trap: Web
+    headers: dict[str, str] = field(default_factory=dict)
+
+    def __call__(self, handler: StubHandler, body: bytes) -> bool:
+        code = "TemporaryRedirect" if self.status == 307 else "PermanentRedirect"
+        handler.refuse(self.status, code, headers={"Location": self.trap.url + handler.path, **self.headers})
+        return True
+
+
+BEFORE_BODY = (refuse_mid_body,)
