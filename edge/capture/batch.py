@@ -24,7 +24,7 @@ _OPEN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLO
 
 @dataclass(frozen=True)
 class OpenLarge:
-    """A large entry below the open folder, `size` bytes, and its key."""
+    """A large entry below the open folder (or in its place, by an earlier run), its key, and its size in bytes."""
 
     path: Path
     key: str
@@ -195,7 +195,7 @@ def _flush_record(batch: OpenBatch) -> None:
 def _flush_large(batch: OpenBatch, entry: OpenLarge, root: Path) -> None:
     if not entry.path.exists() and (root / entry.key).exists():
         return
-    if batch.attempts:
+    if batch.attempts and entry.path != root / entry.key:
         durable.rewrite_file(entry.path, entry.size)
     else:
         durable.fsync_file(entry.path)

@@ -101,6 +101,23 @@ def load_batch(
     return batch
 
 
+def reload_batch(batch: OpenBatch, root: Path) -> OpenBatch:
+    """What is whole of a closed batch of this process; large entries that are of no use any more are removed.
+
+    Raises:
+        OSError: it cannot be read or repaired now.
+    """
+    large = {e.key: e.path for e in batch.large if e.path != root / e.key and e.path.exists()}
+    try:
+        rest = load_batch(batch.path, batch.key, root, large, [], monotonic=batch.opened_monotonic)
+    except FileNotFoundError:
+        rest = None
+    rest = rest or OpenBatch(batch.key, batch.path, None, batch.opened, batch.opened_monotonic)
+    for key in large.keys() - {entry.key for entry in rest.large}:
+        large[key].unlink(missing_ok=True)
+    return rest
+
+
 def _keep(path: Path, good: list[tuple[int, int]], size: int) -> None:
     """Leave only the given ranges of a file; they are in order."""
     if good[-1][0] + good[-1][1] == size:
@@ -112,15 +129,11 @@ def _keep(path: Path, good: list[tuple[int, int]], size: int) -> None:
 
 
 def _large_entries(summary: RecordSummary, root: Path, large: dict[str, Path]) -> list[OpenLarge] | None:
-    """The open large entries of a record; None if one is missing or damaged."""
+    """The large entries of a record, open or in place already; None if one is missing or damaged."""
     entries = []
     for key in summary.large:
-        path = large.get(key)
-        if path is None:
-            if not (root / key).is_file():
-                return None
-            continue
-        if not _whole(path):
+        path = large.get(key, root / key)
+        if not path.is_file() or (key in large and not _whole(path)):
             return None
         entries.append(OpenLarge(path, key, path.stat().st_size))
     return entries

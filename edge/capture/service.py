@@ -15,7 +15,7 @@ from edge.capture import layout, record
 from edge.capture.batch import OpenBatch, OpenLarge
 from edge.capture.bounds import Buffer
 from edge.capture.record import CaptureRequest
-from edge.capture.recovery import load_batch
+from edge.capture.recovery import reload_batch
 from edge.capture.settings import CaptureSettings
 from edge.capture.spool import Spool
 from edge.capture.statuses import CaptureState, Statuses
@@ -330,49 +330,40 @@ class CaptureService:
             return max(0.0, min(times, default=_FOREVER) - now)
 
     def _seal(self, batch: OpenBatch) -> None:
-        captures, size = len(batch.ids), batch.total_bytes
-        if not batch.ids:  # its only capture could not be written
-            batch.close()
-            batch.path.unlink(missing_ok=True)
-        else:
-            try:
+        try:
+            if batch.attempts:
+                self._reload(batch)
+            if batch.ids:
                 self._spool.seal(batch, self._worker.beat)
-            except FileNotFoundError:
-                self._repair(batch)
-                return
-            except OSError as error:
-                self._later(batch, error)
-                return
-        self._buffer.give(captures, size)
+            else:  # its only capture was refused, or is lost
+                batch.close()
+                batch.path.unlink(missing_ok=True)
+        except OSError as error:
+            self._later(batch, error)
+            return
+        self._buffer.give(len(batch.ids), batch.total_bytes)
         with self._lock:
             self._sealing.remove(batch)
             self._error = ("", 0.0)
 
-    def _repair(self, batch: OpenBatch) -> None:
-        """Keep what is whole of a batch that files were removed of from outside, and try again."""
+    def _reload(self, batch: OpenBatch) -> None:
+        """Read a batch again that could not be sealed: what the disk damaged or somebody removed is FAILURE, the rest stays.
+
+        Raises:
+            OSError: the batch is as it was.
+        """
         batch.close()
-        lost: list[str] = []
-        large = {entry.key: entry.path for entry in batch.large if entry.path.exists()}
-        try:
-            rest = load_batch(batch.path, batch.key, self._spool.root, large, lost, monotonic=batch.opened_monotonic)
-        except FileNotFoundError:
-            rest, lost = None, list(batch.ids)
-        except OSError as error:
-            self._later(batch, error)
-            return
+        if not batch.path.exists() and (self._spool.root / batch.key).exists():
+            return  # it is in place, but its folder is not synced
+        had, size, entries = batch.ids, batch.total_bytes, batch.entry_count
+        rest = reload_batch(batch, self._spool.root)
+        batch.ids, batch.size, batch.large, batch.broken = rest.ids, rest.size, rest.large, False
+        lost = [capture_id for capture_id in had if capture_id not in rest.ids]
         if lost:
-            log.error("%s: files were removed before it was durable; %d captures failed", batch.key, len(lost))
-        kept = 0 if rest is None else len(rest.ids)
-        size = batch.total_bytes - (0 if rest is None else rest.total_bytes)
-        self._spool.fail(batch.key, lost)
-        self._spool.give(size, batch.entry_count - (0 if rest is None else rest.entry_count))
-        self._buffer.give(len(batch.ids) - kept, size)
-        with self._lock:
-            self._sealing.remove(batch)
-            if rest is not None:
-                rest.attempts = batch.attempts + 1
-                rest.retry_at = self._clock.monotonic() + retry_delay(rest.attempts)
-                self._sealing.append(rest)
+            log.error("%s: damaged or removed before it was durable; %d captures failed", batch.key, len(lost))
+            self._spool.fail(batch.key, lost)
+            self._spool.give(size - batch.total_bytes, entries - batch.entry_count)
+            self._buffer.give(len(lost), size - batch.total_bytes)
 
     def _prune(self) -> None:
         """Once an hour, remove the open folders of past hours."""

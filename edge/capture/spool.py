@@ -91,6 +91,9 @@ class Spool:
         found = recover(self.open_folder.root, self.root, monotonic=self._clock.monotonic())
         for batch in found.batches:
             self._room.add(batch.total_bytes, batch.entry_count)
+            if self.uploads:  # those in place are counted with what is sealed
+                placed = [entry.size for entry in batch.large if entry.path == self.root / entry.key]
+                self._room.add(-sum(placed), -len(placed))
             for capture_id in batch.ids:
                 self._statuses.accept(capture_id)
             noted.pop(batch.key, None)

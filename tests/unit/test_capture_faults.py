@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from edge.capture.bounds import Usage
 from edge.capture.service import CaptureService
 from edge.capture.settings import CaptureSettings
 from edge.errors import CaptureNotFoundError, ConfigError, SpoolFullError
@@ -164,6 +165,28 @@ def test_after_a_failed_fsync_the_bytes_are_written_anew(
     assert sealed.stat().st_ino != inode
 
 
+@pytest.mark.parametrize(("word", "left"), [(".bin.", ["two"]), (".jsonl.open", [])])
+def test_what_an_error_damaged_is_not_sealed(
+    make: Make, disk: FailingDisk, clock: FakeClock, tmp_path: Path, word: str, left: list[str]
+) -> None:  # [R-5] [G-4]
+    service = make(disk_settings(tmp_path))
+    service.submit(large("one"))
+    service.submit(small("two"))
+    disk.fail("fsync", errno.EIO, word=word)
+    clock.advance(60)
+    service.turn(stopping=False)
+    disk.heal()
+    path = next(p for p in (tmp_path / "disk/.spool/open").rglob("*.open") if word in p.name)
+    path.write_bytes(bytes(path.stat().st_size))  # the kernel dropped the pages: what is read now is what the disk has
+    clock.advance(60)
+    service.turn(stopping=False)
+    states = {i: service.status(i).name for i in ("one", "two")}
+    assert states == {i: "SUCCESS" if i in left else "FAILURE" for i in states}
+    assert found(tmp_path / "disk") == left and not captures.stray_files(tmp_path)
+    assert service.snapshot().pending == 0 and service._spool.usage() == Usage()
+    assert service._buffer._bytes == 0
+
+
 def test_retries_pause_and_do_not_block_new_captures(
     make: Make, disk: FailingDisk, clock: FakeClock, tmp_path: Path
 ) -> None:
@@ -193,15 +216,19 @@ def test_a_kill_between_any_two_steps_of_sealing(
         before = disk.failures
         disk.stop_after(step - 1)
         service.turn(stopping=True)
+        stopped = disk.failures > before
         disk.heal()
         again = make(settings(folder))
         assert again.status("one").name in ("IN_PROGRESS", "SUCCESS")
-        again.turn(stopping=True)
+        disk.fail("fsync", errno.EIO, times=step % 3)  # and the first attempts of the next run fail
+        for _ in range(4):
+            again.turn(stopping=True)
+        disk.heal()
         root = folder / ("disk" if settings is disk_settings else "spool/sealed")
         assert found(root) == ["one", "two"] and not captures.stray_files(folder)
         final = "SUCCESS" if settings is disk_settings else "IN_PROGRESS"
         assert [again.status(i).name for i in ("one", "two")] == [final, final]
-        if disk.failures == before:
+        if not stopped:
             break
     else:
         raise AssertionError("sealing has more steps than were tried")
@@ -226,8 +253,9 @@ def test_everything_removed_before_it_is_durable(make: Make, clock: FakeClock, t
     service.submit(large("one"))
     for path in [p for p in (tmp_path / "disk/.spool/open").rglob("*") if p.is_file()]:
         path.unlink()
-    clock.advance(60)
-    service.turn(stopping=False)
+    for _ in range(2):
+        clock.advance(60)
+        service.turn(stopping=False)
     assert service.status("one").name == "FAILURE" and service.snapshot().pending == 0
     service.submit(small("two"))
     service.turn(stopping=True)
