@@ -99,17 +99,24 @@ def read(tarball: Path, *names: str) -> list[bytes]:
         return [archive.extractfile(members[name]).read() for name in names]  # type: ignore[union-attr]
 
 
-def bundled_libraries(tarball: Path) -> set[str]:
-    """The sonames of the shared libraries that the program brings along."""
+def program_files(tarball: Path) -> dict[str, bytes]:
+    """The program as it is installed: the files packed into the released one, by their paths."""
     [program] = read(tarball, PROGRAM)
     magic, offset, size, *_ = program[-TRAILER_BYTES:].decode("ascii", "replace").split()
     if magic != "sagemaker-edge-payload-1":
         raise SystemExit(f"{tarball}: {PROGRAM} carries no program")
     payload = io.BytesIO(program[int(offset) : int(offset) + int(size)])
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=payload, mode="r:xz") as archive:
-        files = [member for member in archive if member.isfile() and ".so" in member.name]
-        for number, member in enumerate(files):
-            (Path(folder) / f"{number}.so").write_bytes(archive.extractfile(member).read())  # type: ignore[union-attr]
+    with tarfile.open(fileobj=payload, mode="r:xz") as archive:
+        files = {member.name.removeprefix("./"): archive.extractfile(member) for member in archive if member.isfile()}
+        return {name: file.read() for name, file in files.items() if file}
+
+
+def bundled_libraries(tarball: Path) -> set[str]:
+    """The sonames of the shared libraries that the program brings along."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number, data in enumerate(program_files(tarball).values()):
+            if data.startswith(b"\x7fELF"):
+                (Path(folder) / str(number)).write_bytes(data)
         command = ["readelf", "--dynamic", *map(str, Path(folder).iterdir())]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return set(re.findall(r"\(SONAME\).*\[(.+)\]", text))

@@ -56,7 +56,7 @@ class Release:
 def _stand_in(folder: Path, arch: str) -> Path:
     """A release tarball of the true layout around a program of three files; one is a true library with a soname."""
     library = next((TOP / ".venv").glob("lib/python*/site-packages/numpy.libs/*.so*"))
-    tree = {"sagemaker_edge_agent_binary": b"#!/bin/sh\n", library.name: library.read_bytes(), "edge/data.txt": b"data"}
+    tree = {"sagemaker_edge_agent": b"#!/bin/sh\n", library.name: library.read_bytes(), "edge/data.txt": b"data"}
     payload = io.BytesIO()
     with tarfile.open(fileobj=payload, mode="w") as tar:
         for name, data in tree.items():
@@ -278,7 +278,7 @@ def _sonames(tree: Path) -> Iterator[str]:
 @pytest.mark.parametrize("arch", ARCHES)
 def test_the_program_is_installed_as_it_was_released(tools: Path, release: Release, tmp_path: Path, arch: str) -> None:
     image = install(tools, release.recipe, arch, tmp_path, release.tarballs[arch])
-    program = image / "usr/lib/sagemaker-edge-agent/sagemaker_edge_agent_binary"
+    program = image / "usr/lib/sagemaker-edge-agent/sagemaker_edge_agent"
     assert os.access(program, os.X_OK)
     for name in ("sagemaker-edge-agent", "sagemaker_edge_agent_binary", "sagemaker_edge_agent_client_example"):
         assert (image / "usr/bin" / name).resolve() == program.resolve()

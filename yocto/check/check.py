@@ -17,11 +17,13 @@ BitBake refuses to run as root: called by root, this runs it as nobody.
 """
 
 import argparse
+import io
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from pathlib import Path
@@ -91,7 +93,7 @@ class Check:
     """One series: its checkouts, a copy of the layer and a folder to build in."""
 
     def __init__(self, oecore: Path, bitbake: Path, work: Path, tarballs: Path) -> None:
-        self.oecore, self.bitbake, self.tarballs = oecore, bitbake, tarballs
+        self.oecore, self.bitbake, self.tarballs = oecore, bitbake, release.find_tarballs(tarballs)
         names = re.search(r'LAYERSERIES_CORENAMES = "(.+)"', (oecore / "meta/conf/layer.conf").read_text())
         if not names:
             raise SystemExit(f"{oecore} is no checkout of openembedded-core")
@@ -104,10 +106,9 @@ class Check:
         self.stand_ins = Path(shutil.copytree(HERE / "meta-stand-ins", self.work / "meta-stand-ins"))
 
     def prepare(self) -> None:
-        tarballs = release.find_tarballs(self.tarballs)
-        version = release.write_recipe(self.layer, tarballs).stem.split("_")[1]
+        version = release.write_recipe(self.layer, self.tarballs).stem.split("_")[1]
         self.mirror.mkdir()
-        for arch, tarball in tarballs.items():
+        for arch, tarball in self.tarballs.items():
             shutil.copy(tarball, self.mirror / f"sagemaker-edge-agent-{version}-{arch}.tgz")
         locale = self.work / "locale"
         locale.mkdir()
@@ -197,10 +198,28 @@ class Check:
         text = self.run(f"package-{machine}", conf, layers, "bitbake", *TARGETS)
         self.refuse_warnings(text)
         ran = len(re.findall(r"task do_package_qa: Succeeded", text))
-        packages = sorted((self.work / f"package-{machine}/tmp/deploy/deb").glob("*/sagemaker-edge-agent*.deb"))
+        packages = sorted((self.work / f"package-{machine}").glob("tmp*/deploy/deb/*/sagemaker-edge-agent*.deb"))
         print(f"do_package_qa passed for {ran} recipes; packages:", *(file.name for file in packages), sep="\n    ")
         if not packages or ran < len(TARGETS):
             raise SystemExit(f"{self.series}: not every recipe was packaged")
+        [package] = [file for file in packages if file.name.startswith("sagemaker-edge-agent_")]
+        self.compare(package, release.program_files(self.tarballs[MACHINES[machine][0]]))
+
+    def compare(self, package: Path, released: dict[str, bytes]) -> None:
+        """Refuses a package whose program is not, byte for byte, the released one: stripped, split or patched."""
+        packed = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], capture_output=True, check=True).stdout
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            files = {member.name: archive.extractfile(member) for member in archive if member.isfile()}
+            folder = "./usr/lib/sagemaker-edge-agent/"
+            program = {
+                name.removeprefix(folder): file.read()
+                for name, file in files.items()
+                if name.startswith(folder) and file
+            }
+        if program != released:
+            changed = {name for name in program.keys() | released.keys() if program.get(name) != released.get(name)}
+            raise SystemExit(f"{package.name} changed the program: {', '.join(sorted(changed))}")
+        print(f"{package.name}: its {len(program)} files of the program are the released ones, byte for byte")
 
 
 def main(argv: list[str]) -> int:
