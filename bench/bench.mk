@@ -1,4 +1,22 @@
-.PHONY: bench-spool
+# Benchmarks. `bench` needs what the C++ example needs: g++, cmake, pkg-config, libgrpc++-dev, protobuf-compiler-grpc.
+.PHONY: bench bench-build bench-engines bench-spool soak
+
+ROUNDS ?= 7
+SOAK_CALLS ?= 1000000
+
+bench: bench-build ## Predict against its floor, one run of interleaved rounds (ROUNDS=7); writes bench/REPORT.md
+	@$(PY) -m bench.run --rounds $(ROUNDS)
+
+bench-build: venv
+	@cmake -S bench/loadgen -B build/bench >/dev/null
+	@cmake --build build/bench --parallel --target loadgen echo_server >/dev/null
+	@$(PY) -m bench.models >/dev/null
+
+bench-engines: venv ## The engines that can be chosen, each in an environment of its own (build/engines)
+	@$(PY) -m bench.engines
+
+soak: bench-build ## A million Predicts by clients that come and go (SOAK_CALLS=1000000): memory, files, attachments
+	@$(PY) -m bench.soak --calls $(SOAK_CALLS)
 
 bench-spool: venv ## What captures cost: bytes written, fsyncs, captures a second (bytes by device need root)
 	@$(PY) -m bench.spool --paced

@@ -34,7 +34,7 @@ class Call {
       state_ = State::kAnswering;
       const std::string& method = context_.method();
       const std::size_t size = std::strtoul(method.c_str() + method.rfind('/') + 1, nullptr, 10);
-      const grpc::Slice slice(size);
+      const grpc::Slice slice(std::string(size, '\0'));
       stream_.WriteAndFinish(grpc::ByteBuffer(&slice, 1), {}, grpc::Status::OK, this);
     } else {
       delete this;

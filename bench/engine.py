@@ -1,0 +1,77 @@
+"""The floor under any Predict: the bare engine in this process, set_tensor, invoke and the output's bytes.
+
+`python -m bench.engine MODEL [--calls N] [--seconds S] [--threads N]` prints latencies as JSON, in the load generator's
+words. It uses the interpreter package that the agent in this environment uses.
+"""
+
+import argparse
+import importlib
+import json
+import time
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+PACKAGES = ("ai_edge_litert", "tflite_runtime")
+
+
+def interpreter_package() -> tuple[str, ModuleType]:
+    """The first interpreter package there is, as the agent chooses it."""
+    for name in PACKAGES:
+        try:
+            return name, importlib.import_module(f"{name}.interpreter")
+        except ImportError:
+            continue
+    raise SystemExit("no interpreter package is installed: " + ", ".join(PACKAGES))
+
+
+def pattern(shape: Sequence[int], dtype: Any, int32: int) -> "np.ndarray[Any, Any]":
+    """The input that the load generator sends."""
+    count = int(np.prod(shape))
+    if dtype == np.float32:
+        return (np.arange(count) % 251 / np.float32(251)).astype(np.float32).reshape(shape)
+    if dtype == np.int32:
+        return np.full(shape, int32, np.int32)
+    return (np.arange(count) % 100).astype(dtype).reshape(shape)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("model")
+    parser.add_argument("--calls", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=1e9)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument("--int32", type=int, default=0)
+    options = parser.parse_args()
+    _, module = interpreter_package()
+    interpreter = module.Interpreter(model_path=options.model, num_threads=options.threads)
+    interpreter.allocate_tensors()
+    given = interpreter.get_input_details()[0]
+    out = interpreter.get_output_details()[0]["index"]
+    array = pattern(given["shape"], given["dtype"], options.int32)
+    took: list[float] = []
+    end = time.perf_counter() + options.seconds
+    start = time.perf_counter()
+    for turn in range(options.warmup + options.calls):
+        if turn == options.warmup:
+            start = time.perf_counter()
+        before = time.perf_counter()
+        interpreter.set_tensor(given["index"], array)
+        interpreter.invoke()
+        interpreter.get_tensor(out).tobytes()
+        after = time.perf_counter()
+        if turn >= options.warmup:
+            took.append((after - before) * 1e6)
+            if after > end:
+                break
+    seconds = time.perf_counter() - start
+    p50, p90, p99 = (float(value) for value in np.percentile(took, [50, 90, 99]))
+    result = {"calls": len(took), "seconds": seconds, "per_second": len(took) / seconds}
+    print(json.dumps(result | {"p50_us": p50, "p90_us": p90, "p99_us": p99, "failed": 0}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""bench/REPORT.md: the figures of a run, the aims beside them, and the machine. What stands under
+"## Why" is written by hand and kept."""
+
+import os
+import platform
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+
+from bench.engine import interpreter_package
+from tests.system.harness import agent_command, from_source
+
+PATH = Path(__file__).parent / "REPORT.md"
+KEPT_FROM = "## Why"
+
+Median = Callable[[str], float]
+Ratio = Callable[[tuple[str, ...], tuple[str, ...]], float]
+
+AIMS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], float, bool], ...] = (
+    ("Predict tiny inline / empty call", ("tiny inline",), ("empty agent",), 1.30, True),
+    ("empty call / bare grpcio server", ("empty agent",), ("empty python",), 1.05, True),
+    ("MobileNetV2 float32 shared / (engine + empty call)", ("float32 shared",), ("float32 engine", "empty agent"), 1.05, True),
+    ("MobileNetV2 float32 inline / (engine + C++ echo)", ("float32 inline",), ("float32 engine", "float32 cpp"), 1.10, True),
+    ("12.6 MB shared / (engine + empty call)", ("large shared",), ("large engine", "empty agent"), 1.10, True),
+    ("12.6 MB inline / (engine + C++ echo)", ("large inline",), ("large engine", "large cpp"), 2.00, True),
+    ("2 clients, 2 instances / two bare processes", ("clients 2 instances 2",), ("bare 2",), 0.90, False),
+    ("tiny p99 beside a 200 ms model / alone", ("mixed beside p99_us",), ("mixed alone p99_us",), 3.00, True),
+)  # fmt: skip
+
+
+def machine() -> list[str]:
+    """The machine and the software, a line each."""
+    cpu = next(
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    memory = next(line.split()[1] for line in Path("/proc/meminfo").read_text().splitlines() if "MemTotal" in line)
+    name, _ = interpreter_package()
+    agent = "source tree" if from_source() else Path(agent_command()[0]).name
+    return [
+        f"{len(os.sched_getaffinity(0))} cores of {cpu}, {platform.machine()}, {int(memory) // 2**20} GiB",
+        f"Linux {platform.release()}, Python {platform.python_version()}, grpcio {grpc.__version__}, {name}",
+        f"agent: {agent}; load average at the end: " + ", ".join(f"{value:.1f}" for value in os.getloadavg()),
+    ]
+
+
+def render(median: Median, ratio: Ratio, rounds: int, answer_bytes: dict[str, int]) -> str:
+    """The whole report."""
+    lines = [
+        "# Benchmark report",
+        "",
+        "Written by `make bench`. Latencies are medians over the rounds of each round's p50, in microseconds. Absolute",
+        "figures move with whatever else the machine does; the ratios are taken within a round.",
+        "",
+        *(f"- {line}" for line in machine()),
+        f"- {rounds} interleaved rounds",
+        "",
+        "## Aims",
+        "",
+        "| ratio | measured | aim | |",
+        "|---|---|---|---|",
+    ]
+    for name, top, bottom, aim, at_most in AIMS:
+        value = ratio(top, bottom)
+        met = value <= aim if at_most else value >= aim
+        lines.append(f"| {name} | {value:.2f} | {'≤' if at_most else '≥'} {aim:.2f} | {'met' if met else 'not met'} |")
+    lines += [
+        "",
+        "## Empty call",
+        "",
+        "| agent (ListModels) | bare grpcio server | C++ server |",
+        "|---|---|---|",
+        f"| {median('empty agent'):.0f} | {median('empty python'):.0f} | {median('empty cpp'):.0f} |",
+        "",
+        "## Predict, one client, one thread in the engine",
+        "",
+        "The do-nothing servers take the same request and answer as many bytes.",
+        "",
+        "| model | engine in process | inline | shared | C++ server, inline | bare grpcio server, inline |",
+        "|---|---|---|---|---|---|",
+    ]
+    names = {
+        "tiny": "tiny, 8x8",
+        "float32": "MobileNetV2 float32, 602 kB",
+        "int8": "MobileNetV2 int8, 151 kB",
+        "large": "large input, 12.6 MB",
+    }
+    for key, name in names.items():
+        cells = " | ".join(f"{median(f'{key} {case}'):.0f}" for case in ("engine", "inline", "shared", "cpp", "python"))
+        lines.append(f"| {name} | {cells} |")
+    lines += [
+        "",
+        "## Clients and instances, MobileNetV2 float32 by shared memory, calls a second",
+        "",
+        "| | 1 client | 2 | 4 | 8 |",
+        "|---|---|---|---|---|",
+    ]
+    for instances in (1, 2):
+        cells = " | ".join(f"{median(f'clients {n} instances {instances}'):.0f}" for n in (1, 2, 4, 8))
+        lines.append(f"| {instances} instance{'s' if instances > 1 else ''} of 1 thread | {cells} |")
+    lines += [
+        f"| bare engine processes | {median('bare 1'):.0f} | {median('bare 2'):.0f} | | |",
+        "",
+        "## A slow and a fast model at once, microseconds",
+        "",
+        "| tiny | p50 | p99 |",
+        "|---|---|---|",
+        f"| alone | {median('mixed alone p50_us'):.0f} | {median('mixed alone p99_us'):.0f} |",
+        f"| beside a call of {median('mixed slow') / 1000:.0f} ms after the other "
+        f"| {median('mixed beside p50_us'):.0f} | {median('mixed beside p99_us'):.0f} |",
+        "",
+    ]
+    kept = PATH.read_text() if PATH.exists() else ""
+    tail = kept[kept.index(KEPT_FROM) :] if KEPT_FROM in kept else ""
+    return "\n".join(lines) + ("\n" + tail if tail else "")

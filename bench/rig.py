@@ -1,0 +1,133 @@
+"""What a benchmark starts: the agent as users start it, signed packages, the do-nothing servers, the load generator."""
+
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.system.harness import PREFIX, ROOT, AgentProcess, client_command
+
+BUILD = ROOT / "build" / "bench"
+LOADGEN = BUILD / "loadgen"
+CPP_ECHO = BUILD / "echo_server"
+MODELS = {
+    "tiny": ROOT / "demo" / "data" / "digits.tflite",
+    "float32": BUILD / "models" / "mobilenet_float32.tflite",
+    "int8": BUILD / "models" / "mobilenet_int8.tflite",
+    "large": BUILD / "models" / "large_input.tflite",
+    "slow": ROOT / "tests" / "data" / "slow.tflite",
+}
+READY_SECONDS = 30
+
+
+def run_tool(*words: str) -> None:
+    """A command of the packaging tool."""
+    done = subprocess.run([*client_command(), *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{shlex.join(words)}: {done.stdout}{done.stderr}")
+
+
+class Rig(AbstractContextManager["Rig"]):
+    """The servers of one benchmark, in a temporary folder; all on Unix sockets."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "Rig":
+        self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-bench-")))
+        run_tool("demo-ca", str(self.folder / "ca"))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stack.close()
+
+    def agent(self, **settings: Any) -> AgentProcess:
+        """An agent with the demo CA's root; `settings` without the common prefix."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        (folder / "captures").mkdir()
+        config = {
+            "core_device_name": "bench",
+            "core_device_fleet_name": "bench",
+            "core_root_certs_path": str(self.folder / "ca" / "roots"),
+            "core_capture_data_disk_path": str(folder / "captures"),
+            **settings,
+        }
+        agent = AgentProcess(folder, {PREFIX + key: value for key, value in config.items()})
+        self._stack.callback(agent.stop)
+        return agent.start()
+
+    def package(self, model: str, *, instances: int = 1, threads: int = 1) -> Path:
+        """A signed package of one of MODELS."""
+        target = self.folder / f"{model}-{instances}-{threads}"
+        if not target.exists():
+            run_tool(
+                "package", "--model", str(MODELS[model]), "--name", model, "--version", "1.0",
+                "--key", str(self.folder / "ca" / "signing.key"), "--cert", str(self.folder / "ca" / "signing.pem"),
+                "--instances", str(instances), "--threads", str(threads), "--out", str(target),
+            )  # fmt: skip
+        return target
+
+    def server(self, name: str, command: list[str]) -> str:
+        """Start a server that takes its socket as last argument; returns the socket once it is there."""
+        socket = self.folder / f"{name}.sock"
+        process = subprocess.Popen([*command, str(socket)])
+        self._stack.callback(process.wait)
+        self._stack.callback(process.terminate)
+        poll(socket.exists, f"{name} listens")
+        return str(socket)
+
+    def cpp_echo(self) -> str:
+        """The do-nothing server in C++."""
+        return self.server("cpp", [str(CPP_ECHO)])
+
+    def python_echo(self) -> str:
+        """The do-nothing grpcio server."""
+        return self.server("python", [sys.executable, str(ROOT / "bench" / "echo_server.py")])
+
+
+def poll(condition: Callable[[], bool], what: str) -> None:
+    """Wait until it holds."""
+    from tests.system.harness import eventually
+
+    eventually(condition, READY_SECONDS, what)
+
+
+def words_of(options: dict[str, Any]) -> list[str]:
+    """`--like this` for each option."""
+    return [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+
+
+def start_load(target: str, **options: Any) -> "subprocess.Popen[str]":
+    """The load generator, running."""
+    return subprocess.Popen([str(LOADGEN), *words_of({"target": target, **options})], stdout=subprocess.PIPE, text=True)
+
+
+def start_engine(model: str, **options: Any) -> "subprocess.Popen[str]":
+    """The bare engine in a process, running."""
+    command = [sys.executable, "-m", "bench.engine", str(MODELS[model]), *words_of(options)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+
+
+def result(process: "subprocess.Popen[str]") -> dict[str, Any]:
+    """What a started measurement found; it must have had no failure."""
+    out, _ = process.communicate()
+    if process.returncode or not out:
+        raise SystemExit(f"{shlex.join(map(str, process.args))}: exit {process.returncode}: {out}")  # type: ignore[arg-type]
+    found: dict[str, Any] = json.loads(out)
+    return found
+
+
+def load(target: str, **options: Any) -> dict[str, Any]:
+    """One measurement by the load generator."""
+    return result(start_load(target, **options))
+
+
+def engine(model: str, **options: Any) -> dict[str, Any]:
+    """One measurement of the bare engine."""
+    return result(start_engine(model, **options))

@@ -1,0 +1,134 @@
+"""`python -m bench.run [--rounds N]`: the benchmark, one run of interleaved rounds, and bench/REPORT.md.
+
+Each round measures every case once, so that what else the machine does falls on all cases alike; ratios are taken
+within a round, and what is reported is their median over the rounds.
+"""
+
+import argparse
+import statistics
+import sys
+from collections import defaultdict
+from typing import Any
+
+from bench import report
+from bench.rig import MODELS, Rig, engine, load, result, start_engine, start_load
+
+CALLS = {"tiny": 2000, "float32": 60, "int8": 60, "large": 60}
+CLIENTS = (1, 2, 4, 8)
+CLIENTS_SECONDS = 2.0
+MIXED_SECONDS = 4.0
+SLOW_CALL_SECONDS = 0.2
+PREDICT = "/AWS.SageMaker.Edge.Agent/Predict"
+
+Results = dict[str, list[float]]
+
+
+class Bench:
+    """One run."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.results: Results = defaultdict(list)
+        self.agent = rig.agent()
+        for name in ("tiny", "float32", "int8", "large"):
+            self.agent.client.load(rig.package(name), name)
+        for instances in (1, 2):
+            self.agent.client.load(rig.package("float32", instances=instances), f"float32-{instances}")
+        self.agent.client.load(rig.package("slow"), "slow")
+        self.cpp, self.python = rig.cpp_echo(), rig.python_echo()
+        self.answer_bytes: dict[str, int] = {}
+        self.slow_rounds = self.calibrate()
+
+    def calibrate(self) -> int:
+        """How many rounds the slow model needs for SLOW_CALL_SECONDS."""
+        rounds = 2000
+        took = engine("slow", calls=3, warmup=1, int32=rounds)["p50_us"] / 1e6
+        return int(rounds * SLOW_CALL_SECONDS / took)
+
+    def note(self, case: str, found: dict[str, Any], key: str = "p50_us") -> None:
+        self.results[case].append(float(found[key]))
+
+    def round(self) -> None:
+        """Every case once."""
+        self.empty()
+        for model in CALLS:
+            self.model(model)
+        self.clients()
+        self.mixed()
+
+    def empty(self) -> None:
+        socket = self.agent.socket
+        found = load(socket, calls=CALLS["tiny"])
+        size = found["answer_bytes"]
+        self.note("empty agent", found)
+        self.note("empty python", load(self.python, method=f"/bench.Echo/{size}", calls=CALLS["tiny"]))
+        self.note("empty cpp", load(self.cpp, method=f"/bench.Echo/{size}", calls=CALLS["tiny"]))
+
+    def model(self, model: str) -> None:
+        socket, calls = self.agent.socket, CALLS[model]
+        self.note(f"{model} engine", engine(model, calls=calls))
+        for mode in ("inline", "shared"):
+            found = load(socket, model=model, mode=mode, calls=calls)
+            self.answer_bytes[model] = found["answer_bytes"]
+            self.note(f"{model} {mode}", found)
+        echo = {"agent": socket, "model": model, "method": f"/bench.Echo/{self.answer_bytes[model]}", "calls": calls}
+        self.note(f"{model} cpp", load(self.cpp, **echo))
+        self.note(f"{model} python", load(self.python, **echo))
+
+    def clients(self) -> None:
+        limits = {"seconds": CLIENTS_SECONDS, "calls": 1_000_000}
+        for processes in (1, 2):
+            running = [start_engine("float32", **limits) for _ in range(processes)]
+            self.results[f"bare {processes}"].append(sum(result(each)["per_second"] for each in running))
+        for instances in (1, 2):
+            for clients in CLIENTS:
+                found = load(
+                    self.agent.socket, model=f"float32-{instances}", mode="shared", clients=clients, warmup=5, **limits
+                )
+                self.note(f"clients {clients} instances {instances}", found, "per_second")
+
+    def mixed(self) -> None:
+        fast = {"model": "tiny", "mode": "inline", "seconds": MIXED_SECONDS, "calls": 1_000_000, "pause_ms": 1}
+        alone = load(self.agent.socket, **fast)
+        slow = start_load(
+            self.agent.socket, model="slow", int32=self.slow_rounds, warmup=1, calls=1_000_000,
+            seconds=MIXED_SECONDS + 1.0,
+        )  # fmt: skip
+        beside = load(self.agent.socket, **fast)
+        slow_found = result(slow)
+        for key in ("p50_us", "p99_us"):
+            self.note(f"mixed alone {key}", alone, key)
+            self.note(f"mixed beside {key}", beside, key)
+        self.note("mixed slow", slow_found)
+
+    def ratio(self, top: tuple[str, ...], bottom: tuple[str, ...]) -> float:
+        """Median over the rounds of a sum of cases over another."""
+        rounds = range(len(self.results["empty agent"]))
+        return statistics.median(
+            sum(self.results[case][n] for case in top) / sum(self.results[case][n] for case in bottom) for n in rounds
+        )
+
+    def median(self, case: str) -> float:
+        return statistics.median(self.results[case])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    missing = [str(path) for path in MODELS.values() if not path.exists()]
+    if missing:
+        raise SystemExit("missing, `make bench` makes them: " + ", ".join(missing))
+    with Rig() as rig:
+        bench = Bench(rig)
+        for number in range(options.rounds):
+            print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
+            bench.round()
+        text = report.render(bench.median, bench.ratio, options.rounds, bench.answer_bytes)
+    report.PATH.write_text(text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
