@@ -9,9 +9,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from edge.capture.service import CaptureService
+from edge.capture.service import CaptureService, Uploader
 from edge.capture.settings import capture_settings
-from edge.clock import SystemClock
+from edge.clock import Clock, SystemClock
 from edge.config import Config, Loaded
 from edge.device.evidence import InferencesEnd, ServerAnswers, WorkerTurns
 from edge.device.notify import Notifier
@@ -49,8 +49,10 @@ class App:
         self._notifier = Notifier()
         self._engine = TfliteEngine()
         self._segments = SegmentReader(self._clock)
-        self._captures = CaptureService(capture_settings(self._config), self._clock, None)
-        self._server = Server(self._socket, max_message_bytes=max_message_bytes)
+        self._captures = CaptureService(
+            capture_settings(self._config), self._clock, _uploader(self._config, self._clock)
+        )
+        self._server = Server(self._socket, max_message_bytes=max_message_bytes, clock=self._clock)
         self._registry = Registry(
             self._engine, self._open_package, _defaults(self._config), self._clock, self._server.set_serving
         )
@@ -137,6 +139,25 @@ class App:
             memory_budget_bytes=self._config.edge_memory_budget_mib * MIB,
             memory_reserved_bytes=self._registry.reserved_bytes,
         )
+
+
+def _uploader(config: Config, clock: Clock) -> Uploader | None:
+    """Where captures go to the cloud, at once or from the disk; its libraries are loaded only then."""
+    cloud = config.core_capture_data_destination == "Cloud"
+    if not cloud and not config.core_capture_data_periodic_upload:
+        return None
+    from edge.cloud.provider import build_store
+    from edge.cloud.uploader import Uploader as CloudUploader
+
+    store = build_store(config, clock)
+    if store is None:
+        return None
+    return CloudUploader(
+        store,
+        clock,
+        period=None if cloud else float(config.core_capture_data_periodic_upload_period_seconds),
+        bytes_per_second=config.edge_upload_max_kib_per_second * 1024,
+    )
 
 
 def _defaults(config: Config) -> ModelDefaults:
