@@ -5,11 +5,13 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote, urlparse
 
 from edge.capture.record import AuxiliaryEntry, CapturedTensor, CaptureRequest
+from edge.capture.service import CaptureService
 from edge.capture.settings import CaptureSettings
+from edge.clock import Clock
 from edge.tensors import DType
 
 DEVICE, FLEET, BUCKET = "device-1", "fleet-1", "sagemaker-test"
@@ -107,3 +109,45 @@ def parse_content_type(text: str) -> tuple[str, tuple[int, ...]]:
 def stray_files(folder: Path) -> list[Path]:
     """Temporary and open files below a folder."""
     return [p for p in folder.rglob("*") if p.is_file() and p.suffix in (".open", ".tmp", ".done")]
+
+
+class Runs:
+    """Makes services whose turns the test takes itself; the one before is left as a kill leaves it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._made: list[CaptureService] = []
+
+    def __call__(self, settings: CaptureSettings) -> CaptureService:
+        self._abandon()
+        self._made.append(CaptureService(settings, self._clock, None))
+        self._made[-1]._try_open()
+        return self._made[-1]
+
+    def _abandon(self) -> None:
+        for service in self._made:
+            abandon(service)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._abandon()
+
+
+def abandon(service: CaptureService) -> None:
+    """Close what a kill would close, and flush nothing."""
+    for batch in (*service._open.values(), *service._sealing):
+        batch.close()
+    service._spool.close()
+
+
+def found(root: Path) -> list[str]:
+    """The ids of `small` and `large` captures on disk, each checked to be whole."""
+    ids = []
+    for _, event in records(root):
+        ids.append(event["eventMetadata"]["eventId"])
+        for entry in event["deviceFleetInputs"]:
+            data = entry_bytes(entry, root)
+            assert data.startswith(ids[-1].encode()) and len(data) in (128, 5000)
+    return sorted(ids)

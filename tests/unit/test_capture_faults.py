@@ -3,7 +3,7 @@
 import errno
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,11 @@ import pytest
 
 from edge.capture.bounds import Usage
 from edge.capture.service import CaptureService
-from edge.capture.settings import CaptureSettings
 from edge.errors import CaptureNotFoundError, ConfigError, SpoolFullError
 from tests.fakes import captures
 from tests.fakes.captures import cloud_settings, disk_settings, large, small
 from tests.fakes.clock import FakeClock
 from tests.fakes.disk import FailingDisk
-
-Make = Callable[[CaptureSettings], CaptureService]
 
 
 @pytest.fixture
@@ -27,27 +24,9 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def make(clock: FakeClock) -> Iterator[Make]:
-    """Services whose turns the test takes itself; the one before is left as a kill leaves it."""
-    made: list[CaptureService] = []
-
-    def service(settings: CaptureSettings) -> CaptureService:
-        for one in made:
-            abandon(one)
-        made.append(CaptureService(settings, clock, None))
-        made[-1]._try_open()
-        return made[-1]
-
-    yield service
-    for one in made:
-        abandon(one)
-
-
-def abandon(service: CaptureService) -> None:
-    """Close what a kill would close, and flush nothing."""
-    for batch in (*service._open.values(), *service._sealing):
-        batch.close()
-    service._spool.close()
+def make(clock: FakeClock) -> Iterator[captures.Runs]:
+    with captures.Runs(clock) as runs:
+        yield runs
 
 
 @pytest.fixture
@@ -55,21 +34,10 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> FailingDisk:
     return FailingDisk(monkeypatch)
 
 
-def found(root: Path) -> list[str]:
-    """The ids on disk, each with its large entries whole."""
-    ids = []
-    for _, event in captures.records(root):
-        ids.append(event["eventMetadata"]["eventId"])
-        for entry in event["deviceFleetInputs"]:
-            data = captures.entry_bytes(entry, root)
-            assert data.startswith(ids[-1].encode()) and len(data) in (128, 5000)
-    return sorted(ids)
-
-
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT])
 @pytest.mark.parametrize("word", [".jsonl.open", ".bin."])
 def test_a_write_that_fails_refuses_that_capture_alone(
-    make: Make, disk: FailingDisk, tmp_path: Path, number: int, word: str
+    make: captures.Runs, disk: FailingDisk, tmp_path: Path, number: int, word: str
 ) -> None:  # [C-6]
     service = make(disk_settings(tmp_path))
     service.submit(large("before"))
@@ -83,13 +51,13 @@ def test_a_write_that_fails_refuses_that_capture_alone(
     service.submit(large("refused"))  # the client may try again
     service.submit(small("after"))
     service.turn(stopping=True)
-    assert found(tmp_path / "disk") == ["after", "before", "refused"]
+    assert captures.found(tmp_path / "disk") == ["after", "before", "refused"]
     assert not captures.stray_files(tmp_path) and service.snapshot().last_error == ""
     assert len(list((tmp_path / "disk").rglob("*.bin"))) == 2
 
 
 @pytest.mark.parametrize("word", [".jsonl.open", ".bin."])
-def test_a_file_that_cannot_be_made(make: Make, disk: FailingDisk, tmp_path: Path, word: str) -> None:  # [C-6]
+def test_a_file_that_cannot_be_made(make: captures.Runs, disk: FailingDisk, tmp_path: Path, word: str) -> None:  # [C-6]
     service = make(disk_settings(tmp_path))
     disk.fail("open", errno.EMFILE, word=word)
     with pytest.raises(SpoolFullError, match="Too many open files"):
@@ -97,10 +65,10 @@ def test_a_file_that_cannot_be_made(make: Make, disk: FailingDisk, tmp_path: Pat
     disk.heal()
     service.submit(large("one"))
     service.turn(stopping=True)
-    assert found(tmp_path / "disk") == ["one"] and not captures.stray_files(tmp_path)
+    assert captures.found(tmp_path / "disk") == ["one"] and not captures.stray_files(tmp_path)
 
 
-def test_a_torn_line_that_cannot_be_cut_off(make: Make, disk: FailingDisk, tmp_path: Path) -> None:  # [R-5]
+def test_a_torn_line_that_cannot_be_cut_off(make: captures.Runs, disk: FailingDisk, tmp_path: Path) -> None:  # [R-5]
     service = make(disk_settings(tmp_path))
     service.submit(small("before"))
     disk.fail("write", errno.EIO, word=".jsonl.open")
@@ -111,11 +79,11 @@ def test_a_torn_line_that_cannot_be_cut_off(make: Make, disk: FailingDisk, tmp_p
     service.submit(small("after"))
     again = make(disk_settings(tmp_path))  # killed with the torn line in place
     again.turn(stopping=True)
-    assert found(tmp_path / "disk") == ["after", "before"]
+    assert captures.found(tmp_path / "disk") == ["after", "before"]
 
 
 def test_a_torn_line_that_cannot_be_cut_off_is_not_sealed(
-    make: Make, disk: FailingDisk, tmp_path: Path
+    make: captures.Runs, disk: FailingDisk, tmp_path: Path
 ) -> None:  # [R-5]
     service = make(disk_settings(tmp_path))
     service.submit(small("before"))
@@ -125,13 +93,13 @@ def test_a_torn_line_that_cannot_be_cut_off_is_not_sealed(
         service.submit(small("torn"))
     disk.heal()
     service.turn(stopping=True)
-    assert found(tmp_path / "disk") == ["before"]
+    assert captures.found(tmp_path / "disk") == ["before"]
 
 
 @pytest.mark.parametrize("edge", ["fsync", "rename", "open"])
 @pytest.mark.parametrize("failures", [1, 2, 5])
 def test_a_batch_that_cannot_be_sealed_is_tried_again(
-    make: Make, disk: FailingDisk, clock: FakeClock, tmp_path: Path, edge: str, failures: int
+    make: captures.Runs, disk: FailingDisk, clock: FakeClock, tmp_path: Path, edge: str, failures: int
 ) -> None:  # [R-5] [G-2]
     service = make(disk_settings(tmp_path))
     service.submit(large("one"))
@@ -145,12 +113,12 @@ def test_a_batch_that_cannot_be_sealed_is_tried_again(
         assert "cannot be made durable yet: Input/output error" in service.snapshot().last_error
     assert disk.failures == failures
     assert [service.status(i).name for i in ("one", "two")] == ["SUCCESS", "SUCCESS"]
-    assert found(tmp_path / "disk") == ["one", "two"] and not captures.stray_files(tmp_path)
+    assert captures.found(tmp_path / "disk") == ["one", "two"] and not captures.stray_files(tmp_path)
     assert service.snapshot().pending == 0 and service._spool.usage().size == 0
 
 
 def test_after_a_failed_fsync_the_bytes_are_written_anew(
-    make: Make, disk: FailingDisk, clock: FakeClock, tmp_path: Path
+    make: captures.Runs, disk: FailingDisk, clock: FakeClock, tmp_path: Path
 ) -> None:  # [R-5]
     service = make(disk_settings(tmp_path))
     service.submit(small("one"))
@@ -167,7 +135,7 @@ def test_after_a_failed_fsync_the_bytes_are_written_anew(
 
 @pytest.mark.parametrize(("word", "left"), [(".bin.", ["two"]), (".jsonl.open", [])])
 def test_what_an_error_damaged_is_not_sealed(
-    make: Make, disk: FailingDisk, clock: FakeClock, tmp_path: Path, word: str, left: list[str]
+    make: captures.Runs, disk: FailingDisk, clock: FakeClock, tmp_path: Path, word: str, left: list[str]
 ) -> None:  # [R-5] [G-4]
     service = make(disk_settings(tmp_path))
     service.submit(large("one"))
@@ -182,13 +150,13 @@ def test_what_an_error_damaged_is_not_sealed(
     service.turn(stopping=False)
     states = {i: service.status(i).name for i in ("one", "two")}
     assert states == {i: "SUCCESS" if i in left else "FAILURE" for i in states}
-    assert found(tmp_path / "disk") == left and not captures.stray_files(tmp_path)
+    assert captures.found(tmp_path / "disk") == left and not captures.stray_files(tmp_path)
     assert service.snapshot().pending == 0 and service._spool.usage() == Usage()
     assert service._buffer._bytes == 0
 
 
 def test_retries_pause_and_do_not_block_new_captures(
-    make: Make, disk: FailingDisk, clock: FakeClock, tmp_path: Path
+    make: captures.Runs, disk: FailingDisk, clock: FakeClock, tmp_path: Path
 ) -> None:  # [R-5]
     service = make(disk_settings(tmp_path, buffer_captures=3, batch_captures=1))
     disk.fail("fsync", errno.EIO)
@@ -201,12 +169,12 @@ def test_retries_pause_and_do_not_block_new_captures(
     service.submit(small("two"))
     disk.heal()
     service.turn(stopping=True)
-    assert found(tmp_path / "disk") == ["one", "two"]
+    assert captures.found(tmp_path / "disk") == ["one", "two"]
 
 
 @pytest.mark.parametrize("settings", [disk_settings, cloud_settings])
 def test_a_kill_between_any_two_steps_of_sealing(
-    make: Make, disk: FailingDisk, tmp_path: Path, settings: Any
+    make: captures.Runs, disk: FailingDisk, tmp_path: Path, settings: Any
 ) -> None:  # [R-5] [G-5]
     for step in range(1, 30):
         folder = tmp_path / str(step)
@@ -225,7 +193,7 @@ def test_a_kill_between_any_two_steps_of_sealing(
             again.turn(stopping=True)
         disk.heal()
         root = folder / ("disk" if settings is disk_settings else "spool/sealed")
-        assert found(root) == ["one", "two"] and not captures.stray_files(folder)
+        assert captures.found(root) == ["one", "two"] and not captures.stray_files(folder)
         final = "SUCCESS" if settings is disk_settings else "IN_PROGRESS"
         assert [again.status(i).name for i in ("one", "two")] == [final, final]
         if not stopped:
@@ -235,7 +203,9 @@ def test_a_kill_between_any_two_steps_of_sealing(
     assert step > 8
 
 
-def test_a_large_entry_removed_before_it_is_durable(make: Make, clock: FakeClock, tmp_path: Path) -> None:  # [G-4]
+def test_a_large_entry_removed_before_it_is_durable(
+    make: captures.Runs, clock: FakeClock, tmp_path: Path
+) -> None:  # [G-4]
     service = make(disk_settings(tmp_path))
     service.submit(large("one"))
     service.submit(large("two"))
@@ -244,11 +214,13 @@ def test_a_large_entry_removed_before_it_is_durable(make: Make, clock: FakeClock
         clock.advance(60)
         service.turn(stopping=False)
     assert [service.status(i).name for i in ("one", "two")] == ["FAILURE", "SUCCESS"]
-    assert found(tmp_path / "disk") == ["two"] and not captures.stray_files(tmp_path)
+    assert captures.found(tmp_path / "disk") == ["two"] and not captures.stray_files(tmp_path)
     assert service.snapshot().pending == 0 and service._spool.usage().size == 0
 
 
-def test_everything_removed_before_it_is_durable(make: Make, clock: FakeClock, tmp_path: Path) -> None:  # [G-4]
+def test_everything_removed_before_it_is_durable(
+    make: captures.Runs, clock: FakeClock, tmp_path: Path
+) -> None:  # [G-4]
     service = make(disk_settings(tmp_path))
     service.submit(large("one"))
     for path in [p for p in (tmp_path / "disk/.spool/open").rglob("*") if p.is_file()]:
@@ -259,10 +231,10 @@ def test_everything_removed_before_it_is_durable(make: Make, clock: FakeClock, t
     assert service.status("one").name == "FAILURE" and service.snapshot().pending == 0
     service.submit(small("two"))
     service.turn(stopping=True)
-    assert found(tmp_path / "disk") == ["two"]
+    assert captures.found(tmp_path / "disk") == ["two"]
 
 
-def test_the_capture_folder_removed_at_work(make: Make, clock: FakeClock, tmp_path: Path) -> None:
+def test_the_capture_folder_removed_at_work(make: captures.Runs, clock: FakeClock, tmp_path: Path) -> None:
     service = make(disk_settings(tmp_path))
     service.submit(small("one"))
     service.turn(stopping=True)
@@ -273,91 +245,7 @@ def test_the_capture_folder_removed_at_work(make: Make, clock: FakeClock, tmp_pa
     for _ in range(3):
         clock.advance(60)
         service.turn(stopping=False)
-    assert found(tmp_path / "disk") == ["two"]
-
-
-# --- what a power cut leaves -------------------------------------------------
-
-
-def opened(make: Make, tmp_path: Path) -> tuple[Path, list[Path]]:
-    """Three open captures, the middle one with a large entry: the record file and the large ones."""
-    service = make(disk_settings(tmp_path))
-    for capture in (small("one"), large("two"), small("three")):
-        service.submit(capture)
-    folder = tmp_path / "disk/.spool/open"
-    [record] = folder.rglob("*.jsonl.open")
-    return record, list(folder.rglob("*.bin.*"))
-
-
-def restarted(make: Make, tmp_path: Path) -> tuple[CaptureService, list[str]]:
-    service = make(disk_settings(tmp_path))
-    service.turn(stopping=True)
-    assert not captures.stray_files(tmp_path)
-    return service, found(tmp_path / "disk")
-
-
-def test_whole_files_are_finished(make: Make, tmp_path: Path) -> None:  # [R-5]
-    opened(make, tmp_path)
-    service, ids = restarted(make, tmp_path)
-    assert ids == ["one", "three", "two"] and service.status("two").name == "SUCCESS"
-
-
-@pytest.mark.parametrize("kept", [0, 1, 100, -1])
-def test_a_torn_end(make: Make, tmp_path: Path, kept: int) -> None:  # [R-5]
-    record, _ = opened(make, tmp_path)
-    whole = record.read_bytes()
-    last = whole.rindex(b"\n", 0, -1) + 1
-    record.write_bytes(whole[:-1] if kept < 0 else whole[: last + kept])
-    assert restarted(make, tmp_path)[1] == ["one", "two"]
-
-
-def test_zeros_in_the_middle(make: Make, tmp_path: Path) -> None:  # [R-5]
-    record, _ = opened(make, tmp_path)
-    data = bytearray(record.read_bytes())
-    at = data.index(b"deviceFleetOutputs")
-    data[at : at + 20] = bytes(20)
-    record.write_bytes(data)
-    assert restarted(make, tmp_path)[1] == ["three", "two"]
-
-
-@pytest.mark.parametrize("size", [0, 50, 5000])
-def test_an_empty_or_foreign_record_file(make: Make, tmp_path: Path, size: int) -> None:  # [R-5]
-    record, _ = opened(make, tmp_path)
-    record.write_bytes(b"\xff" * size)
-    service, ids = restarted(make, tmp_path)
-    assert ids == [] and not list((tmp_path / "disk").rglob("*.bin*"))
-    service.submit(small("one"))
-
-
-@pytest.mark.parametrize("damage", ["missing", "short", "flipped"])
-def test_a_damaged_large_entry(make: Make, tmp_path: Path, damage: str) -> None:  # [R-5] [G-4]
-    _, [raw] = opened(make, tmp_path)
-    data = bytearray(raw.read_bytes())
-    data[2500] ^= 1
-    if damage == "missing":
-        raw.unlink()
-    else:
-        raw.write_bytes(data if damage == "flipped" else data[:2500])
-    service, ids = restarted(make, tmp_path)
-    assert ids == ["one", "three"] and service.status("two").name == "FAILURE"
-    assert not list((tmp_path / "disk").rglob("*.bin*"))
-
-
-def test_a_large_entry_without_its_line_goes(make: Make, tmp_path: Path) -> None:  # [R-5]
-    record, _ = opened(make, tmp_path)
-    record.unlink()
-    assert restarted(make, tmp_path)[1] == [] and not list((tmp_path / "disk").rglob("*.bin*"))
-
-
-def test_foreign_files_and_links_in_the_spool_are_left_alone(make: Make, tmp_path: Path) -> None:
-    record, _ = opened(make, tmp_path)
-    victim = tmp_path / "victim"
-    victim.write_text("precious")
-    (record.parent / "20250615T150640000Z-device-1-0badcafe-000009.jsonl.open").symlink_to(victim)
-    (record.parent / "notes.txt").write_text("hello")
-    (record.parent / "looped").symlink_to(tmp_path)
-    make(disk_settings(tmp_path)).turn(stopping=True)
-    assert victim.read_text() == "precious" and (record.parent / "notes.txt").exists()
+    assert captures.found(tmp_path / "disk") == ["two"]
 
 
 # --- a real full disk --------------------------------------------------------
@@ -376,7 +264,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def test_a_disk_that_is_really_full(make: Make, small_disk: Path) -> None:  # [C-6] [R-6]
+def test_a_disk_that_is_really_full(make: captures.Runs, small_disk: Path) -> None:  # [C-6] [R-6]
     # Below zero: the agent's own look at the free space does not come first.
     service = make(disk_settings(small_disk, buffer_captures=10_000, spool_min_free=-(1 << 20)))
     accepted = []
@@ -387,13 +275,13 @@ def test_a_disk_that_is_really_full(make: Make, small_disk: Path) -> None:  # [C
     assert len(accepted) > 50
     service.turn(stopping=True)
     make(disk_settings(small_disk)).turn(stopping=True)
-    assert found(small_disk / "disk") == sorted(accepted) and not captures.stray_files(small_disk)
+    assert captures.found(small_disk / "disk") == sorted(accepted) and not captures.stray_files(small_disk)
 
 
-def test_a_disk_that_is_read_only_for_a_while(make: Make, small_disk: Path, clock: FakeClock) -> None:  # [C-6]
+def test_a_disk_that_is_read_only_for_a_while(make: captures.Runs, small_disk: Path, clock: FakeClock) -> None:  # [C-6]
     service = make(disk_settings(small_disk))
     service.submit(large("one"))
-    abandon(service)  # killed: a file open for writing would keep the disk as it is
+    captures.abandon(service)  # killed: a file open for writing would keep the disk as it is
     service._open.clear()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     service = make(disk_settings(small_disk))
@@ -405,7 +293,7 @@ def test_a_disk_that_is_read_only_for_a_while(make: Make, small_disk: Path, cloc
     service.turn(stopping=False)
     service.submit(large("two"))
     service.turn(stopping=True)
-    assert found(small_disk / "disk") == ["one", "two"]
+    assert captures.found(small_disk / "disk") == ["one", "two"]
 
 
 def test_spool_and_capture_folder_on_two_file_systems(clock: FakeClock, small_disk: Path, tmp_path: Path) -> None:
@@ -413,4 +301,4 @@ def test_spool_and_capture_folder_on_two_file_systems(clock: FakeClock, small_di
     with pytest.raises(ConfigError, match="different file systems"):
         service.start()
     assert not list(tmp_path.rglob("*.tmp"))
-    abandon(service)
+    captures.abandon(service)
