@@ -1,11 +1,13 @@
 """Trying a model out in a child process before the agent itself loads it.
 
-A truncated or altered model file can crash the engine, and nothing in this process could catch that. The child loads the
-model, runs it once on zeros, and reports how much memory that took (L-6, L-7, L-10); if it dies, only the child does.
+A truncated or altered model file can crash the engine, and nothing in this process could catch that. The file's structure
+is checked first (`edge.runtime.model_file`): what a damaged one does to the engine may differ from process to process. Then a
+child loads the model, runs it once on zeros, and reports how much memory that took (L-6, L-7, L-10); if it dies, only the child does.
 """
 
 import json
 import logging
+import mmap
 import os
 import signal
 import subprocess
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from edge.errors import EdgeError, MemoryLimitError, ModelRefusedError, TargetError, UnsupportedModelError
 from edge.runtime.engine import DelegateRef, Session, TensorValue
+from edge.runtime.model_file import check_model_file
 from edge.selfexec import self_command
 
 log = logging.getLogger(__name__)
@@ -53,6 +56,7 @@ def probe(model_fd: int, *, threads: int, delegate: DelegateRef | None) -> Probe
         TargetError, UnsupportedModelError: as the engine says.
         MemoryLimitError: the system ended the child for lack of memory.
     """
+    _check_structure(model_fd)
     task = {"fd": model_fd, "threads": threads, "delegate": [delegate.path, delegate.options] if delegate else None}
     environment = {k: v for k, v in os.environ.items() if k not in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")}
     try:
@@ -71,6 +75,14 @@ def probe(model_fd: int, *, threads: int, delegate: DelegateRef | None) -> Probe
         log.error("the model cannot be tried out: %s", error)
         raise MemoryLimitError("no process can be started to try the model out") from None
     return _judge(child)
+
+
+def _check_structure(model_fd: int) -> None:
+    size = os.fstat(model_fd).st_size
+    if not size:
+        raise ModelRefusedError("the runtime refuses the model file: it is empty")
+    with mmap.mmap(model_fd, size, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as data:
+        check_model_file(data)
 
 
 def _judge(child: "subprocess.CompletedProcess[bytes]") -> ProbeResult:

@@ -19,6 +19,7 @@ PURE = [
     "models/strict_json.py",
     "models/tar.py",
     "models/binding.py",
+    "runtime/model_file.py",
     "shm/checks.py",
     "capture/layout.py",
     "capture/record.py",
