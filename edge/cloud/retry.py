@@ -149,7 +149,7 @@ def judge_answer(answer: Answer, *, signed_at: float, region: str) -> Verdict | 
         )
     if code in _SOON_CODES or status in _SOON_STATUS or (status >= 500 and status not in _LASTING_STATUS):
         return Verdict(Outcome.RETRY_SOON, f"it is busy or out of order: {said}", retry_after=after)
-    if code and status in (400, _FORBIDDEN, 412):
+    if code not in ("", NO_CODE) and status in (400, _FORBIDDEN, 412):
         return Verdict(Outcome.REFUSED, f"it refuses this object: {said}")
     return Verdict(Outcome.RETRY_LATER, f"it refuses the request: {said}", slow=True, retry_after=after)
 
@@ -190,6 +190,7 @@ def _said(answer: Answer) -> str:
 # --- what answers are made of ------------------------------------------------
 
 
+NO_CODE = "Error"  # of an error document without one
 _PARTS = {name: re.compile(rb"<%s>([^<]{0,2000})</%s>" % (name, name)) for name in (b"Code", b"Message", b"Region")}
 REGION = re.compile(r"[a-z0-9-]{1,63}")
 
@@ -202,7 +203,7 @@ def read_error(body: bytes) -> tuple[str, str, str]:
     if b"<Error" not in body:
         return "", "", ""
     found = {name: _part(pattern, body) for name, pattern in _PARTS.items()}
-    return found[b"Code"] or "Error", found[b"Message"], read_region(found[b"Region"])
+    return found[b"Code"] or NO_CODE, found[b"Message"], read_region(found[b"Region"])
 
 
 def _part(pattern: re.Pattern[bytes], body: bytes) -> str:

@@ -227,11 +227,6 @@ class Uploader:
             self._offer_again(state, batch, 1)
             raise _RefusedError(state.reason) from None
         self._put_off.pop(batch.key, None)
-        if state.given_up:
-            key, why = next(iter(state.given_up.items()))
-            text = f"{key}: given up: {why}"
-            log.error("%s", text)
-            self._given_up = (text, self._clock.now())
         self._well()
 
     def _put_large(self, batch: SealedBatch, state: _PutOff, contents: BatchContents) -> None:
@@ -251,12 +246,14 @@ class Uploader:
     def _put_record(self, spool: Spool, batch: SealedBatch, state: _PutOff, contents: BatchContents) -> None:
         """Upload the record, without the captures that lack an object, and settle the batch."""
         failed = {large.capture_id for large in contents.large if large.key in state.given_up}
-        if failed.issuperset(contents.ids):
-            spool.give_up(batch)
-            return
-        ranges = _lines_but(batch.path, batch.key, failed) if failed else None
-        self._put(state, batch, batch.key, Body(batch.path, batch.size, ranges), RECORD_TYPE)
-        if batch.key in state.given_up:
+        nothing_left = failed.issuperset(contents.ids)
+        if not nothing_left:
+            ranges = _lines_but(batch.path, batch.key, failed) if failed else None
+            self._put(state, batch, batch.key, Body(batch.path, batch.size, ranges), RECORD_TYPE)
+        for key, why in state.given_up.items():
+            self._given_up = (f"{key}: given up: {why}", self._clock.now())
+            self._failed(self._given_up[0], logging.ERROR)
+        if nothing_left or batch.key in state.given_up:
             spool.give_up(batch)
         else:
             spool.done(batch, failed)
@@ -329,9 +326,9 @@ class Uploader:
 
     # --- what operators see --------------------------------------------------
 
-    def _failed(self, text: str) -> None:
+    def _failed(self, text: str, level: int = logging.WARNING) -> None:
         if text != self._error[0]:
-            log.warning("uploads: %s", text)
+            log.log(level, "uploads: %s", text)
         self._error = (text, self._clock.now())
 
     def _well(self) -> None:

@@ -88,11 +88,11 @@ class S3Stub(Web):
         with self.lock:
             self._plan.clear()
 
-    def next_fault(self, key: str) -> Callable[["StubHandler", bytes], bool] | None:
-        """The fault for a PUT of this key."""
+    def next_fault(self, key: str, before_body: bool) -> Callable[["StubHandler", bytes], bool] | None:
+        """The fault for a PUT of this key, whose body is still to be read or was read."""
         with self.lock:
             for planned in self._plan:
-                if planned.times > 0 and planned.match in key:
+                if planned.times > 0 and planned.match in key and (planned.fault is refuse_mid_body) == before_body:
                     planned.times -= 1
                     self.injected += 1
                     return planned.fault
@@ -192,14 +192,14 @@ class StubHandler(Handler):
         stub: S3Stub = self.server.owner  # type: ignore[attr-defined]
         bucket, _, key = unquote(self.path).lstrip("/").partition("/")
         stub.puts[key] += 1
-        fault = stub.next_fault(key)
-        if fault is not None and fault in BEFORE_BODY:
+        if (fault := stub.next_fault(key, before_body=True)) is not None:
             fault(self, b"")
             return
         body = self.rfile.read(int(self.headers["Content-Length"]))
         stub.arrived.set()
         stub.delay.wait(5)
-        if fault is not None and fault(self, body):
+        if (fault := stub.next_fault(key, before_body=False)) is not None:
+            fault(self, body)
             return
         try:
             if bucket != BUCKET:
@@ -303,6 +303,3 @@ class Redirect:
         code = "TemporaryRedirect" if self.status == 307 else "PermanentRedirect"
         handler.refuse(self.status, code, headers={"Location": self.trap.url + handler.path, **self.headers})
         return True
-
-
-BEFORE_BODY = (refuse_mid_body,)
