@@ -70,16 +70,12 @@ class Servicer:
             self._waiting.release()
 
     def _run_shared(self, session: Session, plan: Plan, raw: bytes) -> list[TensorValue]:
+        values = _values(plan, raw)
         with ExitStack() as views:
-            values = [
-                TensorValue(
-                    views.enter_context(self._segments.view(item.segment.segment_id, item.segment.offset, item.size)),
-                    item.shape,
-                )
-                if item.segment is not None
-                else value
-                for item, value in zip(plan.inputs, _values(plan, raw), strict=True)
-            ]
+            for position, item in enumerate(plan.inputs):
+                if item.segment is not None:
+                    view = self._segments.view(item.segment.segment_id, item.segment.offset, item.size)
+                    values[position] = TensorValue(views.enter_context(view), item.shape)
             return session.run(values)
 
     def load_model(self, raw: bytes, context: Caller) -> bytes:

@@ -1,7 +1,7 @@
 """What a client's shared-memory segment must be before the agent reads it (P-3). Pure."""
 
 import stat
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from edge.errors import SharedMemoryError
 
@@ -10,8 +10,7 @@ WRITE_OR_EXECUTE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH | stat.S_IXUSR | s
 MAX_SEGMENT_ID = 2**31 - 1  # a shmid is an int
 
 
-@dataclass(frozen=True)
-class SegmentStatus:
+class SegmentStatus(NamedTuple):
     """What shmctl(IPC_STAT) says: size in bytes, mode bits with SHM_DEST, and who made it when."""
 
     size: int

@@ -10,8 +10,6 @@ import ctypes
 import errno
 import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from edge.clock import Clock
@@ -89,6 +87,25 @@ def _detach(attachment: _Attachment) -> None:
     _libc.shmdt(attachment.address)
 
 
+class View:
+    """A range of a segment, readable inside a `with` block only. Made by `SegmentReader.view`."""
+
+    __slots__ = ("_attachment", "_offset", "_reader", "_segment_id", "_size")
+
+    def __init__(self, reader: "SegmentReader", segment_id: int, offset: int, size: int) -> None:
+        self._reader, self._segment_id, self._offset, self._size = reader, segment_id, offset, size
+        self._attachment: _Attachment | None = None
+
+    def __enter__(self) -> memoryview:
+        self._attachment = self._reader.take(self._segment_id, self._offset, self._size)
+        return self._attachment.memory[self._offset : self._offset + self._size]
+
+    def __exit__(self, *error: object) -> None:
+        if self._attachment is not None:
+            self._reader.give_back(self._segment_id, self._attachment)
+            self._attachment = None
+
+
 class SegmentReader:
     """Read-only access to clients' segments; safe to use from any thread."""
 
@@ -97,24 +114,24 @@ class SegmentReader:
         self._lock = threading.Lock()
         self._kept: dict[int, _Attachment] = {}
 
-    @contextmanager
-    def view(self, segment_id: int, offset: int, size: int) -> Iterator[memoryview]:
+    def view(self, segment_id: int, offset: int, size: int) -> View:
         """`size` bytes from `offset` of a segment, for the length of the `with` block only.
 
-        Raises:
+        Raises, on entry:
             SharedMemoryError: no such segment, not readable, writable or executable by anyone, or out of range (P-3).
         """
-        status = segment_status(segment_id)
-        check_mode(segment_id, status)
-        check_range(segment_id, status, offset, size)
-        attachment = self._take(segment_id, status)
-        try:
-            yield attachment.memory[offset : offset + size]
-        finally:
-            self._give_back(segment_id, attachment)
+        return View(self, segment_id, offset, size)
 
-    def _take(self, segment_id: int, status: SegmentStatus) -> _Attachment:
+    def take(self, segment_id: int, offset: int, size: int) -> _Attachment:
+        """Check a segment and attach it where it is not attached yet; each `take` needs its `give_back`.
+
+        Raises:
+            SharedMemoryError: as `view`.
+        """
         with self._lock:
+            status = segment_status(segment_id)
+            check_mode(segment_id, status)
+            check_range(segment_id, status, offset, size)
             attachment = self._kept.get(segment_id)
             if attachment is not None:
                 attachment.users += 1
@@ -127,7 +144,8 @@ class SegmentReader:
                 self._kept[segment_id] = attachment
             return attachment
 
-    def _give_back(self, segment_id: int, attachment: _Attachment) -> None:
+    def give_back(self, segment_id: int, attachment: _Attachment) -> None:
+        """The end of a use that `take` began."""
         with self._lock:
             attachment.users -= 1
             attachment.last_used = self._clock.monotonic()
