@@ -266,6 +266,9 @@ class CoreServer:
         if not self._stopped.wait(grace_seconds):
             self._core.cancel_all_calls()
             self._stopped.wait(1.0)
+        if self._stopped.is_set():
+            # Not by the poller that hears of it: this thread may still have been inside the core's shutdown then.
+            self._core.destroy()
         with self._lock:
             self._closing = True
         self._close_when_idle()
@@ -282,7 +285,6 @@ class CoreServer:
         self._queue.shutdown()
 
     def _shut_down(self, event: Any) -> bool:
-        self._core.destroy()
         self._stopped.set()
         return False
 
