@@ -82,7 +82,7 @@ def test_signals_stop_cleanly(agents: Any, package_of: PackageOf, number: int) -
     assert array_of(slow.calls[0].result().tensors[0]).tolist() == [5_000]
     assert agent.wait() == 0
     assert not Path(agent.socket).exists()
-    lines = [line for path in agent.captures.rglob("*.jsonl") for line in path.read_text().splitlines()]
+    lines = [line for path in agent.captures.glob("fleet-1/**/*.jsonl") for line in path.read_text().splitlines()]
     assert [json.loads(line)["eventMetadata"]["eventId"] for line in lines] == ["last"]
 
 
