@@ -1,0 +1,11 @@
+#!/bin/sh
+# compile.sh: Nuitka itself, where /opt is that of the build root.
+set -eu
+export PATH=/opt/toolchain:/usr/bin:/bin HOME=/root LC_ALL=C.UTF-8 TZ=UTC TMPDIR=/tmp
+export CC=/opt/toolchain/gcc CXX=/opt/toolchain/g++
+export CCACHE_DIR=/opt/cache/ccache NUITKA_CACHE_DIR=/opt/cache/nuitka
+export PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
+# Nothing outside needs more than the names that Python's extension modules use: the rest can go.
+export LDFLAGS="-Wl,--gc-sections -Wl,--build-id=none -Wl,--version-script=/opt/src/exports.map"
+cd /opt/src
+exec /opt/python/bin/python3.11 -m nuitka $(grep -v '^#' flags.txt) --user-plugin=thin.py --output-dir=out --report=out/report.xml agent.py

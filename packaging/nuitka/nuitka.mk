@@ -1,0 +1,20 @@
+# The binary. ARCH is amd64 or arm64; either is built on either.
+.PHONY: binary binary-lock test-binary test-arm64 footprint reproducible
+
+binary: ## One binary for ARCH (amd64, arm64) into dist/ARCH; root
+	@ARCH=$(ARCH) packaging/nuitka/binary.sh
+
+binary-lock: venv ## The hashes of what goes into the binary, after a change of versions
+	@$(PY) packaging/nuitka/lock.py
+
+test-binary: venv ## The system tests against the binary of this machine
+	@ARCH=amd64 PY=$(PY) packaging/nuitka/test.sh $(TESTS)
+
+test-arm64: venv ## The system tests against the aarch64 binary, emulated; root
+	@ARCH=arm64 PY=$(PY) packaging/nuitka/test.sh $(TESTS)
+
+footprint: venv ## Measure the binaries anew: docs/footprint.md
+	@$(PY) packaging/nuitka/footprint.py
+
+reproducible: ## Build the tarball of ARCH twice and compare
+	@ARCH=$(ARCH) packaging/tarball/reproducible.sh

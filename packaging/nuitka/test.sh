@@ -1,0 +1,33 @@
+#!/bin/bash
+# test.sh [PYTEST WORDS]: the system tests against the binary of ARCH. Needs PY, the Python of the tests.
+# The other machine's binary runs emulated; the entry that lets the kernel start it is made in a user namespace of its
+# own (Linux 6.7 or later), so this machine's binfmt table stays as it is.
+. "$(dirname "$0")/lib.sh"
+
+binary=$TOP/dist/$ARCH/sagemaker_edge_agent_binary
+[ -e "$binary" ] || die "There is no $binary: run 'make binary ARCH=$ARCH' first."
+cd "$TOP"
+[ $# -gt 0 ] || set -- tests/system tests/package/test_binary.py
+export SAGEMAKER_EDGE_UNPACK_DIR=$WORK/unpacked AGENT_COMMAND=$binary
+mkdir -p "$SAGEMAKER_EDGE_UNPACK_DIR" && chmod 700 "$SAGEMAKER_EDGE_UNPACK_DIR"
+
+if [ "$ARCH" = "$(dpkg --print-architecture)" ]; then
+  exec "$PY" -m pytest "$@"
+fi
+
+need "/usr/bin/qemu-$MACHINE-static" qemu-user-static unshare util-linux
+export KILL_ROUNDS=${KILL_ROUNDS:-5} KILL_ROUNDS_DRIVER=${KILL_ROUNDS_DRIVER:-2} AGENT_START_SECONDS=300 AGENT_CALL_SECONDS=600 AGENT_EMULATED=1
+table=/proc/sys/fs/binfmt_misc
+if [ -e "$table/qemu-$MACHINE" ] && grep -q '^enabled' "$table/qemu-$MACHINE"; then
+  exec "$PY" -m pytest "$@"
+fi
+elf='\x7f\x45\x4c\x46\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00'
+mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
+case $MACHINE in aarch64) number='\xb7\x00' ;; x86_64) number='\x3e\x00' ;; esac
+entry=":qemu-$MACHINE:M::$elf$number:$mask:/usr/bin/qemu-$MACHINE-static:F"
+export ENTRY=$entry
+exec unshare --user --map-root-user --mount --propagation private bash -c '
+  set -e
+  mount -t binfmt_misc binfmt_misc '$table'
+  printf %s "$ENTRY" >'$table'/register || { echo "This kernel has no binfmt table of its own for a user namespace (Linux 6.7 has): install binfmt-support." >&2; exit 1; }
+  exec "$@"' - "$PY" -m pytest "$@"

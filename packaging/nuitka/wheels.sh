@@ -1,0 +1,57 @@
+#!/bin/bash
+# wheels.sh: the locked parts into the root's site-packages, made lean. Needs ARCH and the root.
+. "$(dirname "$0")/lib.sh"
+. "$HERE/toolchain.sh"
+
+LOCK=$HERE/requirements-$ARCH.lock
+SITE=$ROOT/opt/python/lib/python3.11/dist-packages
+key=$(cat "$LOCK" "$0" "$HERE"/{small_blas.c,left_out.py,litert_stub.c} | sha256sum | cut -c1-16)
+[ ! -f "$SITE/.ready-$key" ] || exit 0
+
+step "wheels"
+rm -rf "$SITE" && mkdir -p "$SITE"
+tools=$TOP/build/nuitka/tools
+python3=$(ls /usr/bin/python3.11 2>/dev/null || command -v python3)
+exec 9>"$TOP/build/nuitka/.lock" && flock 9 # the other machine's build shares these tools
+[ -x "$tools/bin/pip" ] || "$python3" -m venv "$tools" || die "The venv module is missing: apt-get install python3-venv"
+pip=("$tools/bin/pip" --disable-pip-version-check --cache-dir "$CACHE/pip")
+grep -E '^(setuptools|wheel)==' "$LOCK" >"$WORK/tools.lock"
+"${pip[@]}" -q install --require-hashes --no-deps --only-binary=:all: -r "$WORK/tools.lock" 2>"$WORK/pip.log"
+
+exec 9>&-
+
+# This machine's pip unpacks the target's wheels; two pure Python projects publish sources only.
+platforms=()
+for floor in 2014 _2_17 _2_26 _2_27 _2_28 _2_31; do platforms+=(--platform "manylinux${floor}_$MACHINE"); done
+grep -E '^(sdnotify|nuitka)==' "$LOCK" >"$WORK/sources.lock"
+grep -vE '^(sdnotify|nuitka|setuptools|wheel)==' "$LOCK" >"$WORK/wheels.lock"
+"${pip[@]}" -q install --require-hashes --no-deps --no-compile --only-binary=:all: "${platforms[@]}" --python-version 3.11 \
+  --implementation cp --abi cp311 --abi abi3 --abi none --target "$SITE" -r "$WORK/wheels.lock" 2>"$WORK/pip.log" || { tail -n 20 "$WORK/pip.log" >&2; exit 1; }
+"${pip[@]}" -q install --require-hashes --no-deps --no-compile --no-build-isolation --no-binary=:all: \
+  --target "$WORK/pure" --upgrade -r "$WORK/sources.lock" 2>"$WORK/pip.log" || { tail -n 20 "$WORK/pip.log" >&2; exit 1; }
+cp -r "$WORK/pure/." "$SITE/" && rm -rf "$WORK/pure"
+
+step "without what the agent does not use"
+toolchain "$WORK/toolchain" "$ROOT"
+export PATH=$WORK/toolchain:$PATH
+flags=(-O2 -fPIC -shared -ffunction-sections -fdata-sections -Wl,--gc-sections -Wl,-s -Wl,--build-id=none "-ffile-prefix-map=$HERE=/usr/src/agent")
+# numpy without OpenBLAS and LAPACK: see docs/adr/0015.
+gcc "${flags[@]}" -Wl,-soname,libsmall_blas.so -o "$SITE/numpy/core/libsmall_blas.so" "$HERE/small_blas.c"
+for extension in "$SITE"/numpy/core/_multiarray_umath*.so; do
+  patchelf --replace-needed "$(patchelf --print-needed "$extension" | grep openblas)" libsmall_blas.so --set-rpath '$ORIGIN' "$extension"
+done
+rm -r "$SITE/numpy.libs" "$SITE"/numpy/linalg/_umath_linalg*.so "$SITE"/numpy/linalg/lapack_lite*.so
+cp "$HERE/left_out.py" "$SITE/numpy/linalg/_umath_linalg.py"
+for part in random fft polynomial ma; do
+  rm -r "$SITE/numpy/$part" && mkdir "$SITE/numpy/$part" && cp "$HERE/left_out.py" "$SITE/numpy/$part/__init__.py"
+done
+# Docstrings that numpy would attach to its C functions at each start.
+for part in _add_newdocs _add_newdocs_scalars; do : >"$SITE/numpy/core/$part.py"; done
+# The engine without its second interface.
+echo 'VERS_1.0 { global: *; };' >"$WORK/litert.map"
+gcc "${flags[@]}" -Wl,-soname,libLiteRtRuntimeCApi.so "-Wl,--version-script=$WORK/litert.map" \
+  -o "$SITE/ai_edge_litert/libLiteRtRuntimeCApi.so" "$HERE/litert_stub.c"
+patchelf --set-rpath '$ORIGIN' "$SITE/ai_edge_litert/libpywrap_litert_common.so" \
+  "$SITE/ai_edge_litert/_pywrap_tensorflow_interpreter_wrapper.so" 
+find "$SITE" -name '*.so*' -type f -exec strip --strip-unneeded {} +
+touch "$SITE/.ready-$key"
