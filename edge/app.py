@@ -13,6 +13,7 @@ from edge.capture.service import CaptureService, Uploader
 from edge.capture.settings import capture_settings
 from edge.clock import Clock, SystemClock
 from edge.config import Config, Loaded
+from edge.device import memory
 from edge.device.evidence import InferencesEnd, ServerAnswers, WorkerTurns
 from edge.device.notify import Notifier
 from edge.device.watchdog import Watchdog, answer_seconds
@@ -73,6 +74,7 @@ class App:
 
     def run(self) -> NoReturn:
         """Serve until a signal says stop, and exit."""
+        memory.tune_allocator()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         for warning in self._warnings:
@@ -125,8 +127,10 @@ class App:
         return f"{text}; last error: {captures.last_error}" if captures.last_error else text
 
     def _keep_house(self) -> None:
+        trim = memory.IdleTrim()
         while not self._clock.wait(self._stop, HOUSEKEEPING_SECONDS):
             self._segments.sweep()
+            trim.look(sum(model.scheduler.predicted for model in self._registry.models()))
 
     def _status(self) -> Any:
         """The answer of Operations.GetStatus."""
