@@ -54,7 +54,7 @@ class Ca:
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def issue(self, name: str, *, host: str = "", starts_in: datetime.timedelta = -DAY, file: str = "") -> Identity:
-        """A certificate for a server (with `host`: a DNS name or an address) or a device, valid for 30 days."""
+        """A certificate for a server (with `host`: DNS names or addresses) or a device, valid for 30 days."""
         key = ec.generate_private_key(ec.SECP256R1())
         start = datetime.datetime.now(datetime.UTC) + starts_in
         builder = (
@@ -71,7 +71,9 @@ class Ca:
         usage = ExtendedKeyUsageOID.SERVER_AUTH if host else ExtendedKeyUsageOID.CLIENT_AUTH
         builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         if host:
-            builder = builder.add_extension(x509.SubjectAlternativeName([_name(host)]), critical=False)
+            builder = builder.add_extension(
+                x509.SubjectAlternativeName([_name(one) for one in host.split()]), critical=False
+            )
         certificate = builder.sign(self._key, hashes.SHA256())
         certificate_file, key_file = (self._folder / f"{file or name}.{part}.pem" for part in ("cert", "key"))
         certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

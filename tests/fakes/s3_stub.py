@@ -191,6 +191,8 @@ class StubHandler(Handler):
     def do_PUT(self) -> None:
         stub: S3Stub = self.server.owner  # type: ignore[attr-defined]
         bucket, _, key = unquote(self.path).lstrip("/").partition("/")
+        if self.headers["Host"].startswith(BUCKET + "."):
+            bucket, key = BUCKET, unquote(self.path)[1:]
         stub.puts[key] += 1
         if (fault := stub.next_fault(key, before_body=True)) is not None:
             fault(self, b"")

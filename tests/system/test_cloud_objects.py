@@ -206,7 +206,7 @@ def test_what_is_stored_of_a_batch_is_not_sent_again(stub: S3Stub, tmp_path: Pat
 
 
 def test_stop_does_not_wait_for_the_network(stub: S3Stub, tmp_path: Path) -> None:
-    """[X-5] What is under way ends at once; the next start sends it."""
+    """[X-4] What is under way ends at once; the next start sends it."""
     store = s3_store(stub.url)
     with pipeline(tmp_path, store) as made:
         stub.delay.clear()
