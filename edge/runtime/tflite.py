@@ -74,7 +74,7 @@ class TfliteEngine:
 def _load_delegate(module: ModuleType, delegate: DelegateRef) -> Any:
     try:
         return module.load_delegate(delegate.path, dict(delegate.options))
-    except _ENGINE_ERRORS as error:
+    except (*_ENGINE_ERRORS, AttributeError) as error:  # the last for a library without a delegate's functions
         raise TargetError(f"delegate {delegate.path} cannot be loaded: {_reason(error)}") from None
 
 
