@@ -1,8 +1,8 @@
 # nooelint: oelint.var.suggestedvar.CVE_PRODUCT - an image is no product with CVEs of its own
 SUMMARY = "Example image: a small system with the SageMaker Edge agent"
 DESCRIPTION = "Boots to the agent, its demo model and an SSH server. Copy it to your own layer and change it."
-HOMEPAGE = "https://example.com/sagemaker-edge-agent"
-BUGTRACKER = "https://example.com/sagemaker-edge-agent/issues"
+HOMEPAGE = "https://sagemaker-edge-agent.invalid"
+BUGTRACKER = "https://sagemaker-edge-agent.invalid/issues"
 SECTION = "images"
 LICENSE = "Apache-2.0"
 

@@ -1,7 +1,7 @@
 SUMMARY = "Configuration and trusted signing roots of the SageMaker Edge agent"
 DESCRIPTION = "What a device maker changes: extend this recipe by a bbappend of your own layer, or provide virtual-sagemaker-edge-agent-conf by a recipe of your own."
-HOMEPAGE = "https://example.com/sagemaker-edge-agent"
-BUGTRACKER = "https://example.com/sagemaker-edge-agent/issues"
+HOMEPAGE = "https://sagemaker-edge-agent.invalid"
+BUGTRACKER = "https://sagemaker-edge-agent.invalid/issues"
 SECTION = "utils"
 LICENSE = "Apache-2.0"
 # nooelint: oelint.var.licenseremotefile - these few files have no upstream archive

@@ -1,7 +1,7 @@
 SUMMARY = "A signed demo model for the SageMaker Edge agent"
 DESCRIPTION = "A model that reads handwritten digits, as a package signed by a demo root, and pictures to try it on. Nothing trusts that root until your configuration names it."
-HOMEPAGE = "https://example.com/sagemaker-edge-agent"
-BUGTRACKER = "https://example.com/sagemaker-edge-agent/issues"
+HOMEPAGE = "https://sagemaker-edge-agent.invalid"
+BUGTRACKER = "https://sagemaker-edge-agent.invalid/issues"
 SECTION = "utils"
 LICENSE = "Apache-2.0"
 # nooelint: oelint.var.licenseremotefile - these few files have no upstream archive
