@@ -109,9 +109,11 @@ def _check(path: str) -> int:
 def _run(options: argparse.Namespace) -> int:
     from edge import log
     from edge.config import load_config
+    from edge.device import signals
 
     loaded = load_config(options.config)
     log.setup(loaded.config.log_verbose)
+    signals.block()
     from edge.app import App
 
     App(loaded, socket=options.socket, replace_socket=options.force, max_message_bytes=options.max_message_bytes).run()

@@ -25,6 +25,7 @@ ROUNDS_PER_INTERVAL = 4  # of the service manager's interval: one slow round mus
 UNSUPERVISED_SECONDS = 5.0  # between rounds where nobody watches and the log alone tells
 UNSUPERVISED_ANSWER_SECONDS = 15.0
 MAX_ROUND_SECONDS = 10.0
+STOP_SECONDS = 1.0
 _STDERR = 2
 
 
@@ -101,10 +102,10 @@ class Watchdog:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread, within one check's own time limit."""
+        """End the thread; a check that hangs is left behind, for the stop of the agent has a limit of its own."""
         self._stop.set()
         if self._thread.ident is not None:
-            self._thread.join()
+            self._thread.join(STOP_SECONDS)
         for check in self._checks:
             check.close()
 

@@ -14,6 +14,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge.device import signals
 from edge.errors import EdgeError, MemoryLimitError, ModelRefusedError, TargetError, UnsupportedModelError
 from edge.runtime.engine import DelegateRef, Session, TensorValue
 from edge.runtime.model_file import check_model_file
@@ -110,6 +111,7 @@ def _judge(child: "subprocess.CompletedProcess[bytes]") -> ProbeResult:
 
 def main(task_text: str) -> int:
     """The child: try the model out and answer with one JSON line."""
+    signals.unblock()
     from edge.errors import InferenceError
     from edge.runtime.tflite import TfliteEngine
 
