@@ -172,7 +172,7 @@ SETTINGS: tuple[Setting, ...] = (
         0,
         0,
         64,
-        "Threads of an interpreter, unless its manifest says. 0: the cores divided by the instances, at most 4.",
+        "Threads of an interpreter, unless its manifest says. 0: all cores but one, divided by the instances, 1 to 4.",
     ),
     _int("edge_queue_calls", 16, 0, 1024, "Predict calls that may wait for a model."),
     _int(

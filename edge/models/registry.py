@@ -290,8 +290,12 @@ _STATE_WORDS = {
 
 
 def default_threads(instances: int) -> int:
-    """Threads of an interpreter: the cores shared out among the instances, at most DEFAULT_MAX_THREADS."""
-    return max(1, min(DEFAULT_MAX_THREADS, len(os.sched_getaffinity(0)) // instances))
+    """Threads of an interpreter: all cores but one, shared out among the instances; 1 to DEFAULT_MAX_THREADS.
+
+    An interpreter's threads wait for each other spinning: one that finds no free core holds up the inference for many
+    times what it takes. The core kept back is the application's.
+    """
+    return max(1, min(DEFAULT_MAX_THREADS, (len(os.sched_getaffinity(0)) - 1) // instances))
 
 
 def _mib(size: int) -> str:
