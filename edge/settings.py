@@ -12,6 +12,11 @@ NAME_PATTERN = r"[a-zA-Z0-9](-*_*[a-zA-Z0-9])*"
 _NAME_TEXT = "1 to 63 letters, digits, '-' and '_', beginning and ending with a letter or digit"
 
 
+def full_key(name: str) -> str:
+    """A setting's key as the file has it."""
+    return name if name.startswith(OWN_PREFIX) else PREFIX + name
+
+
 class Kind(Enum):
     """What a value is."""
 
@@ -42,7 +47,7 @@ class Setting:
     @property
     def key(self) -> str:
         """The key as the file has it."""
-        return self.name if self.name.startswith(OWN_PREFIX) else PREFIX + self.name
+        return full_key(self.name)
 
     @property
     def expected(self) -> str:

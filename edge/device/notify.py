@@ -4,10 +4,11 @@ Without NOTIFY_SOCKET, outside systemd, every message goes nowhere and nothing e
 """
 
 import os
-import time
 from collections.abc import Mapping
 
 import sdnotify
+
+from edge.clock import SystemClock
 
 MAX_STATUS_CHARACTERS = 500
 
@@ -35,7 +36,7 @@ class Notifier:
 
     def reloading(self) -> None:
         """A new configuration is being taken on; `ready` ends it."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        self._send(f"RELOADING=1\nMONOTONIC_USEC={int(SystemClock().monotonic() * 1e6)}")
 
     def stopping(self) -> None:
         """The agent takes no new calls and is about to end."""

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.system.harness import PREFIX, ROOT, AgentProcess, Client, client_command
+from edge.settings import full_key
+from tests.system.harness import ROOT, AgentProcess, Client, client_command
 
 MODELS = ROOT / "tests" / "data"
 DIGITS = ROOT / "demo" / "data" / "digits.tflite"
@@ -109,9 +110,7 @@ def good_config(folder: Path, roots: Path, changes: Mapping[str, Any]) -> dict[s
         "core_capture_data_push_period_seconds": 1,
         **changes,
     }
-    return {
-        key if key.startswith("edge_") else PREFIX + key: value for key, value in values.items() if value is not None
-    }
+    return {full_key(key): value for key, value in values.items() if value is not None}
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 from edge.client import doctor
 from edge.client.doctor import Finding, Level
 from edge.config import Config, parse_config
+from edge.settings import full_key
 
 NOW = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
 
@@ -41,7 +42,7 @@ def config(tmp_path: Path, **more: object) -> Config:
         "core_root_certs_path": str(tmp_path),
         "core_capture_data_disk_path": str(tmp_path / "captures"),
     } | more
-    return parse_config(json.dumps({f"sagemaker_edge_{k}": v for k, v in values.items()}).encode()).config
+    return parse_config(json.dumps({full_key(k): v for k, v in values.items()}).encode()).config
 
 
 def levels(findings: list[Finding]) -> list[Level]:

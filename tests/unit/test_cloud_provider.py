@@ -18,6 +18,7 @@ from edge.clock import SystemClock
 from edge.cloud.aws.s3 import S3Store
 from edge.cloud.provider import CHUNK_BYTES, Body, StoppedError, StoreError, Throttle, build_store
 from edge.config import parse_config
+from edge.settings import full_key
 from tests.fakes.cloud import QuickClock
 
 
@@ -113,7 +114,7 @@ def config(**changes: Any) -> Any:
         "provider_s3_bucket_name": "sagemaker-b",
         **changes,
     }
-    return parse_config(json.dumps({"sagemaker_edge_" + key: value for key, value in values.items()}).encode()).config
+    return parse_config(json.dumps({full_key(key): value for key, value in values.items()}).encode()).config
 
 
 def test_provider_none() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edge.config import Config, describe, load_config, parse_config
 from edge.errors import ConfigError
-from edge.settings import OWN_PREFIX, PREFIX, SETTINGS, Kind
+from edge.settings import SETTINGS, Kind, full_key
 
 GOOD: dict[str, Any] = {
     "core_device_name": "device-1",
@@ -22,11 +22,7 @@ GOOD: dict[str, Any] = {
 
 def parse(**changes: Any) -> Any:
     given = {**GOOD, **changes}
-    return parse_config(json.dumps({_key(k): v for k, v in given.items() if v is not ...}).encode())
-
-
-def _key(name: str) -> str:
-    return name if name.startswith(OWN_PREFIX) else PREFIX + name
+    return parse_config(json.dumps({full_key(k): v for k, v in given.items() if v is not ...}).encode())
 
 
 def faults(**changes: Any) -> list[str]:
