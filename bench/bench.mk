@@ -1,5 +1,5 @@
 # Benchmarks. `bench` needs what the C++ example needs: g++, cmake, pkg-config, libgrpc++-dev, protobuf-compiler-grpc.
-.PHONY: bench bench-build bench-engines bench-spool soak
+.PHONY: bench bench-build bench-cloud bench-engines bench-spool soak
 
 ROUNDS ?= 7
 SOAK_CALLS ?= 1000000
@@ -20,3 +20,6 @@ soak: bench-build ## A million Predicts by clients that come and go (SOAK_CALLS=
 
 bench-spool: venv ## What captures cost: bytes written, fsyncs, captures a second (bytes by device need root)
 	@$(PY) -m bench.spool --paced
+
+bench-cloud: venv ## What uploads cost: memory and time to drain a backlog into rclone serve s3, beside boto3
+	@$(PY) -m bench.cloud

@@ -1,5 +1,8 @@
 """The floor under any Predict: the bare engine in this process, set_tensor, invoke and the output's bytes.
 
+Between calls it pauses as long as a client takes to come again (--pause-us): on a machine that does other things too,
+the scheduler treats a process that never pauses worse than a server.
+
 `python -m bench.engine MODEL [--calls N] [--seconds S] [--threads N]` prints latencies as JSON, in the load generator's
 words. It uses the interpreter package that the agent in this environment uses.
 """
@@ -44,6 +47,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--warmup", type=int, default=5)
+    parser.add_argument("--pause-us", type=int, default=100)
     parser.add_argument("--int32", type=int, default=0)
     options = parser.parse_args()
     _, module = interpreter_package()
@@ -67,6 +71,8 @@ def main() -> None:
             took.append((after - before) * 1e6)
             if after > end:
                 break
+        if options.pause_us:
+            time.sleep(options.pause_us / 1e6)
     seconds = time.perf_counter() - start
     p50, p90, p99 = (float(value) for value in np.percentile(took, [50, 90, 99]))
     result = {"calls": len(took), "seconds": seconds, "per_second": len(took) / seconds}

@@ -78,7 +78,7 @@ class Bench:
     def clients(self) -> None:
         limits = {"seconds": CLIENTS_SECONDS, "calls": 1_000_000}
         for processes in (1, 2):
-            running = [start_engine("float32", **limits) for _ in range(processes)]
+            running = [start_engine("float32", pause_us=0, **limits) for _ in range(processes)]
             self.results[f"bare {processes}"].append(sum(result(each)["per_second"] for each in running))
         for instances in (1, 2):
             for clients in CLIENTS:

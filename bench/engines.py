@@ -1,0 +1,62 @@
+"""`python -m bench.engines`: the interpreter packages that could be shipped, compared (docs/adr/0006-engine.md).
+
+Each gets an environment of its own under build/engines; measurements are interleaved, medians are printed as a table.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import venv
+from collections import defaultdict
+from pathlib import Path
+
+from bench.rig import MODELS
+from tests.system.harness import ROOT
+
+ENGINES = {
+    "tflite-runtime 2.14.0": ("tflite-runtime==2.14.0", "numpy==1.26.4"),
+    "ai-edge-litert 1.4.0": ("ai-edge-litert==1.4.0", "numpy==1.26.4"),
+    "ai-edge-litert 2.3.0": ("ai-edge-litert==2.3.0", "numpy==1.26.4"),
+}
+CALLS = {"tiny": 2000, "float32": 40, "int8": 20, "large": 40}
+THREADS = (1, 2)
+ROUNDS = 5
+
+
+def environment(name: str, packages: tuple[str, ...]) -> Path:
+    """The Python of an engine's environment, made at first use."""
+    folder = ROOT / "build" / "engines" / name.replace(" ", "-")
+    python = folder / "bin" / "python"
+    if not (folder / ".ready").exists():
+        venv.create(folder, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages], check=True)
+        (folder / ".ready").touch()
+    return python
+
+
+def main() -> int:
+    pythons = {name: environment(name, packages) for name, packages in ENGINES.items()}
+    found: dict[tuple[str, int, str], list[float]] = defaultdict(list)
+    for _ in range(ROUNDS):
+        for model, calls in CALLS.items():
+            for threads in THREADS:
+                for name, python in pythons.items():
+                    command = [
+                        str(python), "bench/engine.py", str(MODELS[model]), "--calls", str(calls), "--threads", str(threads),
+                    ]  # fmt: skip
+                    done = subprocess.run(
+                        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, cwd=ROOT
+                    )
+                    found[model, threads, name].append(json.loads(done.stdout)["p50_us"] / 1000)
+    print("| model, threads | " + " | ".join(pythons) + " |")
+    print("|---|" + "---|" * len(pythons))
+    for model in CALLS:
+        for threads in THREADS:
+            cells = " | ".join(f"{statistics.median(found[model, threads, name]):.3f}" for name in pythons)
+            print(f"| {model}, {threads} | {cells} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
