@@ -9,6 +9,6 @@ DEB=$("$HERE/build.sh" "$@")
 AGAIN=$("$HERE/build.sh" "$1" "$2" "$TOP/build/deb/again")
 sha256sum "$DEB" "$AGAIN"
 cmp "$DEB" "$AGAIN"
-tags=$(lintian --allow-root --info --display-info --pedantic --no-tag-display-limit --fail-on=none "$DEB")
-echo "lintian: $(grep -cE '^[EWIPX]:' <<<"$tags" || true) tags"
+tags=$(lintian --allow-root --fail-on=none "$DEB" | grep -v '^N: ' || true)
+echo "lintian: $(grep -c . <<<"$tags" || true) errors and warnings"
 [ -z "$tags" ] || { echo "$tags"; exit 1; }
