@@ -18,8 +18,7 @@ ROOT=$WORK/root
 SUITE=bullseye
 # CPython and OpenSSL are compiled from the sources of the newest Debian release that has this Python.
 SOURCE_SUITE=bookworm
-MIRROR=${EDGE_DEBIAN_MIRROR:-http://deb.debian.org/debian}
-SECURITY_MIRROR=${EDGE_DEBIAN_SECURITY_MIRROR:-http://deb.debian.org/debian-security}
+. "$TOP/packaging/mirrors.sh"
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
 die() { echo "$*" >&2; exit 1; }

@@ -10,8 +10,7 @@ case ${ARCH:?set ARCH to amd64 or arm64} in
   *) echo "ARCH is amd64 or arm64, not '$ARCH'" >&2; exit 1 ;;
 esac
 SUITE=bookworm
-MIRROR=${EDGE_DEBIAN_MIRROR:-http://deb.debian.org/debian}
-SECURITY_MIRROR=${EDGE_DEBIAN_SECURITY_MIRROR:-http://deb.debian.org/debian-security}
+. "$TOP/packaging/mirrors.sh"
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 WORK=$TOP/build/device/$ARCH
 mkdir -p "$WORK"
