@@ -152,3 +152,9 @@ def test_plain_http_beyond_this_machine_is_warned_of(
     caplog.set_level(logging.WARNING)
     build_store(config(core_endpoint_override=endpoint), SystemClock())
     assert ("unencrypted" in caplog.text) == warned
+
+
+def test_configuration_of_the_guide() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "operate-cloud.md").read_text()
+    block = text.partition("```json\n")[2].partition("```")[0]
+    assert parse_config(block.encode()).warnings == ()
