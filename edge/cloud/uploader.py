@@ -22,6 +22,7 @@ from edge.capture.spool import Spool
 from edge.clock import Clock
 from edge.cloud.provider import Body, ObjectStore, StoppedError, StoreError, Throttle
 from edge.cloud.retry import (
+    LATER_MOST_SECONDS,
     REFUSED_BASE_SECONDS,
     Outcome,
     Refusals,
@@ -93,6 +94,7 @@ class Uploader:
         self._failures = 0  # rounds in a row that ended early
         self._blocked = 0  # rounds in a row that left folders out, and in which nothing went through
         self._stored = 0  # objects, since start
+        self._unfit = False  # the store cannot work, as far as can be seen from here
         self._put_off: dict[str, _PutOff] = {}
         self._given_up = ("", 0.0)
         self._error = ("", 0.0)
@@ -102,6 +104,7 @@ class Uploader:
     def start(self, spool: Spool) -> None:
         """Begin to drain; `spool.sealed` tells of new batches."""
         self._wake = spool.sealed
+        log.info("captures go to %s", self._store.uri(""))
         self._thread = threading.Thread(target=self._run, args=(spool,), name="uploader", daemon=True)
         self._thread.start()
 
@@ -135,10 +138,12 @@ class Uploader:
         self._store.close()
 
     def _check(self) -> None:
-        """Say at once what only a person can mend."""
+        """Say what only a person can mend, before anything waits for it."""
         try:
             self._store.check()
+            self._unfit = False
         except StoreError as error:
+            self._unfit = True
             self._failed(error.verdict.reason)
 
     # --- a round -------------------------------------------------------------
@@ -184,6 +189,12 @@ class Uploader:
     def _next_round(self, left_out: bool) -> float:
         """Seconds to the next round after one that came to its end."""
         pause = self._period or IDLE_SECONDS
+        if self._unfit:
+            self._check()
+        if self._unfit:
+            return min(pause, LATER_MOST_SECONDS)
+        if self._error[0] and not self._put_off:
+            self._well()
         if left_out:
             return max(REFUSED_BASE_SECONDS, later_delay(self._blocked, True, self._chance.random()))
         if self._put_off:

@@ -92,7 +92,7 @@ class S3Stub(Web):
         """The fault for a PUT of this key, whose body is still to be read or was read."""
         with self.lock:
             for planned in self._plan:
-                if planned.times > 0 and planned.match in key and (planned.fault is refuse_mid_body) == before_body:
+                if planned.times > 0 and planned.match in key and (planned.fault in BEFORE_BODY) == before_body:
                     planned.times -= 1
                     self.injected += 1
                     return planned.fault
@@ -194,8 +194,7 @@ class StubHandler(Handler):
         if self.headers["Host"].startswith(BUCKET + "."):
             bucket, key = BUCKET, unquote(self.path)[1:]
         stub.puts[key] += 1
-        if (fault := stub.next_fault(key, before_body=True)) is not None:
-            fault(self, b"")
+        if (fault := stub.next_fault(key, before_body=True)) is not None and fault(self, b""):
             return
         body = self.rfile.read(int(self.headers["Content-Length"]))
         stub.arrived.set()
@@ -291,6 +290,16 @@ def refuse_mid_body(handler: StubHandler, body: bytes) -> bool:
     handler.refuse(503, "SlowDown", headers={"Connection": "close"})
     handler.close_connection = True
     return True
+
+
+def continue_first(handler: StubHandler, body: bytes) -> bool:
+    """100 Continue, and then what is due."""
+    handler.send_response_only(100)
+    handler.end_headers()
+    return False
+
+
+BEFORE_BODY = (refuse_mid_body, continue_first)
 
 
 @dataclass

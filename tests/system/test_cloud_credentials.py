@@ -304,6 +304,8 @@ def test_told_before_anything_is_captured(stub: S3Stub, iot: IotEndpoint, tmp_pa
     iot.device.key_file.chmod(0o644)
     with pipeline(tmp_path / "a", s3_store(stub.url, credentials=source_for(iot))) as made:
         made.wait(lambda: "chmod 0400" in made.error(), "the error is told")
+        iot.device.key_file.chmod(0o400)
+        made.wait(lambda: made.error() == "", "the error is over")
 
 
 def test_files_that_cannot_be_used(stub: S3Stub, iot: IotEndpoint, tmp_path: Path) -> None:

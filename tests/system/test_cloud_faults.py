@@ -158,6 +158,15 @@ def test_refusal_in_the_middle_of_a_large_body(stub: S3Stub, tmp_path: Path) -> 
     assert_all_stored(stub, ["big"])
 
 
+def test_an_interim_answer_that_nobody_asked_for(stub: S3Stub, tmp_path: Path) -> None:
+    stub.inject(s3_stub.continue_first, 2)
+    with pipeline(tmp_path, s3_store(stub.url)) as made:
+        made.service.submit(captures.large("big", size=8_000_000))
+        made.wait_states(["big"])
+    assert_all_stored(stub, ["big"])
+    assert max(stub.puts.values()) == 1
+
+
 def test_nobody_listens_for_a_while(tmp_path: Path) -> None:
     stub = S3Stub()
     stub.start()

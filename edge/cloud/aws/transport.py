@@ -31,6 +31,9 @@ _CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle
 _VERIFY_FAULTS = {9: Fault.TLS_NOT_YET_VALID, 10: Fault.TLS_EXPIRED, 62: Fault.TLS_HOST_NAME, 64: Fault.TLS_HOST_NAME}
 
 
+_INTERIM = b"HTTP/1.1 1"  # 100 Continue, which nobody asked for
+
+
 class TransportError(Exception):
     """There was no whole answer."""
 
@@ -71,7 +74,8 @@ def public_trust(extra_ca_file: str = "") -> ssl.SSLContext:
         OSError: the extra file cannot be read, or has no certificate (ssl.SSLError).
     """
     context = ssl.create_default_context()
-    if not Path(ssl.get_default_verify_paths().cafile or "/-").exists():
+    paths = ssl.get_default_verify_paths()  # None: not there
+    if paths.cafile is None and paths.capath is None:
         for path in _CA_FILES:
             if Path(path).exists():
                 context.load_verify_locations(path)
@@ -192,7 +196,11 @@ class Transport:
             return False
         poll = select.poll()
         poll.register(connection.sock, select.POLLIN)
-        return bool(poll.poll(0))
+        if not poll.poll(0):
+            return False
+        with contextlib.suppress(OSError):
+            return not connection.sock.recv(len(_INTERIM), socket.MSG_PEEK).startswith(_INTERIM)
+        return True
 
     def _read(self, connection: http.client.HTTPConnection) -> tuple[Reply, bool]:
         with _faults():
