@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
+from edge.capture.record import iso_seconds
 from edge.capture.service import CaptureService, Uploader
 from edge.capture.settings import capture_settings
 from edge.clock import Clock, SystemClock
@@ -114,6 +115,8 @@ class App:
         """What `systemctl status` shows."""
         captures = self._captures.snapshot()
         text = f"{len(self._registry.models())} models loaded, {captures.pending} captures waiting"
+        if captures.oldest_pending_unix_seconds:
+            text += f" since {iso_seconds(captures.oldest_pending_unix_seconds)}Z"
         return f"{text}; last error: {captures.last_error}" if captures.last_error else text
 
     def _keep_house(self) -> None:
