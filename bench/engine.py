@@ -74,9 +74,9 @@ def main() -> None:
         if options.pause_us:
             time.sleep(options.pause_us / 1e6)
     seconds = time.perf_counter() - start
-    p50, p90, p99 = (float(value) for value in np.percentile(took, [50, 90, 99]))
+    p10, p50, p90, p99 = (float(value) for value in np.percentile(took, [10, 50, 90, 99]))
     result = {"calls": len(took), "seconds": seconds, "per_second": len(took) / seconds}
-    print(json.dumps(result | {"p50_us": p50, "p90_us": p90, "p99_us": p99, "failed": 0}))
+    print(json.dumps(result | {"p10_us": p10, "p50_us": p50, "p90_us": p90, "p99_us": p99, "failed": 0}))
 
 
 if __name__ == "__main__":

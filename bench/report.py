@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import grpc
 
@@ -15,7 +16,13 @@ PATH = Path(__file__).parent / "REPORT.md"
 KEPT_FROM = "## Why"
 
 Median = Callable[[str], float]
-Ratio = Callable[[tuple[str, ...], tuple[str, ...]], float]
+
+
+class Ratio(Protocol):
+    """See `Bench.ratio`."""
+
+    def __call__(self, top: tuple[str, ...], bottom: tuple[str, ...], *, quiet: bool = False) -> float | None: ...
+
 
 AIMS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], float, bool], ...] = (
     ("Predict tiny inline / empty call", ("tiny inline",), ("empty agent",), 1.30, True),
@@ -62,13 +69,17 @@ def render(median: Median, ratio: Ratio, rounds: int, answer_bytes: dict[str, in
         "",
         "## Aims",
         "",
-        "| ratio | measured | aim | |",
-        "|---|---|---|---|",
+        "p10 compares the quickest tenth of the calls: what they cost while nothing else wants the cores.",
+        "",
+        "| ratio | p50 | p10 | aim | |",
+        "|---|---|---|---|---|",
     ]
     for name, top, bottom, aim, at_most in AIMS:
-        value = ratio(top, bottom)
-        met = value <= aim if at_most else value >= aim
-        lines.append(f"| {name} | {value:.2f} | {'≤' if at_most else '≥'} {aim:.2f} | {'met' if met else 'not met'} |")
+        values = [ratio(top, bottom), ratio(top, bottom, quiet=True)]
+        given = [value for value in values if value is not None]
+        met = all(value <= aim if at_most else value >= aim for value in given)
+        cells = " | ".join("" if value is None else f"{value:.2f}" for value in values)
+        lines.append(f"| {name} | {cells} | {'≤' if at_most else '≥'} {aim:.2f} | {'met' if met else 'not met'} |")
     lines += [
         "",
         "## Empty call",

@@ -235,10 +235,10 @@ void print(Shared& shared, double seconds) {
   long failed = 0;
   for (const auto& [code, count] : shared.errors) failed += count;
   std::printf(
-      "{\"calls\": %zu, \"seconds\": %.4f, \"per_second\": %.2f, \"mean_us\": %.2f, \"p50_us\": %.2f, \"p90_us\": %.2f, "
+      "{\"calls\": %zu, \"seconds\": %.4f, \"per_second\": %.2f, \"mean_us\": %.2f, \"p10_us\": %.2f, \"p50_us\": %.2f, \"p90_us\": %.2f, "
       "\"p99_us\": %.2f, \"max_us\": %.2f, \"answer_bytes\": %zu, \"failed\": %ld, \"different\": %ld}\n",
       all.size(), seconds, static_cast<double>(all.size()) / seconds,
-      all.empty() ? 0.0 : sum / static_cast<double>(all.size()), at(0.5), at(0.9), at(0.99), at(1.0),
+      all.empty() ? 0.0 : sum / static_cast<double>(all.size()), at(0.1), at(0.5), at(0.9), at(0.99), at(1.0),
       shared.answer.size(), failed, shared.different);
   for (const auto& [code, count] : shared.errors) {
     std::cerr << count << " calls failed with status " << code << ": " << shared.first_error << "\n";
