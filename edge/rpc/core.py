@@ -215,8 +215,8 @@ class CoreServer:
         self._core = cygrpc.Server(tuple(options.items()), False)
         self._queue = cygrpc.CompletionQueue()
         self._core.register_completion_queue(self._queue)
-        self._unary: dict[str, Unary] = {}
-        self._streams: dict[str, Callable[[Stream], StreamHandler]] = {}
+        self._unary: dict[bytes, Unary] = {}
+        self._streams: dict[bytes, Callable[[Stream], StreamHandler]] = {}
         self._calls: set[Call] = set()
         self._stopping = threading.Event()
         self._stopped = threading.Event()
@@ -229,11 +229,11 @@ class CoreServer:
 
     def add_unary(self, method: str, handler: Unary) -> None:
         """Serve `/service/Method` with a function from request bytes to an answer."""
-        self._unary[method] = handler
+        self._unary[method.encode()] = handler
 
     def add_stream(self, method: str, make: Callable[[Stream], StreamHandler]) -> None:
         """Serve `/service/Method` with a handler made for each call."""
-        self._streams[method] = make
+        self._streams[method.encode()] = make
 
     def listen(self, path: str) -> None:
         """Make the socket.
@@ -350,7 +350,7 @@ class CoreServer:
             return False  # the server is stopping
         if not self._stopping.is_set():
             self._request_call()
-        method = event.call_details.method.decode("utf-8", "replace")
+        method: bytes = event.call_details.method
         unary = self._unary.get(method)
         if len(self._calls) >= MAX_CONCURRENT_CALLS:
             self._refuse(event, status.RESOURCE_EXHAUSTED, f"{MAX_CONCURRENT_CALLS} calls are under way already")

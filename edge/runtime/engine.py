@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from edge.tensors import TensorSpec
 
 Buffer = bytes | memoryview
 
 
-@dataclass(frozen=True)
-class TensorValue:
+class TensorValue(NamedTuple):
     """The bytes of one tensor, C order and little-endian, and its shape."""
 
     data: Buffer
