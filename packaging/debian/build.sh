@@ -4,21 +4,14 @@
 #   build.sh TARBALL ARCH OUT
 #
 # TARBALL is the release's <VERSION>.tgz, ARCH amd64 or arm64, OUT the folder for the package.
-set -euo pipefail
-export LC_ALL=C.UTF-8 TZ=UTC
+. "$(dirname "$0")/lib.sh"
 TARBALL=$(realpath "$1") ARCH=$2 OUT=$(realpath -m "$3")
 HERE=$(cd "$(dirname "$0")" && pwd)
 TOP=$(cd "$HERE/../.." && pwd)
 VERSION=$(basename "$TARBALL" .tgz)
 NAME=sagemaker-edge-agent
-umask 022
-
-missing=()
-for tool in dpkg-buildpackage:dpkg-dev dh:debhelper readelf:binutils; do
-  command -v "${tool%:*}" >/dev/null || missing+=("${tool#*:}")
-done
-[ -e /usr/share/perl5/Debian/Debhelper/Sequence/installsysusers.pm ] || missing+=(dh-sequence-installsysusers)
-[ ${#missing[@]} = 0 ] || { echo "Missing: apt-get install ${missing[*]}" >&2; exit 1; }
+need dpkg-buildpackage dpkg-dev dh debhelper readelf binutils xz xz-utils \
+  /usr/share/perl5/Debian/Debhelper/Sequence/installsysusers.pm dh-sequence-installsysusers
 
 WORK=$TOP/build/deb/$ARCH
 SOURCE=$WORK/$NAME-$VERSION
@@ -30,19 +23,14 @@ DOCS=$(dirname "$(dirname "$BINARY")")/docs
 SOURCE_DATE_EPOCH=$(stat -c %Y "$BINARY")
 export SOURCE_DATE_EPOCH
 
-# Installed is the unpacked program: it starts at once and needs no cache on the board.
-run=()
-if [ "$ARCH" != "$(dpkg --print-architecture)" ]; then
-  case $ARCH in amd64) machine=x86_64 ;; arm64) machine=aarch64 ;; esac
-  command -v "qemu-$machine-static" >/dev/null || { echo "Missing: apt-get install qemu-user-static" >&2; exit 1; }
-  run=("qemu-$machine-static")
-fi
+# Installed is the unpacked program: it starts at once and needs no cache on the board. docs/release.md has the format.
 mkdir "$SOURCE/program"
-"${run[@]}" "$BINARY" --unpack "$SOURCE/program"
+read -r _ offset size _ _ < <(tail -c 128 "$BINARY")
+tail -c "+$((offset + 1))" "$BINARY" | head -c "$size" | xz -dc | tar -x --no-same-owner -C "$SOURCE/program"
 [ -x "$SOURCE/program/sagemaker_edge_agent" ] || { echo "$BINARY unpacks to no sagemaker_edge_agent" >&2; exit 1; }
 
 cp -r "$HERE" "$SOURCE/debian"
-rm -f "$SOURCE"/debian/{build.sh,check.sh,repository.sh,debian.mk}
+rm -f "$SOURCE"/debian/{lib.sh,build.sh,check.sh,repository.sh,debian.mk}
 cp -r "$TOP/packaging/systemd" "$SOURCE/systemd"
 for kind in service sysusers tmpfiles; do
   mv "$SOURCE/systemd/$NAME.$kind" "$SOURCE/debian/"

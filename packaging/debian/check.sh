@@ -1,12 +1,12 @@
 #!/bin/bash
-# lintian must have nothing to say about the package, and building it again must give the same bytes.
+# lintian must have nothing to say about a built package, and building it again must give the same bytes.
 #
-#   check.sh TARBALL ARCH OUT
-set -euo pipefail
+#   check.sh DEB TARBALL ARCH
+. "$(dirname "$0")/lib.sh"
+DEB=$1 TARBALL=$2 ARCH=$3
 HERE=$(cd "$(dirname "$0")" && pwd)
-TOP=$(cd "$HERE/../.." && pwd)
-DEB=$("$HERE/build.sh" "$@")
-AGAIN=$("$HERE/build.sh" "$1" "$2" "$TOP/build/deb/again")
+need lintian lintian
+AGAIN=$("$HERE/build.sh" "$TARBALL" "$ARCH" "$HERE/../../build/deb/again")
 sha256sum "$DEB" "$AGAIN"
 cmp "$DEB" "$AGAIN"
 tags=$(lintian --allow-root --fail-on=none "$DEB" | grep -v '^N: ' || true)

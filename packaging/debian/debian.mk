@@ -3,7 +3,7 @@ DEB_VERSION = $(shell cat dist/$(ARCH)/VERSION 2>/dev/null)
 RELEASE = dist/$(ARCH)/$(DEB_VERSION).tgz
 DEB = dist/$(ARCH)/sagemaker-edge-agent_$(DEB_VERSION)_$(ARCH).deb
 
-.PHONY: deb deb-check apt-repo manuals test-package test-device
+.PHONY: deb deb-of-release deb-check apt-repo manuals test-package test-device device-run
 
 deb: ## The Debian package of ARCH, from its release tarball (`make tarball ARCH=...`)
 	@[ -e "$(RELEASE)" ] || $(MAKE) tarball ARCH=$(ARCH)
@@ -13,7 +13,7 @@ deb-of-release:
 	@packaging/debian/build.sh "$(RELEASE)" $(ARCH) dist/$(ARCH)
 
 deb-check: ## lintian on the package of ARCH, and its bytes when built again
-	@packaging/debian/check.sh "$(RELEASE)" $(ARCH) dist/$(ARCH)
+	@packaging/debian/check.sh "$(DEB)" "$(RELEASE)" $(ARCH)
 
 apt-repo: ## A signed apt repository from the built packages, and the lines a user types
 	@packaging/debian/repository.sh dist/apt dist/*/sagemaker-edge-agent_*.deb

@@ -5,12 +5,12 @@
 #
 # EDGE_APT_KEY names the secret key to sign with (in GNUPGHOME). Without it a key is made for this repository and kept in
 # EDGE_APT_HOME (build/apt-key), good for tests. EDGE_APT_URL is where the repository will be found; default: file:OUT.
-set -euo pipefail
-export LC_ALL=C.UTF-8 TZ=UTC
+. "$(dirname "$0")/lib.sh"
 OUT=$(realpath -m "$1")
 shift
 TOP=$(cd "$(dirname "$0")/../.." && pwd)
 NAME=sagemaker-edge-agent
+need apt-ftparchive apt-utils gpg gnupg
 
 if [ -z "${EDGE_APT_KEY:-}" ]; then
   export GNUPGHOME=${EDGE_APT_HOME:-$TOP/build/apt-key}

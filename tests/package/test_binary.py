@@ -8,7 +8,7 @@ import socket
 import stat
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -93,8 +93,8 @@ def test_a_place_below_a_folder_that_others_can_write_to_is_refused(cache: Path)
 
 
 def test_a_shared_temporary_directory_is_never_used() -> None:
-    done = run("--version", TMPDIR="/tmp", HOME="/nonexistent")  # noqa: S108
-    assert "/tmp" not in done.stderr  # noqa: S108
+    done = run("--version", TMPDIR="/tmp", HOME="/nonexistent")
+    assert "/tmp" not in done.stderr
     if os.geteuid():
         assert done.returncode == CANNOT_UNPACK
 

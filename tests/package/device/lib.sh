@@ -1,9 +1,7 @@
 # Shared by the runners of the installed-package tests. Sourced with ARCH set (amd64 or arm64).
-set -euo pipefail
-export LC_ALL=C.UTF-8
-
 HERE=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 TOP=$(cd "$HERE/../../.." && pwd)
+. "$TOP/packaging/debian/lib.sh"
 case ${ARCH:?set ARCH to amd64 or arm64} in
   amd64) MACHINE=x86_64 ;;
   arm64) MACHINE=aarch64 ;;
@@ -15,25 +13,7 @@ KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 WORK=$TOP/build/device/$ARCH
 mkdir -p "$WORK"
 
-die() { echo "$*" >&2; exit 1; }
 step() { echo "[$ARCH +${SECONDS}s] $*" >&2; }
-
-# need COMMAND PACKAGE ...: installs what is missing, or says in one sentence what to install.
-need() {
-  local missing=()
-  while [ $# -gt 1 ]; do
-    command -v "$1" >/dev/null 2>&1 || [ -e "$1" ] || missing+=("$2")
-    shift 2
-  done
-  [ ${#missing[@]} = 0 ] && return
-  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    step "installing ${missing[*]}"
-    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "${missing[@]}"; } \
-      >/dev/null || die "These packages could not be installed: ${missing[*]}"
-  else
-    die "Missing: run 'apt-get install ${missing[*]}' as root, then try again."
-  fi
-}
 
 # The cache is a help, never a need: without it everything is fetched again.
 if [ -z "${EDGE_CACHE_DIR+set}" ]; then EDGE_CACHE_DIR=${HOME:+$HOME/.cache/sagemaker-edge-agent}; fi

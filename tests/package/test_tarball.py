@@ -1,0 +1,111 @@
+"""The release tarball: the layout of section 9, to the file. Needs RELEASE_ARCH, a machine whose release is in dist/."""
+
+import hashlib
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+DIST = Path(__file__).resolve().parents[2] / "dist" / os.environ.get("RELEASE_ARCH", "none")
+RELEASES = sorted(DIST.glob("*.tgz"))
+pytestmark = pytest.mark.skipif(not RELEASES, reason="RELEASE_ARCH names no machine whose release is in dist/")
+EXAMPLE = "docs/examples/ipc_example"
+LAYOUT = {
+    "bin/sagemaker_edge_agent_binary",
+    "bin/sagemaker_edge_agent_client_example",
+    "docs/api/agent.proto",
+    "docs/attributions/agent.txt",
+    "docs/attributions/core.txt",
+    *(
+        f"{EXAMPLE}/{name}"
+        for name in (
+            "CMakeLists.txt",
+            "sagemaker_edge_client.cc",
+            "sagemaker_edge_client.hh",
+            "sagemaker_edge_client_example.cc",
+            "sagemaker_edge.proto",
+            "shm.cc",
+            "shm.hh",
+            "README.md",
+            "street_small.bmp",
+        )
+    ),
+}
+DOWNLOAD_BYTES = 25_000_000
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("release")
+    with tarfile.open(RELEASES[0]) as tar:
+        tar.extractall(folder, filter="data")
+    return folder
+
+
+def test_layout(tree: Path) -> None:
+    assert {str(path.relative_to(tree)) for path in tree.rglob("*") if not path.is_dir()} == LAYOUT
+
+
+def test_checksum() -> None:
+    digest, name = (DIST / "sha256_hex.shasum").read_text().split()
+    assert name == RELEASES[0].name
+    assert hashlib.sha256(RELEASES[0].read_bytes()).hexdigest() == digest
+
+
+def test_name_is_the_version() -> None:
+    assert RELEASES[0].name == (DIST / "VERSION").read_text().strip() + ".tgz"
+
+
+def test_small_enough_to_download() -> None:
+    assert RELEASES[0].stat().st_size <= DOWNLOAD_BYTES
+
+
+def test_both_names_are_one_file_for_that_machine(tree: Path) -> None:
+    agent, client = (
+        tree / "bin" / name for name in ("sagemaker_edge_agent_binary", "sagemaker_edge_agent_client_example")
+    )
+    assert agent.stat().st_ino == client.stat().st_ino
+    machine = {"amd64": b"\x3e\x00", "arm64": b"\xb7\x00"}[DIST.name]
+    assert agent.read_bytes()[18:20] == machine
+
+
+def test_entries_carry_no_trace_of_the_builder() -> None:
+    with tarfile.open(RELEASES[0]) as tar:
+        members = tar.getmembers()
+    assert {(m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, "root", "root")}
+    assert len({m.mtime for m in members}) == 1
+    assert [m.name for m in members] == sorted(m.name for m in members)
+
+
+@pytest.mark.parametrize(
+    ("file", "names"),
+    [
+        (
+            "agent.txt",
+            ("numpy", "grpcio", "cryptography", "protobuf", "ai-edge-litert", "boringssl", "xnnpack", "eigen"),
+        ),
+        ("core.txt", ("python3.11", "openssl", "zlib1g-dev", "libffi-dev", "libstdc++6", "Nuitka runtime")),
+    ],
+)
+def test_attributions_have_each_component_with_a_text(tree: Path, file: str, names: tuple[str, ...]) -> None:
+    text = (tree / "docs/attributions" / file).read_text()
+    rule = "=" * 100
+    sections = text.split(rule)[1:]
+    texts = {
+        title.split()[0] if title.split()[0] != "Nuitka" else "Nuitka runtime": body
+        for title, body in zip(sections[::2], sections[1::2], strict=True)
+    }
+    assert set(names) <= set(texts)
+    assert all(len(body.strip()) > 40 for body in texts.values()), [k for k, v in texts.items() if len(v.strip()) <= 40]
+
+
+def test_no_bundled_file_needs_a_newer_c_library(tree: Path) -> None:
+    shown = subprocess.run(
+        ["readelf", "-V", "--wide", tree / "bin/sagemaker_edge_agent_binary"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "GLIBC_" not in shown.stdout  # the start program is static; the build checks what is packed
