@@ -58,6 +58,12 @@ def test_no_fault(stub: S3Stub, tmp_path: Path) -> None:
     assert all(key.startswith("p/q/fleet-1/digits/") for key in stub.objects)
 
 
+def test_proxies_are_not_used(stub: S3Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    everything_arrives(stub, tmp_path, s3_store(stub.url))
+
+
 @pytest.mark.parametrize("times", [1, 7])
 @pytest.mark.parametrize(
     "fault",

@@ -74,14 +74,17 @@ class EnvironmentCredentials:
     def get(self) -> Keys:
         """The keys; StoreError if the environment lacks them."""
         names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-        missing = [name for name in names if not self._environment.get(name)]
+        missing = [name for name in names if not self._environment.get(name, "").strip()]
         if missing:
             raise _unusable(
                 f"there are no credentials: set sagemaker_edge_provider_aws_*, or {' and '.join(missing)} in the "
                 "agent's environment"
             )
-        access, secret = (self._environment[name] for name in names)
-        return Keys(access, secret, self._environment.get("AWS_SESSION_TOKEN", ""))
+        values = {name: self._environment.get(name, "").strip() for name in (*names, "AWS_SESSION_TOKEN")}
+        for name, value in values.items():
+            if not value.isascii() or not value.isprintable():
+                raise _unusable(f"{name} in the agent's environment has characters that no key has")
+        return Keys(*values.values())
 
     def reject(self, keys: Keys) -> None:
         """Nothing can be done: the environment of a process does not change."""

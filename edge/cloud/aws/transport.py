@@ -74,6 +74,7 @@ def public_trust(extra_ca_file: str = "") -> ssl.SSLContext:
         OSError: the extra file cannot be read, or has no certificate (ssl.SSLError).
     """
     context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     paths = ssl.get_default_verify_paths()  # None: not there
     if paths.cafile is None and paths.capath is None:
         for path in _CA_FILES:
