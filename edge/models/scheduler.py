@@ -1,5 +1,6 @@
 """Who runs next on a model: its sessions, and a bounded first-come-first-served queue before them (P-4, P-5, P-10)."""
 
+import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -10,12 +11,18 @@ from edge.clock import Clock
 from edge.errors import DeadlineError, ModelNotFoundError, QueueFullError
 from edge.runtime.engine import Session
 
+QUICK_SECONDS = 0.001
+
 
 class Caller(Protocol):
     """What the queue asks of a waiting call."""
 
     def time_remaining(self) -> float | None:
         """Seconds until its deadline; None where it has none."""
+        ...
+
+    def step_aside(self) -> None:
+        """Say that the call may take a while, so that other calls are not kept waiting by it."""
         ...
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
@@ -50,6 +57,8 @@ class Scheduler:
         self._closing = False
         self._drained = threading.Event()
         self.predicted = 0
+        self._steady = all(session.steady for session in sessions)
+        self._last_seconds = math.inf
 
     @contextmanager
     def session(self, caller: Caller) -> Iterator[Session]:
@@ -129,6 +138,7 @@ class Scheduler:
         """Give a session back; `done` where it answered, not failed."""
         with self._lock:
             self.predicted += done
+            self._last_seconds = self._clock.monotonic() - self._running[session]
             if self._waiters:
                 waiter = self._waiters.popleft()
                 waiter.session = session
@@ -157,6 +167,11 @@ class Scheduler:
         now = self._clock.monotonic()
         with self._lock:
             return max((now - since for since in self._running.values()), default=0.0)
+
+    @property
+    def quick(self) -> bool:
+        """Whether the next inference is over within QUICK_SECONDS: the last was, and its input cannot change that."""
+        return self._steady and self._last_seconds < QUICK_SECONDS
 
     @property
     def waiting(self) -> int:

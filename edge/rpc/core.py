@@ -5,10 +5,11 @@ small Predict costs. Here the thread that takes a call off the queue also runs i
 gRPC's own. docs/adr/0007-serving-loop.md weighs the use of `cygrpc`, the private binding beneath `grpc.server`; this
 is the only module that touches it.
 
-Theory of operation. POLLERS threads wait on the queue; the right to do so is a token in `_turns`. A thread with an
-event handles it and polls again. A call is run on the spot if no other poller is running one (`_inline`); else the
-thread gives its token away first, a parked thread (or a new one) polls in its place, and it runs the call without
-haste. So one poller at least is on the queue at any time, however slow a call is, and a quick one is not handed over.
+Theory of operation. One thread waits on the queue; the right to do so is a token in `_turns`. It runs a quick call on
+the spot and waits again: no hand-over at all. A call that may take longer first steps aside (`Call.step_aside`): the
+token goes to a parked thread, or a new one, which waits in its place, and the call runs without haste. So the queue is
+left alone for no longer than a quick call takes, however slow the others are. A second thread on the queue would be
+woken for every event that the first is about to take anyway.
 """
 
 import logging
@@ -25,7 +26,6 @@ from edge.rpc import status
 
 log = logging.getLogger(__name__)
 
-POLLERS = 2
 MAX_THREADS = 128
 MAX_CONCURRENT_CALLS = 512  # beyond it a call is refused with RESOURCE_EXHAUSTED
 REQUESTS_AHEAD = 4  # accepted by gRPC before a thread takes them
@@ -44,14 +44,14 @@ def _not_unary(raw: bytes, call: "Call") -> Answer:
 class Call:
     """One call; what a handler asks of it is the `Caller` of edge.models.scheduler."""
 
-    __slots__ = ("_call", "_closing", "_deadline", "_on_close", "_server", "_unary")
+    __slots__ = ("_aside", "_call", "_closing", "_deadline", "_on_close", "_server", "_unary")
 
     def __init__(self, server: "CoreServer", event: Any, unary: Unary) -> None:
         self._server = server
         self._call = event.call
         self._deadline: float = event.call_details.deadline
         self._unary = unary
-        self._closing = False
+        self._closing = self._aside = False
         self._on_close: Callable[[], None] | None = None
 
     def time_remaining(self) -> float | None:
@@ -65,6 +65,12 @@ class Call:
         self._closing = True
         self._start((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
         return True
+
+    def step_aside(self) -> None:
+        """Let another thread wait for calls: this one may take longer than a quick call. Once is enough."""
+        if not self._aside:
+            self._aside = True
+            self._server.give_turn_away()
 
     def receive(self) -> None:
         """Ask for the request's message."""
@@ -90,11 +96,7 @@ class Call:
         if raw is None:
             self.answer((None, status.UNIMPLEMENTED, "the request has no message"))
             return False
-        server = self._server
-        inline = server.begin_inline()
-        if not inline:
-            server.give_turn_away()
-        # Nothing is raised from here: the poller must know whether it still has its turn.
+        # Nothing is raised from here: the thread must know whether it still has its turn.
         try:
             answer = self._unary(raw, self)
         except Exception as error:
@@ -104,10 +106,8 @@ class Call:
             self.answer(answer)
         except Exception as error:
             log.error("a call cannot be answered", exc_info=error)
-            server.forget(self)
-        if inline:
-            server.end_inline()
-        return not inline
+            self._server.forget(self)
+        return self._aside
 
     def _closed(self, event: Any) -> bool:
         if self._on_close is not None:
@@ -221,14 +221,16 @@ class CoreServer:
         self._stopping = threading.Event()
         self._stopped = threading.Event()
         self._turns: SimpleQueue[bool] = SimpleQueue()
-        self._inline = threading.Lock()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._parked = 0
         self._closing = False
 
     def add_unary(self, method: str, handler: Unary) -> None:
-        """Serve `/service/Method` with a function from request bytes to an answer."""
+        """Serve `/service/Method` with a function from request bytes to an answer.
+
+        Unless it is over within a millisecond it calls `step_aside` first.
+        """
         self._unary[method.encode()] = handler
 
     def add_stream(self, method: str, make: Callable[[Stream], StreamHandler]) -> None:
@@ -249,9 +251,8 @@ class CoreServer:
         self._core.start()
         for _ in range(REQUESTS_AHEAD):
             self._request_call()
-        for _ in range(POLLERS):
-            self._turns.put(True)
-            self._add_thread()
+        self._add_thread()
+        self._turns.put(True)
 
     def stop(self, grace_seconds: float) -> None:
         """Take no new calls; those under way have `grace_seconds` to finish. Returns when all have ended."""
@@ -296,16 +297,8 @@ class CoreServer:
         self._threads.append(thread)
         thread.start()
 
-    def begin_inline(self) -> bool:
-        """Whether the calling poller may run a call and keep its turn."""
-        return self._inline.acquire(blocking=False)
-
-    def end_inline(self) -> None:
-        """The call that `begin_inline` allowed is done."""
-        self._inline.release()
-
     def give_turn_away(self) -> None:
-        """Let another thread poll: the calling one is about to run a call."""
+        """Let another thread wait on the queue; the calling one does so no more once it is done."""
         with self._lock:
             if self._parked == 0 and len(self._threads) < MAX_THREADS:
                 self._add_thread()

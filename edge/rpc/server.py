@@ -4,7 +4,7 @@ import logging
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from grpc_reflection.v1alpha import reflection, reflection_pb2
@@ -72,10 +72,15 @@ def _answers(path: str) -> bool:
         return True
 
 
-def _guarded(call: Handler) -> Unary:
-    """`call` with its errors turned into statuses; only faults of the agent itself are logged as such."""
+def _guarded(call: Handler, *, quick: bool) -> Unary:
+    """`call` with its errors turned into statuses; only faults of the agent itself are logged as such.
+
+    One that is not `quick` steps aside first.
+    """
 
     def guarded(raw: bytes, context: Call) -> Answer:
+        if not quick:
+            context.step_aside()
         try:
             return call(raw, context), status.OK, ""
         except EdgeError as error:
@@ -134,20 +139,21 @@ class Server:
 
     def register(self, servicer: Servicer) -> None:
         """Offer the services of section 2 of the API, health and reflection."""
-        self._add(
-            AGENT_SERVICE,
-            {
-                "Predict": servicer.predict,
-                "LoadModel": servicer.load_model,
-                "UnLoadModel": servicer.unload_model,
-                "ListModels": servicer.list_models,
-                "DescribeModel": servicer.describe_model,
-                "CaptureData": servicer.capture_data,
-                "GetCaptureDataStatus": servicer.capture_status,
-            },
-        )
+        quick = {
+            "Predict": servicer.predict,  # it steps aside by itself where it has to
+            "ListModels": servicer.list_models,
+            "DescribeModel": servicer.describe_model,
+        }
+        others = {
+            "LoadModel": servicer.load_model,
+            "UnLoadModel": servicer.unload_model,
+            "CaptureData": servicer.capture_data,
+            "GetCaptureDataStatus": servicer.capture_status,
+        }
+        self._add(AGENT_SERVICE, quick, quick=True)
+        self._add(AGENT_SERVICE, others)
         self._add(OPERATIONS_SERVICE, {"GetStatus": servicer.get_status})
-        self._add(HEALTH_SERVICE, {"Check": self._health.check, "List": self._health.list})
+        self._add(HEALTH_SERVICE, {"Check": self._health.check, "List": self._health.list}, quick=True)
         self._core.add_stream(f"/{HEALTH_SERVICE}/Watch", self._health.start_watch)
         names = (AGENT_SERVICE, OPERATIONS_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
         reflector = reflection.ReflectionServicer(names)
@@ -156,9 +162,9 @@ class Server:
         )
         self.set_serving("", False)
 
-    def _add(self, service: str, calls: dict[str, Handler]) -> None:
+    def _add(self, service: str, calls: Mapping[str, Handler], *, quick: bool = False) -> None:
         for name, call in calls.items():
-            self._core.add_unary(f"/{service}/{name}", _guarded(call))
+            self._core.add_unary(f"/{service}/{name}", _guarded(call, quick=quick))
 
     def set_serving(self, name: str, serving: bool) -> None:
         """The health of a model, or of the whole agent with the empty name."""

@@ -22,6 +22,7 @@ from edge.tensors import DType, byte_count, dtype_name
 
 log = logging.getLogger(__name__)
 
+LARGE_REQUEST_BYTES = 256 * 1024  # copying one is not quick
 MAX_WAITING_CALLS = 96  # Predict calls of all models together; each holds one of the server's 128 threads
 
 
@@ -48,8 +49,12 @@ class Servicer:
 
     def predict(self, raw: bytes, context: Caller) -> bytes:
         """[P]"""
+        if len(raw) > LARGE_REQUEST_BYTES:
+            context.step_aside()
         plan = self._plans.plan(raw)
         scheduler = plan.model.scheduler
+        if not scheduler.quick:
+            context.step_aside()
         session = scheduler.try_acquire() or self._queue(scheduler, context)
         done = False
         try:
@@ -64,6 +69,7 @@ class Servicer:
             raise QueueFullError(
                 f"{MAX_WAITING_CALLS} Predict calls are waiting already, the most this agent lets wait"
             )
+        caller.step_aside()
         try:
             return scheduler.acquire(caller)
         finally:

@@ -29,6 +29,7 @@ class Session(Protocol):
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    steady: bool  # an inference takes the same time whatever the input
 
     def run(self, values: Sequence[TensorValue]) -> list[TensorValue]:
         """Infer. `values` are in the model's order, of its dtypes, each of a shape that `fit_shape` gave.

@@ -21,6 +21,7 @@ from edge.tensors import DYNAMIC, MAX_DIMENSION, TensorSpec, dtype_of, shape_tex
 log = logging.getLogger(__name__)
 
 PACKAGES = ("ai_edge_litert", "tflite_runtime")
+CONTROL_FLOW = {"WHILE", "IF", "CALL", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_CASE", "CUSTOM"}
 COPY_WITH_LOCK_BYTES = 16 * 1024  # of an input; a larger one is copied by numpy, which gives up the interpreter lock
 # What the interpreter's bindings raise for a bad file, a failed allocation or a failed invoke.
 _ENGINE_ERRORS = (ValueError, RuntimeError, TypeError, OSError, MemoryError)
@@ -68,7 +69,7 @@ class TfliteEngine:
             if delegate:
                 raise TargetError(f"delegate {delegate.path} refuses the model: {_reason(error)}") from None
             raise ModelRefusedError(f"the runtime refuses the model file: {_reason(error)}") from None
-        return TfliteSession(interpreter)
+        return TfliteSession(interpreter, steady=delegate is None and _straight(interpreter))
 
 
 def _load_delegate(module: ModuleType, delegate: DelegateRef) -> Any:
@@ -76,6 +77,15 @@ def _load_delegate(module: ModuleType, delegate: DelegateRef) -> Any:
         return module.load_delegate(delegate.path, dict(delegate.options))
     except (*_ENGINE_ERRORS, AttributeError) as error:  # the last for a library without a delegate's functions
         raise TargetError(f"delegate {delegate.path} cannot be loaded: {_reason(error)}") from None
+
+
+def _straight(interpreter: Any) -> bool:
+    """Whether the graph has neither loops nor branches; false where the bindings cannot tell."""
+    try:
+        names = {str(operator["op_name"]) for operator in interpreter._get_ops_details()}
+    except (AttributeError, KeyError, *_ENGINE_ERRORS):
+        return False
+    return not names & CONTROL_FLOW
 
 
 def _reason(error: BaseException) -> str:
@@ -90,7 +100,7 @@ def _reason(error: BaseException) -> str:
 class TfliteSession:
     """An interpreter with its tensors allocated; see `Session`."""
 
-    def __init__(self, interpreter: Any) -> None:
+    def __init__(self, interpreter: Any, *, steady: bool) -> None:
         self._interpreter = interpreter
         try:
             inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
@@ -99,6 +109,7 @@ class TfliteSession:
         self.inputs = _specs(inputs, "input")
         self.outputs = _specs(outputs, "output")
         self._input_indices = [int(detail["index"]) for detail in inputs]
+        self.steady = steady and not any(DYNAMIC in spec.signature for spec in self.inputs)
         # Each makes a view of the interpreter's memory anew; a view must be gone before the next invoke.
         self._input_views = [interpreter.tensor(int(detail["index"])) for detail in inputs]
         self._output_views = [interpreter.tensor(int(detail["index"])) for detail in outputs]

@@ -13,6 +13,7 @@ from edge.models.scheduler import Scheduler
 class Session:
     inputs = outputs = ()
     closed = False
+    steady = True
 
     def run(self, values: object) -> list[object]:
         return []
@@ -31,6 +32,9 @@ class Caller:
 
     def time_remaining(self) -> float | None:
         return self.remaining
+
+    def step_aside(self) -> None:
+        """Nobody else is served here."""
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         self.end = callback
@@ -170,3 +174,24 @@ def test_a_failing_call_gives_its_session_back() -> None:
     with target.session(Caller()):
         assert target.running == 1
     assert target.predicted == 1
+
+
+class At:
+    """A clock that a test sets."""
+
+    seconds = 0.0
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@pytest.mark.parametrize("steady", [True, False])
+def test_a_model_is_quick_once_it_was_and_its_time_is_steady(steady: bool) -> None:
+    clock, session = At(), Session()
+    session.steady = steady
+    target = Scheduler("m", [session], queue_calls=1, clock=clock)  # type: ignore[arg-type, list-item]
+    assert not target.quick
+    for took, quick in ((0.0001, True), (0.01, False), (0.0005, True)):
+        with target.session(Caller()):
+            clock.seconds += took
+        assert target.quick is (quick and steady)
