@@ -42,9 +42,9 @@ mv "$TREE/agent.bin" "$TREE/sagemaker_edge_agent"
 for library in libstdc++.so.6 libgcc_s.so.1; do
   rm -f "$TREE/$library"
   cp -L "$ROOT/usr/lib/$TRIPLE/$library" "$TREE/" 2>/dev/null || cp -L "$ROOT/lib/$TRIPLE/$library" "$TREE/"
+  strip --strip-unneeded "$TREE/$library"
 done
 find "$TREE" -type f ! -name sagemaker_edge_agent -exec chmod 644 {} +
-find "$TREE" -type f \( -name '*.so*' -o -name sagemaker_edge_agent \) -exec strip --strip-unneeded {} +
 "$python" "$HERE/glibc_floor.py" "$TREE" --output "$WORK/glibc.txt"
 
 step "pack"

@@ -44,6 +44,13 @@ python=/opt/python/bin/python3.11
 wrap $python "$qemu -0 $python $python.real"
 target_loader=$(readelf -p .interp "$ROOT$python.real" | sed -n 's/.*] *//p' | tr -d '[:space:]')
 wrap /usr/bin/ldd "$qemu $target_loader --list"
-for shell in bash dash sh; do ln -sfn "/host/usr/bin/dash" "$ROOT/usr/bin/native-$shell"; done
+# The compiler looks into the interpreter's own file, which is the wrapper now.
+readelf=$(readlink "$ROOT/opt/toolchain/readelf") && rm "$ROOT/opt/toolchain/readelf"
+cat >"$ROOT/opt/toolchain/readelf" <<EOF
+#!/host/usr/bin/dash
+[ "\$2" != $python ] || set -- "\$1" $python.real
+exec $readelf "\$@"
+EOF
+chmod 755 "$ROOT/opt/toolchain/readelf"
 exec env -i PATH=/usr/bin:/bin HOME=/root LC_ALL=C.UTF-8 SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}" CCACHE_MAXSIZE="$CCACHE_MAXSIZE" \
   /usr/sbin/chroot "$ROOT" /host/usr/bin/dash /opt/src/compile.sh

@@ -22,7 +22,7 @@ def archive(tree: Path) -> bytes:
             info = tar.gettarinfo(path, str(path.relative_to(tree)))
             info.uid = info.gid = info.mtime = 0
             info.uname = info.gname = ""
-            executable = path.is_dir() or path.suffix == "" and path.stat().st_mode & 0o100
+            executable = path.is_dir() or (path.suffix == "" and path.stat().st_mode & 0o100)
             info.mode = 0o755 if executable else 0o644
             with path.open("rb") if path.is_file() else io.BytesIO() as file:
                 tar.addfile(info, file)
@@ -31,7 +31,7 @@ def archive(tree: Path) -> bytes:
 
 def compress(data: bytes, machine: int) -> bytes:
     """xz, with the filter for the machine's instructions where there is one."""
-    lzma2 = {"id": lzma.FILTER_LZMA2, "preset": 9, "dict_size": DICTIONARY_BYTES}
+    lzma2 = {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": DICTIONARY_BYTES}
     filters = [lzma2]
     if machine in ELF_MACHINES:
         filters.insert(0, {"id": ELF_MACHINES[machine]})

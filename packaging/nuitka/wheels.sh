@@ -35,6 +35,8 @@ step "without what the agent does not use"
 toolchain "$WORK/toolchain" "$ROOT"
 export PATH=$WORK/toolchain:$PATH
 flags=(-O2 -fPIC -shared -ffunction-sections -fdata-sections -Wl,--gc-sections -Wl,-s -Wl,--build-id=none "-ffile-prefix-map=$HERE=/usr/src/agent")
+# Before any patchelf: what it has changed, strip would break.
+find "$SITE" -name '*.so*' -type f -exec strip --strip-unneeded {} +
 # numpy without OpenBLAS and LAPACK: see docs/adr/0015.
 gcc "${flags[@]}" -Wl,-soname,libsmall_blas.so -o "$SITE/numpy/core/libsmall_blas.so" "$HERE/small_blas.c"
 for extension in "$SITE"/numpy/core/_multiarray_umath*.so; do
@@ -53,5 +55,4 @@ gcc "${flags[@]}" -Wl,-soname,libLiteRtRuntimeCApi.so "-Wl,--version-script=$WOR
   -o "$SITE/ai_edge_litert/libLiteRtRuntimeCApi.so" "$HERE/litert_stub.c"
 patchelf --set-rpath '$ORIGIN' "$SITE/ai_edge_litert/libpywrap_litert_common.so" \
   "$SITE/ai_edge_litert/_pywrap_tensorflow_interpreter_wrapper.so" 
-find "$SITE" -name '*.so*' -type f -exec strip --strip-unneeded {} +
 touch "$SITE/.ready-$key"

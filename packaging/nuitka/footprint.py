@@ -1,0 +1,229 @@
+"""Measure the program, compiled and under plain CPython, and write docs/footprint.md.
+
+Time to READY is from the start of the process to READY=1 on its NOTIFY_SOCKET; memory is from smaps_rollup, all
+processes of the agent together. The other machine's binary is emulated here: of it, sizes only.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+TOP = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(TOP))
+
+from edge.rpc._generated import agent_pb2 as pb  # noqa: E402
+
+MIB = 1 << 20
+MEGABYTE = 1_000_000
+WARM_STARTS = 9
+READY_SECONDS = 120
+NATIVE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+AIMS = {"warm": "0.3", "first": "1.5", "pss": "60", "download": "25", "disk": "80"}
+
+
+@dataclass
+class Figures:
+    """What was measured of one form of the program."""
+
+    first_s: float | None = None
+    warm_s: list[float] = field(default_factory=list)
+    idle: dict[str, float] = field(default_factory=dict)
+    loaded: dict[str, float] = field(default_factory=dict)
+
+
+def memory(pid: int) -> dict[str, float]:
+    """RSS and PSS in MiB, threads and processes, of a process and its children."""
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    total = {"rss": 0.0, "pss": 0.0, "private": 0.0, "threads": 0.0, "processes": float(len(processes))}
+    for process in processes:
+        for line in Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines():
+            name, _, value = line.partition(":")
+            key = {"Rss": "rss", "Pss": "pss", "Private_Clean": "private", "Private_Dirty": "private"}.get(name)
+            if key:
+                total[key] += int(value.split()[0]) / 1024
+        total["threads"] += process.num_threads()
+    return total
+
+
+@contextlib.contextmanager
+def running(command: list[str], folder: Path, env: dict[str, str]) -> Iterator[tuple[int, float, str]]:
+    """The agent, started and READY: its pid, the seconds that took, its socket."""
+    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    notify.bind(str(folder / "notify"))
+    notify.settimeout(READY_SECONDS)
+    address = folder / "agent.sock"
+    variables = {**os.environ, **env, "NOTIFY_SOCKET": str(folder / "notify")}
+    begun = time.monotonic()
+    agent = subprocess.Popen(
+        [*command, "-f", "-a", str(address), "-c", str(folder / "config.json")],
+        env=variables,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        while b"READY=1" not in notify.recv(4096):
+            pass
+        yield agent.pid, time.monotonic() - begun, str(address)
+    finally:
+        agent.terminate()
+        agent.wait(60)
+        notify.close()
+        (folder / "notify").unlink()
+
+
+def load_and_predict(address: str, package: Path) -> None:
+    import grpc
+
+    with grpc.insecure_channel(f"unix:{address}") as channel:
+        call = lambda name, request, answer: channel.unary_unary(  # noqa: E731
+            f"/AWS.SageMaker.Edge.Agent/{name}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=answer.FromString,
+        )(request)
+        model = call("LoadModel", pb.LoadModelRequest(url=str(package), name="digits"), pb.LoadModelResponse).model
+        size = 4
+        for n in model.input_tensor_metadatas[0].shape:
+            size *= n
+        tensor = pb.Tensor(tensor_metadata=model.input_tensor_metadatas[0], byte_data=bytes(size))
+        for _ in range(20):
+            call("Predict", pb.PredictRequest(name="digits", tensors=[tensor]), pb.PredictResponse)
+
+
+def measure(command: list[str], *, first: bool) -> Figures:
+    """Start it several times; `first` also with nothing unpacked yet and its file not in memory."""
+    figures = Figures()
+    with tempfile.TemporaryDirectory(dir=TOP / "build") as name:
+        folder = Path(name)
+        ca, package, cache = folder / "ca", folder / "digits", folder / "cache"
+        cache.mkdir(mode=0o700)
+        env = {"SAGEMAKER_EDGE_UNPACK_DIR": str(cache)}
+        tool = [*command]
+        subprocess.run([*tool, "demo-ca", str(ca)], check=True, capture_output=True, env={**os.environ, **env})
+        words = ["--model", str(TOP / "demo/data/digits.tflite"), "--name", "digits", "--version", "1.0"]
+        keys = ["--key", str(ca / "signing.key"), "--cert", str(ca / "signing.pem"), "--out", str(package)]
+        subprocess.run([*tool, "package", *words, *keys], check=True, capture_output=True, env={**os.environ, **env})
+        prefix = "sagemaker_edge_core_"
+        config = {
+            f"{prefix}device_name": "d",
+            f"{prefix}device_fleet_name": "f",
+            f"{prefix}root_certs_path": str(ca / "roots"),
+            f"{prefix}capture_data_disk_path": str(folder / "captures"),
+        }
+        (folder / "config.json").write_text(json.dumps(config))
+        if first:
+            shutil.rmtree(cache)
+            cache.mkdir(mode=0o700)
+            with running(command, folder, env) as (_, seconds, _):
+                figures.first_s = seconds
+        for _ in range(WARM_STARTS):
+            with running(command, folder, env) as (_, seconds, _):
+                figures.warm_s.append(seconds)
+        with running(command, folder, env) as (pid, _, address):
+            figures.idle = memory(pid)
+            load_and_predict(address, package)
+            figures.loaded = memory(pid)
+    return figures
+
+
+def megabytes(path: Path) -> float | None:
+    """Bytes of a file, or what a folder takes on disk, in MB; None if it is not there."""
+    if path.is_dir():
+        return sum(f.lstat().st_blocks * 512 for f in path.rglob("*")) / MEGABYTE
+    return path.stat().st_size / MEGABYTE if path.exists() else None
+
+
+def sizes(arch: str) -> dict[str, float | None]:
+    dist, tree = TOP / "dist" / arch, TOP / "build/nuitka" / arch / "tree"
+    packed, unpacked = megabytes(dist / "sagemaker_edge_agent_binary"), megabytes(tree)
+    return {
+        "tgz": next((megabytes(path) for path in dist.glob("*.tgz")), None),
+        "deb": next((megabytes(path) for path in dist.glob("*.deb")), None),
+        "packed": packed,
+        "unpacked": unpacked,
+        "both": packed + unpacked if packed and unpacked else None,
+    }
+
+
+def cell(value: float | None, digits: int = 1) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
+
+
+def page(plain: Figures, binary: Figures, by_arch: dict[str, dict[str, float | None]]) -> str:
+    version = (TOP / "dist" / NATIVE / "VERSION").read_text().strip()
+    lines = [
+        "# Footprint",
+        "",
+        f"Written by `make footprint`; version {version}, on {platform.machine()}, {os.cpu_count()} CPUs, "
+        f"load {os.getloadavg()[0]:.1f} while it was measured.",
+        "",
+        "## Sizes, MB (10^6 bytes)",
+        "",
+        "| | amd64 | arm64 | aim |",
+        "|---|---|---|---|",
+    ]
+    rows = (
+        ("download: the .tgz", "tgz", AIMS["download"]),
+        ("download: the .deb", "deb", AIMS["download"]),
+        ("the one file", "packed", ""),
+        ("on disk, installed from a package (unpacked)", "unpacked", AIMS["disk"]),
+        ("on disk, the one file and what it unpacked", "both", AIMS["disk"]),
+    )
+    for label, key, aim in rows:
+        lines.append(f"| {label} | {cell(by_arch['amd64'][key])} | {cell(by_arch['arm64'][key])} | {aim} |")
+    lines += ["", "## Start and memory", "", f"| | CPython | binary ({NATIVE}) | aim |", "|---|---|---|---|"]
+    warm = [statistics.median(f.warm_s) for f in (plain, binary)]
+    lines += [
+        f"| start to READY, warm, median of {WARM_STARTS}, s | {warm[0]:.2f} | {warm[1]:.2f} | {AIMS['warm']} |",
+        f"| start to READY, warm, fastest, s | {min(plain.warm_s):.2f} | {min(binary.warm_s):.2f} | |",
+        f"| start to READY, very first (unpacks), s | | {cell(binary.first_s, 2)} | {AIMS['first']} |",
+    ]
+    for state, label in (("idle", "idle"), ("loaded", "with the digits model, after 20 predictions")):
+        a, b = getattr(plain, state), getattr(binary, state)
+        for key, name, aim in (("rss", "RSS", ""), ("pss", "PSS", AIMS["pss"]), ("private", "private", "")):
+            shown = aim if state == "idle" else ""
+            lines.append(f"| {label}: {name}, MiB | {a[key]:.1f} | {b[key]:.1f} | {shown} |")
+        lines.append(f"| {label}: threads | {a['threads']:.0f} | {b['threads']:.0f} | |")
+        lines.append(f"| {label}: processes | {a['processes']:.0f} | {b['processes']:.0f} | 1 |")
+    lines += [
+        "",
+        "The other machine's binary runs emulated here, so only its sizes are given.",
+        "",
+        "## glibc that each file needs",
+    ]
+    for arch in ("amd64", "arm64"):
+        table = TOP / "build/nuitka" / arch / "glibc.txt"
+        lines += ["", f"{arch}; the build fails above 2.31.", "", "| file | glibc | MB |", "|---|---|---|"]
+        if table.exists():
+            for line in table.read_text().splitlines():
+                needed, size, name = line.split("\t")
+                lines.append(f"| {name} | {needed} | {int(size) / MEGABYTE:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    binary = TOP / "dist" / NATIVE / "sagemaker_edge_agent_binary"
+    if not binary.exists():
+        sys.exit(f"There is no {binary}: run 'make tarball ARCH={NATIVE}' first.")
+    text = page(
+        measure([sys.executable, str(TOP / "agent.py")], first=False),
+        measure([str(binary)], first=True),
+        {arch: sizes(arch) for arch in ("amd64", "arm64")},
+    )
+    (TOP / "docs/footprint.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
