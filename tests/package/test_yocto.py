@@ -33,7 +33,7 @@ import release as layer_release  # noqa: E402
 LAYER = layer_release.LAYER
 RECIPES = LAYER / "recipes-edge"
 DEMO = RECIPES / "sagemaker-edge-agent-demo/files"
-DIST = TOP / "dist"
+DIST = Path(os.environ.get("RELEASES", TOP / "dist"))
 ARCHES = ("arm64", "amd64")
 STAND_IN_VERSION = "0.20260101.0abcdef"
 VERSION_FORM = re.compile(r"\d+\.\d{8}\.[0-9a-f]{7}")
