@@ -3,10 +3,10 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from edge.client import COMMANDS
 from edge.errors import ConfigError, EdgeError
+from edge.selfexec import called_as
 
 CLIENT_NAMES = ("sagemaker_edge_agent_client_example",)
 PROBE_FLAG = "--probe-model"
@@ -29,7 +29,7 @@ example:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if Path(sys.argv[0]).name in CLIENT_NAMES or (words and words[0] in COMMANDS):
+    if called_as() in CLIENT_NAMES or (words and words[0] in COMMANDS):
         from edge.client.main import main as client
 
         return client(words)

@@ -1,7 +1,8 @@
 """How this program starts itself again, from source or as one binary."""
 
+import os
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 
 
 def self_command() -> list[str]:
@@ -11,3 +12,10 @@ def self_command() -> list[str]:
         path = str(Path("/proc/self/exe").readlink())
         return [path if Path(path).exists() else "/proc/self/exe"]
     return [sys.executable, str(Path(__file__).resolve().parent.parent / "agent.py")]
+
+
+def called_as() -> str:
+    """The name that this program was called by (X-6); the compiled program's `sys.argv[0]` has lost it."""
+    if "__compiled__" in globals():
+        return PurePath(os.fsdecode(Path("/proc/self/cmdline").read_bytes().split(b"\0")[0])).name
+    return PurePath(sys.argv[0]).name

@@ -4,10 +4,10 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from edge.client.outcome import CommandError, Exit
+from edge.selfexec import called_as
 
 EXAMPLE_NAME = "sagemaker_edge_agent_client_example"
 PEOPLE_TIMEOUT_SECONDS = 120.0
@@ -34,7 +34,7 @@ Parsers = Any  # argparse's subparsers action, which has no public name
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; `argv` is what follows the program's name. Returns the exit code."""
-    program = Path(sys.argv[0]).name
+    program = called_as()
     parser = _parser(EXAMPLE_NAME if program == EXAMPLE_NAME else "sagemaker-edge-agent")
     options = parser.parse_args(argv)
     try:
