@@ -53,11 +53,11 @@ def _() -> None:
     while seconds < 0.5:
         rounds *= 4
         (STAGE / "rounds.json").write_text(f"[{rounds}]")
-        answer = json.loads(client("--json", "predict", "slow", str(STAGE / "rounds.json")))
+        answer = json.loads(client("predict", "--json", "slow", str(STAGE / "rounds.json")))
         seconds = answer["milliseconds"] / 1000
     rounds = int(rounds * 1.5 * WATCHDOG_SECONDS / seconds)
     (STAGE / "rounds.json").write_text(f"[{rounds}]")
-    client("--timeout", "600", "predict", "slow", str(STAGE / "rounds.json"))
+    client("predict", "--timeout", "600", "slow", str(STAGE / "rounds.json"))
     assert show("NRestarts") == "0", journal()[-3000:]
     (STAGE / "rounds.json").write_text(f"[{min(2**31 - 1, rounds * 100)}]")
 
@@ -65,7 +65,7 @@ def _() -> None:
 @check("a stopped process is restarted within the interval, and nothing accepted is lost")
 def _() -> None:
     taken = [
-        json.loads(client("--json", "predict", "--capture", "digits", str(STAGE / "seven.bmp")))["capture"]
+        json.loads(client("predict", "--json", "--capture", "digits", str(STAGE / "seven.bmp")))["capture"]
         for _ in "ab"
     ]
     assert [one["status"] for one in taken] == ["IN_PROGRESS"] * 2, taken
@@ -85,7 +85,7 @@ def _() -> None:
     configure(edge_inference_stuck_seconds=2)
     restart()
     load("slow", "slow")
-    command = ["runuser", "-u", "app", "--", CLIENT, "--timeout", "600", "predict", "slow", str(STAGE / "rounds.json")]
+    command = ["runuser", "-u", "app", "--", CLIENT, "predict", "--timeout", "600", "slow", str(STAGE / "rounds.json")]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as caller:
         seconds = hang(lambda: None)
         caller.kill()
