@@ -16,6 +16,11 @@ if [ "$ARCH" = "$(dpkg --print-architecture)" ]; then
 fi
 
 need "/usr/bin/qemu-$MACHINE-static" qemu-user-static unshare util-linux
+# The emulated program gets the C library of the oldest system served, and no other file of that root.
+export QEMU_LD_PREFIX=$WORK/libc
+rm -rf "$QEMU_LD_PREFIX" && mkdir -p "$QEMU_LD_PREFIX/lib/$TRIPLE"
+cp -P "$ROOT"/lib/ld-linux* "$QEMU_LD_PREFIX/lib/"
+cp -P "$ROOT/lib/$TRIPLE"/*.so* "$QEMU_LD_PREFIX/lib/$TRIPLE/"
 export KILL_ROUNDS=${KILL_ROUNDS:-5} KILL_ROUNDS_DRIVER=${KILL_ROUNDS_DRIVER:-2} AGENT_START_SECONDS=300 AGENT_CALL_SECONDS=600 AGENT_EMULATED=1
 table=/proc/sys/fs/binfmt_misc
 if [ -e "$table/qemu-$MACHINE" ] && grep -q '^enabled' "$table/qemu-$MACHINE"; then
