@@ -160,7 +160,9 @@ def test_copies_are_those_of_packaging() -> None:
 
 
 def test_the_layer_names_one_released_version() -> None:
-    [recipe] = (RECIPES / "sagemaker-edge-agent").glob("*.bb")
+    recipes = list((RECIPES / "sagemaker-edge-agent").glob("*.bb"))
+    assert len(recipes) == 1, "make yocto-release writes it from the tarballs"
+    [recipe] = recipes
     assert VERSION_FORM.fullmatch(recipe.stem.split("_")[1])
 
 
@@ -195,9 +197,8 @@ def test_kas_files_name_series_of_the_layer_and_files_that_exist() -> None:
         assert (TOP / path / "conf/layer.conf").is_file()
 
 
-def test_accounts_are_those_of_sysusers(tools: Path) -> None:
-    recipe = next((RECIPES / "sagemaker-edge-agent").glob("*.bb"))
-    variables = read_recipe(tools, recipe, "arm64")["variables"]
+def test_accounts_are_those_of_sysusers(tools: Path, release: Release) -> None:
+    variables = read_recipe(tools, release.recipe, "arm64")["variables"]
     lines = (TOP / "packaging/systemd/sagemaker-edge-agent.sysusers").read_text().splitlines()
     entries = [re.findall(r'"[^"]*"|\S+', line) for line in lines if line and not line.startswith("#")]
     [user] = [entry for entry in entries if entry[0] == "u"]
