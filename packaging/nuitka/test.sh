@@ -4,7 +4,7 @@
 # own (Linux 6.7 or later), so this machine's binfmt table stays as it is.
 . "$(dirname "$0")/lib.sh"
 
-binary=$TOP/dist/$ARCH/sagemaker_edge_agent_binary
+binary=${BINARY:-$TOP/dist/$ARCH/sagemaker_edge_agent_binary}
 [ -e "$binary" ] || die "There is no $binary: run 'make binary ARCH=$ARCH' first."
 cd "$TOP"
 [ $# -gt 0 ] || set -- tests/system tests/package/test_binary.py
@@ -21,7 +21,7 @@ export QEMU_LD_PREFIX=$WORK/libc
 rm -rf "$QEMU_LD_PREFIX" && mkdir -p "$QEMU_LD_PREFIX/lib/$TRIPLE"
 cp -P "$ROOT"/lib/ld-linux* "$QEMU_LD_PREFIX/lib/"
 cp -P "$ROOT/lib/$TRIPLE"/*.so* "$QEMU_LD_PREFIX/lib/$TRIPLE/"
-export KILL_ROUNDS=${KILL_ROUNDS:-5} KILL_ROUNDS_DRIVER=${KILL_ROUNDS_DRIVER:-2} AGENT_START_SECONDS=300 AGENT_CALL_SECONDS=600 AGENT_EMULATED=1
+export KILL_ROUNDS=${KILL_ROUNDS:-5} KILL_ROUNDS_DRIVER=${KILL_ROUNDS_DRIVER:-2} AGENT_START_SECONDS=300 AGENT_CALL_SECONDS=600 AGENT_EMULATED=1 AGENT_MACHINE=$MACHINE
 table=/proc/sys/fs/binfmt_misc
 if [ -e "$table/qemu-$MACHINE" ] && grep -q '^enabled' "$table/qemu-$MACHINE"; then
   exec "$PY" -m pytest "$@"
