@@ -26,6 +26,8 @@ class Ratio(Protocol):
 
 AIMS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], float, bool], ...] = (
     ("Predict tiny inline / empty call", ("tiny inline",), ("empty agent",), 1.30, True),
+    ("Predict tiny inline / empty call of a bare grpcio server", ("tiny inline",), ("empty python",), 1.30, True),
+    ("Predict tiny inline / (empty call + engine)", ("tiny inline",), ("empty agent", "tiny engine"), 1.30, True),
     ("empty call / bare grpcio server", ("empty agent",), ("empty python",), 1.05, True),
     ("MobileNetV2 float32 shared / (engine + empty call)", ("float32 shared",), ("float32 engine", "empty agent"), 1.05, True),
     ("MobileNetV2 float32 inline / (engine + C++ echo)", ("float32 inline",), ("float32 engine", "float32 cpp"), 1.10, True),

@@ -1,6 +1,7 @@
 """What a benchmark starts: the agent as users start it, signed packages, the do-nothing servers, the load generator."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -24,6 +25,8 @@ MODELS = {
     "slow": ROOT / "tests" / "data" / "slow.tflite",
 }
 READY_SECONDS = 30
+# What edge.rpc sets for the agent must not reach the servers and clients that it is compared with.
+PLAIN = {key: value for key, value in os.environ.items() if key != "GRPC_EXPERIMENTS"}
 
 
 def run_tool(*words: str) -> None:
@@ -76,7 +79,7 @@ class Rig(AbstractContextManager["Rig"]):
     def server(self, name: str, command: list[str]) -> str:
         """Start a server that takes its socket as last argument; returns the socket once it is there."""
         socket = self.folder / f"{name}.sock"
-        process = subprocess.Popen([*command, str(socket)])
+        process = subprocess.Popen([*command, str(socket)], env=PLAIN)
         self._stack.callback(process.wait)
         self._stack.callback(process.terminate)
         poll(socket.exists, f"{name} listens")
@@ -105,7 +108,8 @@ def words_of(options: dict[str, Any]) -> list[str]:
 
 def start_load(target: str, **options: Any) -> "subprocess.Popen[str]":
     """The load generator, running."""
-    return subprocess.Popen([str(LOADGEN), *words_of({"target": target, **options})], stdout=subprocess.PIPE, text=True)
+    command = [str(LOADGEN), *words_of({"target": target, **options})]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=PLAIN)
 
 
 def start_engine(model: str, **options: Any) -> "subprocess.Popen[str]":
