@@ -25,7 +25,7 @@ nice -n 5 timeout --kill-after=10 "${EDGE_DEVICE_SECONDS:-3600}" qemu-system-aar
   -kernel "$KERNEL/vmlinuz" -initrd "$KERNEL/initrd" \
   -append "console=ttyAMA0 root=/dev/vda rw quiet panic=-1 systemd.show_status=0 net.ifnames=0" \
   -drive "file=$DISK,format=raw,if=none,id=disk,cache=unsafe" -device virtio-blk-pci,drive=disk \
-  </dev/null | tr -d '\r' | tee "$LOG" || true
+  </dev/null | sed -u "s#\r##g" | tee "$LOG" || true
 last=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$LOG" | tail -1)
 rm -f "$DISK"
 [[ $last =~ ,\ 0\ failed$ ]] || die "The checks did not pass: ${last:-they did not end}. The console is in $LOG"
