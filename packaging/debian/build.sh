@@ -54,5 +54,6 @@ EOF
 cd "$SOURCE"
 dpkg-buildpackage --build=binary --no-sign --host-arch="$ARCH" -d >"$WORK/build.log" 2>&1 ||
   { tail -40 "$WORK/build.log" >&2; exit 1; }
+rm -f "$OUT/${NAME}"_*_"$ARCH".{deb,changes,buildinfo}
 cp "$WORK/${NAME}_${VERSION}_$ARCH."{deb,changes,buildinfo} "$OUT/"
 echo "$OUT/${NAME}_${VERSION}_$ARCH.deb"

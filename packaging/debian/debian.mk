@@ -12,7 +12,8 @@ deb: ## The Debian package of ARCH, from its release tarball (`make tarball ARCH
 deb-of-release:
 	@packaging/debian/build.sh "$(RELEASE)" $(ARCH) dist/$(ARCH)
 
-deb-check: ## lintian on the package of ARCH, and its bytes when built again
+deb-check: venv ## The package of ARCH: what is in it, lintian, and its bytes when built again
+	@EDGE_DEB="$(DEB)" $(PY) -m pytest tests/package/test_deb.py
 	@packaging/debian/check.sh "$(DEB)" "$(RELEASE)" $(ARCH)
 
 apt-repo: ## A signed apt repository from the built packages, and the lines a user types

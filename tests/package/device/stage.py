@@ -81,7 +81,7 @@ def main() -> int:
         "watchdog_seconds": WATCHDOG_SECONDS[architecture],
         "patience": PATIENCE[architecture],
         "input": "image",
-        "answer": r"\b7\b",
+        "answer": r"\s7\s+9\d\.\d+%",
         "expected_errors": EXPECTED_ERRORS,
     }
     (folder / "settings.json").write_text(json.dumps(settings, indent=1))
