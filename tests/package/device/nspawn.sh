@@ -18,6 +18,8 @@ unshare --mount --propagation private bash -c '
   exec timeout --kill-after=10 900 systemd-nspawn --quiet --register=no --keep-unit --private-network --resolv-conf=off \
     --directory="$0" --boot --console=pipe systemd.show_status=0
 ' "$ROOT" </dev/null >"$WORK/console.log" 2>&1 || true
+# Of the control groups that nspawn leaves, the empty ones go.
+find /sys/fs/cgroup -depth -type d \( -path '*/payload*' -o -name supervisor \) -exec rmdir {} + 2>/dev/null || true
 sleep 0.3
 last=$(tail -1 "$ROOT/results.txt")
 [[ $last =~ ^[0-9]+\ passed,\ 0\ failed$ ]] || { tail -20 "$WORK/console.log" >&2; die "The checks did not pass: ${last:-the machine did not boot}"; }
