@@ -43,6 +43,7 @@ cp -r "$DOCS" "$SOURCE/docs"
 find "$SOURCE"/{program,docs} -type d -exec chmod 0755 {} +
 find "$SOURCE"/{program,docs} -type f -exec chmod 0644 {} +
 chmod 0755 "$SOURCE/program/sagemaker_edge_agent"
+find "$SOURCE/program" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 cat >"$SOURCE/debian/changelog" <<EOF
 $NAME ($VERSION) stable; urgency=medium
 
