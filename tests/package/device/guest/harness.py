@@ -134,10 +134,14 @@ def snapshot() -> set[str]:
     return found
 
 
+def record_files() -> list[Path]:
+    """The captured files on disk, without what waits beside them."""
+    return [file for file in (STATE / "captures").rglob("*.jsonl") if ".spool" not in file.parts]
+
+
 def records() -> list[dict[str, Any]]:
     """Every captured record on disk."""
-    files = [f for f in (STATE / "captures").rglob("*.jsonl") if ".spool" not in f.parts]
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return [json.loads(line) for file in record_files() for line in file.read_text().splitlines()]
 
 
 def run_checks() -> int:

@@ -23,6 +23,7 @@ from harness import (
     journal,
     load,
     picture,
+    record_files,
     records,
     restart,
     run,
@@ -140,7 +141,7 @@ def _() -> None:
     capture = re.search(r"capture (\S+): (\w+)", text)
     assert capture and capture[2] == "SUCCESS", text
     assert [r["eventMetadata"]["eventId"] for r in records()].count(capture[1]) == 1
-    record = next((STATE / "captures").rglob("*.jsonl"))
+    record = record_files()[0]
     run("runuser", "-u", "app", "--", "cat", str(record))
     assert "exit 1" in run("runuser", "-u", "other", "--", "cat", str(record), ok=False)
 
