@@ -8,4 +8,9 @@ export PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
 # Nothing outside needs more than the names that Python's extension modules use: the rest can go.
 export LDFLAGS="-Wl,--gc-sections -Wl,--build-id=none -Wl,--version-script=/opt/src/exports.map"
 cd /opt/src
-exec /opt/python/bin/python3.11 -m nuitka $(grep -v '^#' flags.txt) --user-plugin=thin.py --output-dir=out --report=out/report.xml agent.py
+set -- --user-plugin=thin.py --output-dir=out --report=out/report.xml agent.py
+# By the shell alone: a program of the root, such as its grep, runs only where this machine's binfmt table knows its kind.
+while read -r flag; do
+  case $flag in --*) set -- "$flag" "$@" ;; esac
+done <flags.txt
+exec /opt/python/bin/python3.11 -m nuitka "$@"
