@@ -1,4 +1,4 @@
-"""What a tensor is to this agent: dtype, name, shape, and the bytes they need.
+"""What a tensor is to this agent: dtype, name, shape, and the bytes they need. Pure.
 
 Bytes are C order, little-endian (P-9). The dtype numbers are the wire (section 3 of docs/spec/api.md).
 """
@@ -7,8 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-
-import numpy as np
 
 DYNAMIC = -1  # a dimension of a model's signature that the caller chooses
 MAX_RANK = 32  # numpy 1.x's own limit
@@ -32,28 +30,25 @@ class DType(IntEnum):
     UINT64 = 11
 
     @property
-    def numpy(self) -> np.dtype[np.generic]:
-        """The numpy dtype, little-endian."""
-        return _NUMPY[self]
-
-    @property
     def itemsize(self) -> int:
         """Bytes of one element."""
-        return _NUMPY[self].itemsize
+        return _ITEM_BYTES[self]
 
 
-_NUMPY: dict[DType, np.dtype[np.generic]] = {
-    member: np.dtype(member.name.lower() if member is not DType.BOOL else "bool").newbyteorder("<") for member in DType
+_ITEM_BYTES = {
+    DType.UINT8: 1,
+    DType.INT16: 2,
+    DType.INT32: 4,
+    DType.INT64: 8,
+    DType.FLOAT16: 2,
+    DType.FLOAT32: 4,
+    DType.FLOAT64: 8,
+    DType.INT8: 1,
+    DType.BOOL: 1,
+    DType.UINT16: 2,
+    DType.UINT32: 4,
+    DType.UINT64: 8,
 }
-_FROM_NUMPY: dict[np.dtype[np.generic], DType] = {dtype: member for member, dtype in _NUMPY.items()}
-
-
-def dtype_of(numpy_dtype: object) -> DType | None:
-    """The DType of a numpy dtype, or None where the API has none for it (strings, complex, resources)."""
-    try:
-        return _FROM_NUMPY.get(np.dtype(numpy_dtype))  # type: ignore[call-overload]
-    except TypeError:
-        return None
 
 
 def dtype_name(number: int) -> str:

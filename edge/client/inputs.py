@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge.arrays import numpy_dtype
 from edge.client import bmp
 from edge.client.outcome import InputError
 from edge.rpc._generated import agent_pb2 as pb
@@ -33,14 +34,14 @@ def parse(word: str) -> Given:
     return Given(name, file) if separator and "/" not in name else Given("", word)
 
 
-def numpy_dtype(metadata: pb.TensorMetadata) -> np.dtype[Any]:
+def dtype_of_input(metadata: pb.TensorMetadata) -> np.dtype[Any]:
     """The numpy dtype of a tensor.
 
     Raises:
         InputError: a dtype that this client does not know.
     """
     try:
-        return DType(metadata.data_type).numpy
+        return numpy_dtype(DType(metadata.data_type))
     except ValueError:
         raise InputError(f"input {metadata.name!r} is of {dtype_name(metadata.data_type)}") from None
 
@@ -142,7 +143,7 @@ def from_array(array: Array, metadata: pb.TensorMetadata) -> Array:
     Raises:
         InputError: a value does not survive.
     """
-    dtype = numpy_dtype(metadata)
+    dtype = dtype_of_input(metadata)
     if array.dtype != dtype:
         if array.dtype.kind not in "biuf":
             raise InputError(f"input {metadata.name!r}: an array of {array.dtype}; the model takes {dtype}")
@@ -183,7 +184,7 @@ def from_picture(picture: bmp.Picture, metadata: pb.TensorMetadata, size: tuple[
     pixels = bmp.channels(bmp.resize(picture, wide, high), count)
     if first:
         pixels = pixels.transpose(2, 0, 1)
-    return np.ascontiguousarray(bmp.as_tensor(pixels[None], numpy_dtype(metadata)))
+    return np.ascontiguousarray(bmp.as_tensor(pixels[None], dtype_of_input(metadata)))
 
 
 def _channels_first(shape: list[int], count: int | None) -> bool:
@@ -219,6 +220,6 @@ def array_of(answer: pb.Tensor) -> Array:
     """
     metadata = answer.tensor_metadata
     try:
-        return np.frombuffer(answer.byte_data, numpy_dtype(metadata)).reshape(tuple(metadata.shape))
+        return np.frombuffer(answer.byte_data, dtype_of_input(metadata)).reshape(tuple(metadata.shape))
     except ValueError as error:
         raise InputError(f"output {metadata.name!r} came back malformed: {error}") from None

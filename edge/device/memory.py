@@ -1,6 +1,7 @@
 """How much memory there is for models (L-6), and giving it back to the system (U-3)."""
 
 import ctypes
+import gc
 from pathlib import Path
 
 # Left to the system and to requests in flight, beyond what a model is measured to take.
@@ -62,6 +63,12 @@ def give_back() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
+
+
+def settle() -> None:
+    """Say that what was made up to now lives as long as the process: the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
 
 
 def tune_allocator() -> None:

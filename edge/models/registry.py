@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
 from edge.clock import Clock
 from edge.device import memory
@@ -29,11 +30,13 @@ from edge.errors import (
 )
 from edge.models.binding import InputBinder
 from edge.models.manifest import Manifest, check_target
-from edge.models.package import Package
 from edge.models.scheduler import Scheduler
 from edge.runtime.engine import DelegateRef, Engine, Session
 from edge.runtime.probe import probe, warm_up
 from edge.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from edge.models.package import Package
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +94,7 @@ class Registry:
     def __init__(
         self,
         engine: Engine,
-        open_package: Callable[[str], Package],
+        open_package: "Callable[[str], Package]",
         defaults: ModelDefaults,
         clock: Clock,
         on_change: Callable[[str, bool], None] = lambda name, serving: None,
@@ -186,7 +189,7 @@ class Registry:
             needed = instances * trial.session_bytes
             self._check_memory(needed)
             entry.state = ModelState.WARMING
-            sessions = self._sessions(package, instances, threads, delegate)
+            sessions = self._sessions(package, instances, threads, delegate, trial.in_place)
             memory_bytes = needed + package.model_bytes
         first = sessions[0]
         scheduler = Scheduler(name, sessions, queue_calls=self._defaults.queue_calls, clock=self._clock)
@@ -219,11 +222,15 @@ class Registry:
                 f"the model needs {_mib(needed)} of memory and {_mib(max(0, available))} are available"
             )
 
-    def _sessions(self, package: Package, instances: int, threads: int, delegate: DelegateRef | None) -> list[Session]:
+    def _sessions(
+        self, package: "Package", instances: int, threads: int, delegate: DelegateRef | None, in_place: bool
+    ) -> list[Session]:
         sessions: list[Session] = []
         try:
             for _ in range(instances):
-                session = self._engine.open(f"/proc/self/fd/{package.model_fd}", threads=threads, delegate=delegate)
+                session = self._engine.open(
+                    f"/proc/self/fd/{package.model_fd}", threads=threads, delegate=delegate, in_place=in_place
+                )
                 sessions.append(session)
                 warm_up(session)
         except InferenceError as error:

@@ -1,6 +1,5 @@
 """Who runs next on a model: its sessions, and a bounded first-come-first-served queue before them (P-4, P-5, P-10)."""
 
-import math
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -30,35 +29,47 @@ class Caller(Protocol):
         ...
 
 
-class _Waiter:
-    """A waiting call; `_ready` is held until it is handed a session or gives up."""
+class Seat:
+    """A place for one call on a model: a session, and since when it runs on the monotonic clock (0: it is idle)."""
 
-    __slots__ = ("gone", "ready", "session")
+    __slots__ = ("session", "since")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.since = 0.0
+
+
+class _Waiter:
+    """A waiting call; `ready` is held until it is handed a seat or gives up."""
+
+    __slots__ = ("gone", "ready", "seat")
 
     def __init__(self) -> None:
         self.ready = threading.Lock()
         self.ready.acquire()
-        self.session: Session | None = None
+        self.seat: Seat | None = None
         self.gone = False
 
 
 class Scheduler:
-    """The sessions of one model. Safe to use from any thread."""
+    """The sessions of one model. Safe to use from any thread.
+
+    `quick` says whether the next inference is over within QUICK_SECONDS: the last was, and its input cannot change that.
+    """
 
     def __init__(self, name: str, sessions: Sequence[Session], *, queue_calls: int, clock: Clock) -> None:
         self._name = name
-        self._clock = clock
+        self._monotonic = clock.monotonic
         self._queue_calls = queue_calls
         self._lock = threading.Lock()
-        self._idle = list(sessions)
-        self._sessions = tuple(sessions)
+        self._seats = tuple(Seat(session) for session in sessions)
+        self._idle = list(self._seats)
         self._waiters: deque[_Waiter] = deque()
-        self._running: dict[Session, float] = {}
-        self._closing = False
         self._drained = threading.Event()
-        self.predicted = 0
         self._steady = all(session.steady for session in sessions)
-        self._last_seconds = math.inf
+        self.quick = False
+        self.closing = False
+        self.predicted = 0
 
     @contextmanager
     def session(self, caller: Caller) -> Iterator[Session]:
@@ -67,31 +78,31 @@ class Scheduler:
         Raises:
             ModelNotFoundError, QueueFullError, DeadlineError: as `acquire`.
         """
-        session = self.try_acquire() or self.acquire(caller)
+        seat = self.try_acquire() or self.acquire(caller)
         done = False
         try:
-            yield session
+            yield seat.session
             done = True
         finally:
-            self.release(session, done=done)
+            self.release(seat, done=done)
 
-    def try_acquire(self) -> Session | None:
-        """An idle session, or None where the call has to wait.
+    def try_acquire(self) -> Seat | None:
+        """An idle session's seat, or None where the call has to wait.
 
         Raises:
             ModelNotFoundError: the model is being unloaded (U-2).
         """
         with self._lock:
-            if self._closing:
+            if self.closing:
                 raise ModelNotFoundError(f"model {self._name!r} is not loaded")
             if not self._idle:
                 return None
-            session = self._idle.pop()
-            self._running[session] = self._clock.monotonic()
-            return session
+            seat = self._idle.pop()
+            seat.since = self._monotonic()
+            return seat
 
-    def acquire(self, caller: Caller) -> Session:
-        """A session, after waiting for its turn.
+    def acquire(self, caller: Caller) -> Seat:
+        """A seat, after waiting for its turn.
 
         Raises:
             ModelNotFoundError: the model is being unloaded (U-2).
@@ -99,24 +110,24 @@ class Scheduler:
             DeadlineError: the caller's deadline passed, or it went away, while waiting (P-5).
         """
         with self._lock:
-            if self._closing:
+            if self.closing:
                 raise ModelNotFoundError(f"model {self._name!r} is not loaded")
             if self._idle:
-                session = self._idle.pop()
-                self._running[session] = self._clock.monotonic()
-                return session
+                seat = self._idle.pop()
+                seat.since = self._monotonic()
+                return seat
             if len(self._waiters) >= self._queue_calls:
                 raise QueueFullError(
-                    f"model {self._name!r} is busy: {len(self._running)} calls are running and {len(self._waiters)} are waiting, the most allowed"
+                    f"model {self._name!r} is busy: {self.running} calls are running and {len(self._waiters)} are waiting, the most allowed"
                 )
             waiter = _Waiter()
             self._waiters.append(waiter)
         return self._wait(waiter, caller)
 
-    def _wait(self, waiter: _Waiter, caller: Caller) -> Session:
+    def _wait(self, waiter: _Waiter, caller: Caller) -> Seat:
         def give_up() -> None:
             with self._lock:
-                if waiter.session is None and not waiter.gone:
+                if waiter.seat is None and not waiter.gone:
                     waiter.gone = True
                     self._waiters.remove(waiter)
                     waiter.ready.release()
@@ -129,49 +140,44 @@ class Scheduler:
         )
         if not waited:
             give_up()
-        # A session may have been handed over just as the time ran out: the call then runs.
-        if waiter.session is None:
+        # A seat may have been handed over just as the time ran out: the call then runs.
+        if waiter.seat is None:
             raise DeadlineError(f"the call's time ran out while it waited for model {self._name!r}")
-        return waiter.session
+        return waiter.seat
 
-    def release(self, session: Session, *, done: bool) -> None:
-        """Give a session back; `done` where it answered, not failed."""
+    def release(self, seat: Seat, *, done: bool) -> None:
+        """Give a seat back; `done` where its session answered, not failed."""
+        now = self._monotonic()
         with self._lock:
             self.predicted += done
-            self._last_seconds = self._clock.monotonic() - self._running[session]
+            self.quick = self._steady and now - seat.since < QUICK_SECONDS
             if self._waiters:
                 waiter = self._waiters.popleft()
-                waiter.session = session
-                self._running[session] = self._clock.monotonic()
+                waiter.seat = seat
+                seat.since = now
                 waiter.ready.release()
                 return
-            del self._running[session]
-            self._idle.append(session)
-            if self._closing and not self._running:
+            seat.since = 0.0
+            self._idle.append(seat)
+            if self.closing and not self.running:
                 self._drained.set()
 
     def drain(self) -> None:
         """Take no new calls, wait for those that are running or waiting, and close the sessions (U-2, U-3)."""
         with self._lock:
-            self._closing = True
-            if not self._running:
+            self.closing = True
+            if not self.running:
                 self._drained.set()
         self._drained.wait()
-        for session in self._sessions:
-            session.close()
+        for seat in self._seats:
+            seat.session.close()
         self._idle.clear()
-        self._sessions = ()
+        self._seats = ()
 
     def oldest_running_seconds(self) -> float:
         """How long the longest inference has been running, in seconds; 0 where none is."""
-        now = self._clock.monotonic()
-        with self._lock:
-            return max((now - since for since in self._running.values()), default=0.0)
-
-    @property
-    def quick(self) -> bool:
-        """Whether the next inference is over within QUICK_SECONDS: the last was, and its input cannot change that."""
-        return self._steady and self._last_seconds < QUICK_SECONDS
+        now = self._monotonic()
+        return max((now - since for seat in self._seats if (since := seat.since)), default=0.0)
 
     @property
     def waiting(self) -> int:
@@ -181,4 +187,4 @@ class Scheduler:
     @property
     def running(self) -> int:
         """Calls in the engine."""
-        return len(self._running)
+        return len(self._seats) - len(self._idle)

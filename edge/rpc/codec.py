@@ -5,7 +5,7 @@ answer has in common with the answers before it is built once, when the model is
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError, Message
 
@@ -13,8 +13,11 @@ from edge.errors import RequestError
 from edge.models.binding import Segment, TensorArgument
 from edge.models.registry import LoadedModel
 from edge.rpc._generated import agent_pb2 as pb
-from edge.runtime.engine import TensorValue
+from edge.runtime.engine import Output
 from edge.tensors import TensorSpec
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _TENSORS_TAG = b"\x0a"  # PredictResponse.tensors = 1, length-delimited
 _METADATA_TAG = b"\x0a"  # Tensor.tensor_metadata = 1
@@ -131,8 +134,7 @@ class ResponseEncoder:
     """PredictResponse messages of one model; everything but the tensors' bytes is kept from answer to answer."""
 
     def __init__(self, outputs: Sequence[TensorSpec]) -> None:
-        self._outputs = tuple(outputs)
-        self._prefixes = [self._prefix(spec, spec.shape, spec.byte_count) for spec in outputs]
+        self._known = tuple((spec, spec.shape, self._prefix(spec, spec.shape, spec.byte_count)) for spec in outputs)
 
     @staticmethod
     def _prefix(spec: TensorSpec, shape: tuple[int, ...], size: int) -> bytes:
@@ -140,10 +142,10 @@ class ResponseEncoder:
         head = _METADATA_TAG + _varint(len(metadata)) + metadata + _BYTE_DATA_TAG + _varint(size)
         return _TENSORS_TAG + _varint(len(head) + size) + head
 
-    def encode(self, values: Sequence[TensorValue]) -> bytes:
-        """The serialised answer; `values` in the model's order."""
-        parts: list[bytes | memoryview] = []
-        for spec, prefix, value in zip(self._outputs, self._prefixes, values, strict=True):
-            parts.append(prefix if value.shape == spec.shape else self._prefix(spec, value.shape, len(value.data)))
-            parts.append(value.data)
+    def encode(self, outputs: Sequence[Output]) -> bytes:
+        """The serialised answer, the only copy of the outputs; they are in the model's order."""
+        parts: list[ReadableBuffer] = []
+        for (spec, shape, prefix), output in zip(self._known, outputs, strict=True):
+            parts.append(prefix if output.shape == shape else self._prefix(spec, output.shape, output.nbytes))
+            parts.append(output)
         return b"".join(parts)

@@ -7,12 +7,13 @@ same, so its tensors are read where they lie, without parsing, checking or copyi
 among the bytes that do not change; the segment itself is checked at every call.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from edge.models.binding import Segment
 from edge.models.registry import LoadedModel, Registry
 from edge.rpc.codec import ResponseEncoder, byte_data_ranges, parse_predict
+from edge.runtime.engine import Data, Shapes
 
 MAX_CONSTANT_BYTES = 4096  # of one request; a longer one is parsed each time
 MAX_SAME_LENGTH = 16
@@ -20,25 +21,36 @@ MAX_LENGTHS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class PlannedInput:
-    """Where the `size` bytes of one input come from: `segment`, or the request from `start`; and its shape."""
+class SharedInput:
+    """The `size` bytes of one input that lie in a client's segment; `position` among the model's inputs."""
 
-    shape: tuple[int, ...]
+    position: int
+    segment: Segment
     size: int
-    segment: Segment | None
-    start: int
-    data: bytes | memoryview | None = None  # outside a plan that is kept
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a request asks for. `constants` are its unchanging bytes and where they begin."""
+    """What a request asks for.
+
+    `slices` say where the request holds each input's data, in the model's order: nothing for one in shared memory.
+    `constants` are the request's unchanging bytes and where they begin. A plan for one request has its `once` instead.
+    """
 
     model: LoadedModel
     encoder: ResponseEncoder
-    inputs: tuple[PlannedInput, ...]
-    shared: bool
+    shapes: Shapes
+    shared: tuple[SharedInput, ...]
+    slices: tuple[slice, ...] = ()
     constants: tuple[tuple[int, bytes], ...] = ()
+    once: tuple[Data, ...] | None = None
+
+    def data(self, raw: bytes) -> list[Data]:
+        """The inputs where they lie in the request, in the model's order; empty for one in shared memory."""
+        if self.once is not None:
+            return list(self.once)
+        view = memoryview(raw)
+        return [view[place] for place in self.slices]
 
 
 class PlanBook:
@@ -62,7 +74,7 @@ class PlanBook:
                 if not raw.startswith(constant, start):
                     break
             else:
-                if self._registry.get(plan.model.name) is plan.model:
+                if not plan.model.scheduler.closing:
                     return plan
         return self._make(raw)
 
@@ -81,50 +93,50 @@ class PlanBook:
         name, arguments = parse_predict(raw)
         model = self._registry.get(name)
         bound = model.binder.bind(arguments)
-        shared = any(isinstance(tensor.data, Segment) for tensor in bound)
-        once = Plan(
-            model,
-            self._encoder(model),
-            tuple(
-                PlannedInput(tensor.shape, tensor.size, tensor.data, 0)
-                if isinstance(tensor.data, Segment)
-                else PlannedInput(tensor.shape, tensor.size, None, 0, tensor.data)
-                for tensor in bound
-            ),
-            shared,
+        shared = tuple(
+            SharedInput(position, tensor.data, tensor.size)
+            for position, tensor in enumerate(bound)
+            if isinstance(tensor.data, Segment)
         )
-        kept = self._lasting(raw, once, [argument.data for argument in arguments])
-        if kept is not None:
-            self._keep(len(raw), kept)
-        return once
-
-    def _lasting(self, raw: bytes, once: Plan, sent: Sequence[object]) -> Plan | None:
-        """`once` in terms of the request's bytes, or None where that cannot be said of them."""
-        inline = [data for data in sent if isinstance(data, bytes)]
-        ranges = byte_data_ranges(raw)
-        # The scan must have found exactly what the parser found; everything else is left to the parser.
-        if ranges is None or len(ranges) != len(inline):
-            return None
-        if any(raw[start:stop] != data for (start, stop), data in zip(ranges, inline, strict=True)):
-            return None
-        starts = {id(data): start for (start, _), data in zip(ranges, inline, strict=True)}
-        if len(starts) != len(inline) or any(data is None for data in sent):
-            return None
-        constants, end = [], 0
-        for start, stop in ranges:
-            constants.append((end, raw[end:start]))
-            end = stop
-        constants.append((end, raw[end:]))
-        if sum(len(constant) for _, constant in constants) > MAX_CONSTANT_BYTES:
-            return None
-        inputs = tuple(
-            PlannedInput(tensor.shape, tensor.size, tensor.segment, starts.get(id(tensor.data), 0))
-            for tensor in once.inputs
-        )
-        return Plan(once.model, once.encoder, inputs, once.shared, tuple(c for c in constants if c[1]))
+        once = tuple(b"" if isinstance(tensor.data, Segment) else tensor.data for tensor in bound)
+        plan = Plan(model, self._encoder(model), tuple(tensor.shape for tensor in bound), shared, once=once)
+        places = _places(raw, [argument.data for argument in arguments])
+        if places is not None:
+            slices = tuple(
+                places[id(tensor.data)] if isinstance(tensor.data, bytes) else slice(0, 0) for tensor in bound
+            )
+            constants = _constants(raw, places.values())
+            if sum(len(constant) for _, constant in constants) <= MAX_CONSTANT_BYTES:
+                self._keep(len(raw), replace(plan, slices=slices, constants=constants, once=None))
+        return plan
 
     def _keep(self, length: int, plan: Plan) -> None:
         plans = self._plans
         if length not in plans and len(plans) >= MAX_LENGTHS:
             plans.pop(next(iter(plans)), None)
         plans[length] = (plan, *plans.get(length, ())[: MAX_SAME_LENGTH - 1])
+        if plan.model.scheduler.closing:  # it went meanwhile, perhaps after `forget`
+            plans.pop(length, None)
+
+
+def _places(raw: bytes, sent: Sequence[object]) -> dict[int, slice] | None:
+    """Where in the request each tensor's bytes lie, in their order, by the id of those bytes; None where that cannot be said."""
+    inline = [data for data in sent if isinstance(data, bytes)]
+    ranges = byte_data_ranges(raw)
+    # The scan must have found exactly what the parser found; everything else is left to the parser.
+    if ranges is None or len(ranges) != len(inline) or any(data is None for data in sent):
+        return None
+    if any(raw[start:stop] != data for (start, stop), data in zip(ranges, inline, strict=True)):
+        return None
+    places = {id(data): slice(start, stop) for (start, stop), data in zip(ranges, inline, strict=True)}
+    return places if len(places) == len(inline) else None
+
+
+def _constants(raw: bytes, places: Iterable[slice]) -> tuple[tuple[int, bytes], ...]:
+    """The request without the tensors' bytes: each piece and where it begins."""
+    constants, end = [], 0
+    for place in places:
+        constants.append((end, raw[end : place.start]))
+        end = place.stop
+    constants.append((end, raw[end:]))
+    return tuple(constant for constant in constants if constant[1])

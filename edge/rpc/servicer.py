@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -11,12 +11,12 @@ from edge.capture.service import CaptureService
 from edge.errors import CaptureContentError, QueueFullError
 from edge.models.binding import Segment, TensorArgument
 from edge.models.registry import LoadedModel, Registry
-from edge.models.scheduler import Caller, Scheduler
+from edge.models.scheduler import Caller, Scheduler, Seat
 from edge.rpc import codec
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
 from edge.rpc.plans import Plan, PlanBook
-from edge.runtime.engine import Session, TensorValue
+from edge.runtime.engine import Output, Session
 from edge.shm.sysv import SegmentReader
 from edge.tensors import DType, byte_count, dtype_name
 
@@ -55,16 +55,22 @@ class Servicer:
         scheduler = plan.model.scheduler
         if not scheduler.quick:
             context.step_aside()
-        session = scheduler.try_acquire() or self._queue(scheduler, context)
+        seat = scheduler.try_acquire() or self._queue(scheduler, context)
+        outputs: Sequence[Output] = ()
         done = False
         try:
-            outputs = self._run_shared(session, plan, raw) if plan.shared else session.run(_values(plan, raw))
+            if plan.shared:
+                outputs = self._run_shared(seat.session, plan, raw)
+            else:
+                outputs = seat.session.run(plan.data(raw), plan.shapes)
+            answer = plan.encoder.encode(outputs)
             done = True
         finally:
-            scheduler.release(session, done=done)
-        return plan.encoder.encode(outputs)
+            outputs = ()  # they are the session's own memory
+            scheduler.release(seat, done=done)
+        return answer
 
-    def _queue(self, scheduler: Scheduler, caller: Caller) -> Session:
+    def _queue(self, scheduler: Scheduler, caller: Caller) -> Seat:
         if not self._waiting.acquire(blocking=False):
             raise QueueFullError(
                 f"{MAX_WAITING_CALLS} Predict calls are waiting already, the most this agent lets wait"
@@ -75,14 +81,13 @@ class Servicer:
         finally:
             self._waiting.release()
 
-    def _run_shared(self, session: Session, plan: Plan, raw: bytes) -> list[TensorValue]:
-        values = _values(plan, raw)
+    def _run_shared(self, session: Session, plan: Plan, raw: bytes) -> Sequence[Output]:
+        data = plan.data(raw)
         with ExitStack() as views:
-            for position, item in enumerate(plan.inputs):
-                if item.segment is not None:
-                    view = self._segments.view(item.segment.segment_id, item.segment.offset, item.size)
-                    values[position] = TensorValue(views.enter_context(view), item.shape)
-            return session.run(values)
+            for item in plan.shared:
+                view = self._segments.view(item.segment.segment_id, item.segment.offset, item.size)
+                data[item.position] = views.enter_context(view)
+            return session.run(data, plan.shapes)
 
     def load_model(self, raw: bytes, context: Caller) -> bytes:
         """[L]"""
@@ -188,15 +193,6 @@ class Servicer:
         codec.parse(ops.GetStatusRequest, raw)
         message: bytes = self._describe().SerializeToString()
         return message
-
-
-def _values(plan: Plan, raw: bytes) -> list[TensorValue]:
-    """The inputs that lie in the request, where they lie; empty for those in shared memory."""
-    view = memoryview(raw)
-    return [
-        TensorValue(view[item.start : item.start + item.size] if item.data is None else item.data, item.shape)
-        for item in plan.inputs
-    ]
 
 
 class _Budget:

@@ -2,18 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from edge.tensors import TensorSpec
 
-Buffer = bytes | memoryview
+Data = bytes | memoryview
+Shapes = tuple[tuple[int, ...], ...]
 
 
-class TensorValue(NamedTuple):
-    """The bytes of one tensor, C order and little-endian, and its shape."""
+class Output(Protocol):
+    """One output where the engine has it: a buffer of its bytes, C order and little-endian."""
 
-    data: Buffer
-    shape: tuple[int, ...]
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape in this inference."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in bytes."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -31,8 +41,11 @@ class Session(Protocol):
     outputs: tuple[TensorSpec, ...]
     steady: bool  # an inference takes the same time whatever the input
 
-    def run(self, values: Sequence[TensorValue]) -> list[TensorValue]:
-        """Infer. `values` are in the model's order, of its dtypes, each of a shape that `fit_shape` gave.
+    def run(self, data: Sequence[Data], shapes: Shapes) -> Sequence[Output]:
+        """Infer. `data` and `shapes` are in the model's order; each shape is one that `fit_shape` gave.
+
+        The outputs are the engine's own memory: the caller copies what it wants and drops them before the session is used
+        again.
 
         Raises:
             TensorError: the model cannot be resized to a shape.
@@ -49,11 +62,13 @@ class Engine(Protocol):
     """Makes sessions."""
 
     def describe(self) -> str:
-        """The interpreter package and its version."""
+        """The interpreter package and its version; it is not loaded for that."""
         ...
 
-    def open(self, model_path: str, *, threads: int, delegate: DelegateRef | None = None) -> Session:
-        """A session on a model file, with its memory allocated.
+    def open(
+        self, model_path: str, *, threads: int, delegate: DelegateRef | None = None, in_place: bool = False
+    ) -> Session:
+        """A session on a model file, with its memory allocated; `in_place` as the trial of the model found it.
 
         Raises:
             ModelRefusedError: the runtime refuses the file (L-7).

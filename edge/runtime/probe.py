@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edge.device import signals
 from edge.errors import EdgeError, MemoryLimitError, ModelRefusedError, TargetError, UnsupportedModelError
-from edge.runtime.engine import DelegateRef, Session, TensorValue
+from edge.runtime.engine import DelegateRef, Session
 from edge.runtime.model_file import check_model_file
 from edge.selfexec import self_command
 
@@ -32,9 +32,14 @@ _REFUSALS: dict[str, type[EdgeError]] = {
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What one interpreter of the model takes beyond the model file itself, in bytes of memory."""
+    """What was found out.
+
+    `session_bytes`: the memory that one interpreter of the model takes beyond the model file itself. `in_place`: its tensors
+    are where they are from one inference to the next.
+    """
 
     session_bytes: int
+    in_place: bool
 
 
 def warm_up(session: Session) -> None:
@@ -46,7 +51,7 @@ def warm_up(session: Session) -> None:
     """
     if sum(spec.byte_count for spec in session.inputs) > MAX_WARM_UP_BYTES:
         raise UnsupportedModelError(f"the model's inputs take more than {MAX_WARM_UP_BYTES} bytes")
-    session.run([TensorValue(bytes(spec.byte_count), spec.shape) for spec in session.inputs])
+    session.run([bytes(spec.byte_count) for spec in session.inputs], tuple(spec.shape for spec in session.inputs))
 
 
 def probe(model_fd: int, *, threads: int, delegate: DelegateRef | None) -> ProbeResult:
@@ -99,7 +104,7 @@ def _judge(child: "subprocess.CompletedProcess[bytes]") -> ProbeResult:
         answer = json.loads(child.stdout.splitlines()[-1])
         if "refused" in answer:
             raise _REFUSALS[answer["refused"]](str(answer["reason"]))
-        return ProbeResult(int(answer["session_bytes"]))
+        return ProbeResult(int(answer["session_bytes"]), answer["in_place"] is True)
     except (ValueError, KeyError, IndexError, TypeError):
         log.error(
             "the trial of the model ended oddly: exit %d: %s",
@@ -117,13 +122,15 @@ def main(task_text: str) -> int:
 
     task = json.loads(task_text)
     delegate = DelegateRef(task["delegate"][0], tuple(map(tuple, task["delegate"][1]))) if task["delegate"] else None
-    engine = TfliteEngine()
+    engine, path = TfliteEngine(), f"/proc/self/fd/{task['fd']}"
     try:
-        engine.describe()
+        engine.prepare()
         before = _private_bytes()
-        session = engine.open(f"/proc/self/fd/{task['fd']}", threads=task["threads"], delegate=delegate)
+        session = engine.open(path, threads=task["threads"], delegate=delegate)
         warm_up(session)
         answer: dict[str, object] = {"session_bytes": max(0, _private_bytes() - before)}
+        session.close()
+        answer["in_place"] = delegate is None and engine.stays_in_place(path)
     except InferenceError as error:
         answer = {
             "refused": "ModelRefusedError",

@@ -107,6 +107,25 @@ def look_up() -> bytes:
     return model.to_bytes()
 
 
+def moving() -> bytes:
+    """`y` is `x` + 1, float32 [1, 4]; beside it, for nobody, `count` ones are made and added to themselves.
+
+    How many is known in the inference only, so that what comes after is laid out anew in the middle of it. All of `y` is
+    laid out before.
+    """
+    model = Model()
+    graph = model.graph()
+    x, count = graph.tensor("x", np.float32, [1, 4]), graph.tensor("count", np.int32, [1])
+    y, ones, twos = (
+        graph.tensor(name, np.float32, shape) for name, shape in (("y", [1, 4]), ("ones", [1]), ("twos", [1]))
+    )
+    graph.op(Op.ADD, [x, graph.constant("one", np.float32(1))], [y])
+    graph.op(Op.FILL, [count, graph.constant("each", np.float32(1))], [ones])
+    graph.op(Op.ADD, [ones, ones], [twos])
+    graph.ends([x, count], [y])
+    return model.to_bytes()
+
+
 def slow(size: int = 128) -> bytes:
     """`done` is `rounds`, int32 [1], after as many products of two `size` x `size` matrices; 0 rounds are quick.
 
@@ -193,6 +212,7 @@ def models() -> dict[str, bytes]:
         "two_by_two": two_by_two(),
         "mixed_types": mixed_types(),
         "look_up": look_up(),
+        "moving": moving(),
         "slow": slow(),
         "string": string(),
         "complex64": identity("complex64"),

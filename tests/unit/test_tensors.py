@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.arrays import dtype_of, numpy_dtype
 from edge.rpc._generated import agent_pb2
-from edge.tensors import DYNAMIC, DType, TensorSpec, byte_count, dtype_of, fit_shape, shape_text
+from edge.tensors import DYNAMIC, DType, TensorSpec, byte_count, fit_shape, shape_text
 
 
 def spec(shape: tuple[int, ...], signature: tuple[int, ...] | None = None) -> TensorSpec:
@@ -19,9 +20,9 @@ def test_dtypes_are_those_of_the_wire() -> None:
 
 @pytest.mark.parametrize("dtype", DType)
 def test_every_dtype_has_a_little_endian_numpy_dtype_and_back(dtype: DType) -> None:  # [P-9]
-    assert dtype.numpy.newbyteorder("<") == dtype.numpy
-    assert dtype_of(dtype.numpy) is dtype
-    assert byte_count(dtype, (2, 3)) == 6 * np.dtype(dtype.numpy).itemsize
+    assert numpy_dtype(dtype).newbyteorder("<") == numpy_dtype(dtype)
+    assert dtype_of(numpy_dtype(dtype)) is dtype
+    assert byte_count(dtype, (2, 3)) == 6 * numpy_dtype(dtype).itemsize
 
 
 @pytest.mark.parametrize("kind", [np.bytes_, np.str_, np.object_, np.complex64, np.complex128, "nonsense"])

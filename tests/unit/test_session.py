@@ -1,0 +1,114 @@
+"""One interpreter: its inputs and outputs, and which models' tensors stay where they are (P-6, P-8, P-9)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge.arrays import numpy_dtype
+from edge.errors import InferenceError
+from edge.runtime.engine import Session
+from edge.runtime.session import TfliteSession
+from edge.runtime.tflite import TfliteEngine
+from tests.data.make_models import DTYPES, add_one, big
+
+DATA = Path(__file__).parents[1] / "data"
+DIGITS = Path(__file__).parents[2] / "demo" / "data"
+LARGE = (1, 64 * 1024)  # more than is copied with the interpreter's lock held
+
+
+@pytest.fixture(scope="module")
+def engine() -> TfliteEngine:
+    return TfliteEngine()
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    (tmp_path / "large.tflite").write_bytes(add_one(LARGE))
+    return tmp_path / "large.tflite"
+
+
+def opened(engine: TfliteEngine, path: Path, *, in_place: bool) -> TfliteSession:
+    return engine.open(str(path), threads=1, in_place=in_place)
+
+
+def run(session: Session, *inputs: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]") -> list[Sequence[float]]:
+    """The outputs' values; the outputs themselves are gone when it returns."""
+    outputs = session.run([array.tobytes() for array in inputs], tuple(array.shape for array in inputs))
+    kinds = [numpy_dtype(spec.dtype) for spec in session.outputs]
+    return [
+        np.frombuffer(bytes(memoryview(output)), kind).tolist() for output, kind in zip(outputs, kinds, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("name", ["add_one", "two_by_two", "mixed_types", *(f"identity_{dtype}" for dtype in DTYPES)])
+def test_tensors_of_a_plain_model_stay_in_place(engine: TfliteEngine, name: str) -> None:
+    assert engine.stays_in_place(str(DATA / f"{name}.tflite"))
+
+
+@pytest.mark.parametrize("name", ["digits", "digits_int8"])
+def test_tensors_of_the_demo_models_stay_in_place(engine: TfliteEngine, name: str) -> None:
+    assert engine.stays_in_place(str(DIGITS / f"{name}.tflite"))
+
+
+def test_a_tensor_of_unknown_size_moves_what_comes_after_it(engine: TfliteEngine) -> None:
+    assert not engine.stays_in_place(str(DATA / "moving.tflite"))
+
+
+def test_a_file_that_is_no_model_is_not_said_to_stay(engine: TfliteEngine, tmp_path: Path) -> None:
+    (tmp_path / "x.tflite").write_bytes(b"no model")
+    assert not engine.stays_in_place(str(tmp_path / "x.tflite"))
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_every_inference_has_its_own_input_and_output(
+    engine: TfliteEngine, large: Path, in_place: bool
+) -> None:  # [P-9]
+    small, wide = (opened(engine, path, in_place=in_place) for path in (DATA / "add_one.tflite", large))
+    for value in range(5):
+        assert run(small, np.full((1, 4), value, np.float32)) == [[value + 1.0] * 4]
+        assert run(wide, np.full(LARGE, value, np.float32)) == [[value + 1.0] * LARGE[1]]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_failed_inference_leaves_the_session_fit_for_the_next(engine: TfliteEngine, in_place: bool) -> None:  # [P-6]
+    session = opened(engine, DATA / "look_up.tflite", in_place=in_place)
+    for _ in range(3):
+        with pytest.raises(InferenceError):
+            run(session, np.array([99], np.int32))
+        for index in range(4):
+            assert run(session, np.array([index], np.int32)) == [[10 + index]]
+
+
+def test_what_an_inference_moves_is_found_again(engine: TfliteEngine) -> None:
+    session = opened(engine, DATA / "moving.tflite", in_place=engine.stays_in_place(str(DATA / "moving.tflite")))
+    for turn, count in enumerate((1, 1_000_000, 2, 3_000_000, 1)):
+        assert run(session, np.full((1, 4), turn, np.float32), np.array([count], np.int32)) == [[turn + 1.0] * 4]
+
+
+def test_a_dynamic_shape_is_never_in_place(engine: TfliteEngine) -> None:  # [P-8]
+    session = opened(engine, DATA / "dynamic_batch.tflite", in_place=True)
+    for rows in (1, 3, 2):
+        assert run(session, np.zeros((rows, 4), np.float32)) == [[1.0] * (rows * 4)]
+
+
+def test_a_scalar_is_never_in_place(engine: TfliteEngine) -> None:
+    session = opened(engine, DATA / "scalar.tflite", in_place=True)
+    for value in (1.0, 2.0):
+        assert run(session, np.array(value, np.float32)) == [[value + 1.0]]
+
+
+def test_memory_is_given_back_when_a_session_closes(engine: TfliteEngine, tmp_path: Path) -> None:  # [U-3]
+    (tmp_path / "big.tflite").write_bytes(big(64))
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    before = resident()
+    for _ in range(4):
+        session = opened(engine, tmp_path / "big.tflite", in_place=True)
+        run(session, np.zeros(1, np.float32))
+        session.close()
+        del session
+    assert resident() - before < 64 << 20
