@@ -1,4 +1,4 @@
-"""Stands in for a part of numpy that the agent does not use: it imports, and says so when it is called."""
+"""Stands in for a module that the agent does not use: it imports, and says so when it is called."""
 
 from typing import NoReturn
 
