@@ -105,8 +105,9 @@ def program_files(tarball: Path) -> dict[str, bytes]:
     magic, offset, size, *_ = program[-TRAILER_BYTES:].decode("ascii", "replace").split()
     if magic != "sagemaker-edge-payload-1":
         raise SystemExit(f"{tarball}: {PROGRAM} carries no program")
-    payload = io.BytesIO(program[int(offset) : int(offset) + int(size)])
-    with tarfile.open(fileobj=payload, mode="r:xz") as archive:
+    payload = program[int(offset) : int(offset) + int(size)]
+    unpacked = subprocess.run(["zstd", "-dcq"], input=payload, stdout=subprocess.PIPE, check=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(unpacked)) as archive:
         files = {member.name.removeprefix("./"): archive.extractfile(member) for member in archive if member.isfile()}
         return {name: file.read() for name, file in files.items() if file}
 

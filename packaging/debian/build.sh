@@ -10,7 +10,7 @@ HERE=$(cd "$(dirname "$0")" && pwd)
 TOP=$(cd "$HERE/../.." && pwd)
 VERSION=$(basename "$TARBALL" .tgz)
 NAME=sagemaker-edge-agent
-need dpkg-buildpackage dpkg-dev dh debhelper readelf binutils xz xz-utils \
+need dpkg-buildpackage dpkg-dev dh debhelper readelf binutils zstd zstd \
   /usr/share/perl5/Debian/Debhelper/Sequence/installsysusers.pm dh-sequence-installsysusers
 
 WORK=$TOP/build/deb/$ARCH
@@ -26,7 +26,7 @@ export SOURCE_DATE_EPOCH
 # Installed is the unpacked program: it starts at once and needs no cache on the board. docs/release.md has the format.
 mkdir "$SOURCE/program"
 read -r _ offset size _ _ < <(tail -c 128 "$BINARY")
-tail -c "+$((offset + 1))" "$BINARY" | head -c "$size" | xz -dc | tar -x --no-same-owner -C "$SOURCE/program"
+tail -c "+$((offset + 1))" "$BINARY" | head -c "$size" | zstd -dcq | tar -x --no-same-owner -C "$SOURCE/program"
 [ -x "$SOURCE/program/sagemaker_edge_agent" ] || { echo "$BINARY unpacks to no sagemaker_edge_agent" >&2; exit 1; }
 
 cp -r "$HERE" "$SOURCE/debian"

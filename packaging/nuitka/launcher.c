@@ -1,7 +1,7 @@
 /*
  * The one file of the release: a static program with the real one behind it, packed.
  *
- *     ELF | payload: a tar archive in xz (check: SHA-256) | trailer: one line of TRAILER_BYTES
+ *     ELF | payload: a tar archive in zstd, with its checksum | trailer: one line of TRAILER_BYTES
  *
  * The first start unpacks the payload into a cache directory, and every start replaces this process by the program
  * in there (execve): one process, so service manager messages, signals, the watchdog and exit codes need no help.
@@ -16,7 +16,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <lzma.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -28,11 +27,12 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
+#include <zstd.h>
 
 enum {
     TRAILER_BYTES = 128,
     TAR_BLOCK = 512,
-    DECODER_MEMORY_BYTES = 96 << 20,
+    WINDOW_LOG = 25, /* the decoder takes this much memory, once: 32 MiB */
     SPARE_BYTES = 4 << 20,
     EXIT_CANNOT_UNPACK = 71, /* EX_OSERR */
 };
@@ -167,24 +167,25 @@ static bool feed(Untar *tar, const uint8_t *data, size_t size) {
 static bool unpack_into(const Payload *payload, int directory, const char *place) {
     static uint8_t piece[1 << 16];
     Untar tar = {.root = directory, .file = -1};
-    lzma_stream stream = LZMA_STREAM_INIT;
-    lzma_ret status = lzma_stream_decoder(&stream, DECODER_MEMORY_BYTES, 0);
-    stream.next_in = payload->data;
-    stream.avail_in = payload->size;
-    bool written = true;
-    while (status == LZMA_OK && written) {
-        stream.next_out = piece;
-        stream.avail_out = sizeof piece;
-        status = lzma_code(&stream, LZMA_FINISH);
-        if (status == LZMA_OK || status == LZMA_STREAM_END) written = feed(&tar, piece, sizeof piece - stream.avail_out);
+    ZSTD_DCtx *decoder = ZSTD_createDCtx();
+    ZSTD_inBuffer in = {payload->data, payload->size, 0};
+    size_t left = decoder ? ZSTD_DCtx_setParameter(decoder, ZSTD_d_windowLogMax, WINDOW_LOG) : 0;
+    bool written = true, sound = decoder && !ZSTD_isError(left), more = sound;
+    while (more && written) {
+        ZSTD_outBuffer out = {piece, sizeof piece, 0};
+        left = ZSTD_decompressStream(decoder, &out, &in);
+        sound = !ZSTD_isError(left);
+        if (sound) written = feed(&tar, piece, out.pos);
+        /* Nothing came and nothing is left to read: the payload was cut short. */
+        more = sound && left && (out.pos || in.pos < in.size);
     }
     int error = errno;
-    lzma_end(&stream);
+    ZSTD_freeDCtx(decoder);
     if (tar.file >= 0) close(tar.file);
     if (!written) {
         reason(place, "%s", strerror(error));
-    } else if (status != LZMA_STREAM_END || !tar.ended) {
-        reason(place, "the packed program is damaged (%d)", (int)status);
+    } else if (!sound || left || !tar.ended) {
+        reason(place, "the packed program is damaged (%s)", sound ? "it ends too early" : ZSTD_getErrorName(left));
     } else if (syncfs(directory)) {
         reason(place, "%s", strerror(errno));
     } else {

@@ -9,7 +9,7 @@ if [ "$ARCH" != "$(dpkg --print-architecture)" ]; then
   need "/usr/bin/$TRIPLE-gcc" "gcc-${TRIPLE/_/-}" "/usr/bin/$TRIPLE-g++" "g++-${TRIPLE/_/-}" "/usr/bin/qemu-$MACHINE-static" qemu-user-static
 fi
 
-packages=base-files,bash,coreutils,dash,file,grep,libc-bin,libc6-dev,libffi-dev,libgcc-s1,liblzma-dev,libstdc++6,linux-libc-dev,sed,zlib1g-dev
+packages=base-files,bash,coreutils,dash,file,grep,libc-bin,libc6-dev,libffi-dev,libgcc-s1,libstdc++6,libzstd-dev,linux-libc-dev,sed,zlib1g-dev
 stamp=$ROOT/.unpacked-$(echo "1 $SUITE $packages $MIRROR" | sha256sum | cut -c1-12)
 if [ ! -f "$stamp" ]; then
   step "Debian $SUITE for $ARCH"
@@ -31,7 +31,7 @@ if [ ! -f "$stamp" ]; then
     [ ! -e "$target" ] || ln -srfn "$target" "$link"
   done
   # zlib and libffi become part of the program.
-  rm -f "$ROOT/usr/lib/$TRIPLE/"lib{z,ffi,lzma}.so
+  rm -f "$ROOT/usr/lib/$TRIPLE/"lib{z,ffi,zstd}.so
   touch "$stamp"
 fi
 "$HERE/python.sh"

@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import lzma
 import os
 import re
 import shutil
@@ -63,7 +62,7 @@ def _stand_in(folder: Path, arch: str) -> Path:
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(data), 0o755 if data.startswith(b"#!") else 0o644
             tar.addfile(member, io.BytesIO(data))
-    packed = lzma.compress(payload.getvalue())
+    packed = subprocess.run(["zstd", "-q", "-c"], input=payload.getvalue(), stdout=subprocess.PIPE, check=True).stdout
     launcher = ELF + arch.encode() + b"\n" * 333
     trailer = f"sagemaker-edge-payload-1 {len(launcher)} {len(packed)} {len(payload.getvalue())} {'0' * 32}"
     root = folder / arch / "tree"
