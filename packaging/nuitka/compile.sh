@@ -8,7 +8,7 @@ export PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1
 # Nothing outside needs more than the names that Python's extension modules use: the rest can go.
 export LDFLAGS="-Wl,--gc-sections -Wl,--build-id=none -Wl,--version-script=/opt/src/exports.map"
 cd /opt/src
-set -- --user-plugin=thin.py --output-dir=out --report=out/report.xml agent.py
+set -- "--jobs=$JOBS" --user-plugin=thin.py --output-dir=out --report=out/report.xml agent.py
 # By the shell alone: a program of the root, such as its grep, runs only where this machine's binfmt table knows its kind.
 while read -r flag; do
   case $flag in --*) set -- "$flag" "$@" ;; esac

@@ -4,6 +4,7 @@
 . "$HERE/toolchain.sh"
 
 mkdir -p "$ROOT/opt/cache"
+export JOBS=$(nproc)
 mount --bind "$CACHE" "$ROOT/opt/cache"
 if [ "$ARCH" = "$(dpkg --print-architecture)" ]; then
   # This machine's own kind: only /opt is exchanged, the programs around it stay.
@@ -52,5 +53,5 @@ cat >"$ROOT/opt/toolchain/readelf" <<EOF
 exec $readelf "\$@"
 EOF
 chmod 755 "$ROOT/opt/toolchain/readelf"
-exec env -i PATH=/usr/bin:/bin HOME=/root LC_ALL=C.UTF-8 SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}" CCACHE_MAXSIZE="$CCACHE_MAXSIZE" \
+exec env -i PATH=/usr/bin:/bin HOME=/root LC_ALL=C.UTF-8 SOURCE_DATE_EPOCH="${SOURCE_DATE_EPOCH:-0}" CCACHE_MAXSIZE="$CCACHE_MAXSIZE" JOBS="$JOBS" \
   /usr/sbin/chroot "$ROOT" /host/usr/bin/dash /opt/src/compile.sh
