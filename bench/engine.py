@@ -1,13 +1,16 @@
 """The floor under any Predict: the bare engine in this process, set_tensor, invoke and the output's bytes.
 
-Between calls it pauses as long as a client takes to come again (--pause-us): on a machine that does other things too,
-the scheduler treats a process that never pauses worse than a server.
+Between calls it pauses as long as a client takes to come again (--pause-us): caches are colder after a pause, and on a
+machine that does other things too the scheduler treats a process that never pauses worse than a server. With --segment
+the input is copied out of a System V segment, as the agent's is: numpy's own arrays lie in huge pages where the system
+has them, segments do not.
 
 `python -m bench.engine MODEL [--calls N] [--seconds S] [--threads N]` prints latencies as JSON, in the load generator's
 words. It uses the interpreter package that the agent in this environment uses.
 """
 
 import argparse
+import ctypes
 import importlib
 import json
 import time
@@ -40,6 +43,19 @@ def pattern(shape: Sequence[int], dtype: Any, int32: int) -> "np.ndarray[Any, An
     return (np.arange(count) % 100).astype(dtype).reshape(shape)
 
 
+def in_segment(array: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
+    """The same array in a segment of shared memory, which goes with this process."""
+    libc = ctypes.CDLL(None)
+    libc.shmat.restype = ctypes.c_void_p
+    segment = libc.shmget(0, ctypes.c_size_t(array.nbytes), 0o600)
+    address = libc.shmat(segment, None, 0)
+    libc.shmctl(segment, 0, None)  # IPC_RMID: removed once nobody has it attached
+    memory = (ctypes.c_ubyte * array.nbytes).from_address(address)
+    copy = np.frombuffer(memoryview(memory), array.dtype).reshape(array.shape)
+    copy[:] = array
+    return copy
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
@@ -49,6 +65,7 @@ def main() -> None:
     parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--pause-us", type=int, default=100)
     parser.add_argument("--int32", type=int, default=0)
+    parser.add_argument("--segment", action="store_true")
     options = parser.parse_args()
     _, module = interpreter_package()
     interpreter = module.Interpreter(model_path=options.model, num_threads=options.threads)
@@ -56,6 +73,8 @@ def main() -> None:
     given = interpreter.get_input_details()[0]
     out = interpreter.get_output_details()[0]["index"]
     array = pattern(given["shape"], given["dtype"], options.int32)
+    if options.segment:
+        array = in_segment(array)
     took: list[float] = []
     end = time.perf_counter() + options.seconds
     start = time.perf_counter()

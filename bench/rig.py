@@ -6,7 +6,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,10 @@ MODELS = {
     "slow": ROOT / "tests" / "data" / "slow.tflite",
 }
 READY_SECONDS = 30
+CPUS = sorted(os.sched_getaffinity(0))
+# Where a case has one client, what serves has one core and the client another: cores of a virtual machine may differ by
+# half, and a thread that changes between them would measure that.
+SERVING, ASKING = {CPUS[0]}, set(CPUS[1:]) or {CPUS[0]}
 # What edge.rpc sets for the agent must not reach the servers and clients that it is compared with.
 PLAIN = {key: value for key, value in os.environ.items() if key != "GRPC_EXPERIMENTS"}
 
@@ -79,7 +83,7 @@ class Rig(AbstractContextManager["Rig"]):
     def server(self, name: str, command: list[str]) -> str:
         """Start a server that takes its socket as last argument; returns the socket once it is there."""
         socket = self.folder / f"{name}.sock"
-        process = subprocess.Popen([*command, str(socket)], env=PLAIN)
+        process = subprocess.Popen(on(SERVING, [*command, str(socket)]), env=PLAIN)
         self._stack.callback(process.wait)
         self._stack.callback(process.terminate)
         poll(socket.exists, f"{name} listens")
@@ -103,18 +107,32 @@ def poll(condition: Callable[[], bool], what: str) -> None:
 
 def words_of(options: dict[str, Any]) -> list[str]:
     """`--like this` for each option."""
-    return [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    words: list[str] = []
+    for key, value in options.items():
+        words += [f"--{key.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return words
 
 
-def start_load(target: str, **options: Any) -> "subprocess.Popen[str]":
+def pin(pid: int, cpus: Iterable[int]) -> None:
+    """Keep a process, with all its threads and those to come, on some cores."""
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(thread.name), cpus)
+
+
+def on(cpus: Iterable[int] | None, command: list[str]) -> list[str]:
+    """The command, kept on some cores; None: on any."""
+    return command if cpus is None else ["taskset", "-c", ",".join(map(str, cpus)), *command]
+
+
+def start_load(target: str, *, cpus: Iterable[int] | None = None, **options: Any) -> "subprocess.Popen[str]":
     """The load generator, running."""
-    command = [str(LOADGEN), *words_of({"target": target, **options})]
+    command = on(cpus, [str(LOADGEN), *words_of({"target": target, **options})])
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=PLAIN)
 
 
-def start_engine(model: str, **options: Any) -> "subprocess.Popen[str]":
+def start_engine(model: str, *, cpus: Iterable[int] | None = None, **options: Any) -> "subprocess.Popen[str]":
     """The bare engine in a process, running."""
-    command = [sys.executable, "-m", "bench.engine", str(MODELS[model]), *words_of(options)]
+    command = on(cpus, [sys.executable, "-m", "bench.engine", str(MODELS[model]), *words_of(options)])
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
 
 

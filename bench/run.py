@@ -11,7 +11,7 @@ from collections import defaultdict
 from typing import Any
 
 from bench import report
-from bench.rig import MODELS, Rig, engine, load, result, start_engine, start_load
+from bench.rig import ASKING, CPUS, MODELS, SERVING, Rig, engine, load, pin, result, start_engine, start_load
 
 CALLS = {"tiny": 2000, "float32": 60, "int8": 60, "large": 60}
 CLIENTS = (1, 2, 4, 8)
@@ -54,30 +54,37 @@ class Bench:
 
     def round(self) -> None:
         """Every case once."""
+        assert self.agent.process
+        pin(self.agent.process.pid, SERVING)
         self.empty()
         for model in CALLS:
             self.model(model)
+        pin(self.agent.process.pid, CPUS)
         self.clients()
         self.mixed()
 
     def empty(self) -> None:
         socket = self.agent.socket
-        found = load(socket, calls=CALLS["tiny"])
+        limits: dict[str, Any] = {"calls": CALLS["tiny"], "cpus": ASKING}
+        found = load(socket, **limits)
         size = found["answer_bytes"]
         self.note("empty agent", found)
-        self.note("empty python", load(self.python, method=f"/bench.Echo/{size}", calls=CALLS["tiny"]))
-        self.note("empty cpp", load(self.cpp, method=f"/bench.Echo/{size}", calls=CALLS["tiny"]))
+        self.note("empty python", load(self.python, method=f"/bench.Echo/{size}", **limits))
+        self.note("empty cpp", load(self.cpp, method=f"/bench.Echo/{size}", **limits))
 
     def model(self, model: str) -> None:
         socket, calls = self.agent.socket, CALLS[model]
-        self.note(f"{model} engine", engine(model, calls=calls))
+        # The floor waits between its calls as long as an empty call of this round took.
+        alone: dict[str, Any] = {"calls": calls, "cpus": SERVING, "pause_us": round(self.results["empty agent"][-1])}
+        self.note(f"{model} engine", engine(model, **alone))
+        self.note(f"{model} engine, segment", engine(model, segment=True, **alone))
         for mode in ("inline", "shared"):
-            found = load(socket, model=model, mode=mode, calls=calls)
+            found = load(socket, model=model, mode=mode, calls=calls, cpus=ASKING)
             self.answer_bytes[model] = found["answer_bytes"]
             self.note(f"{model} {mode}", found)
-        echo = {"agent": socket, "model": model, "method": f"/bench.Echo/{self.answer_bytes[model]}", "calls": calls}
-        self.note(f"{model} cpp", load(self.cpp, **echo))
-        self.note(f"{model} python", load(self.python, **echo))
+        echo = {"agent": socket, "model": model, "method": f"/bench.Echo/{self.answer_bytes[model]}"}
+        self.note(f"{model} cpp", load(self.cpp, **echo, calls=calls, cpus=ASKING))
+        self.note(f"{model} python", load(self.python, **echo, calls=calls, cpus=ASKING))
 
     def clients(self) -> None:
         limits = {"seconds": CLIENTS_SECONDS, "calls": 1_000_000}
