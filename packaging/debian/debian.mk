@@ -12,7 +12,7 @@ deb: ## The Debian package of ARCH, from its release tarball (`make tarball ARCH
 deb-of-release:
 	@packaging/debian/build.sh "$(RELEASE)" $(ARCH) dist/$(ARCH)
 
-deb-check: venv ## The package of ARCH: what is in it, lintian, and its bytes when built again
+deb-check: $(VENV)/.tests ## The package of ARCH: what is in it, lintian, and its bytes when built again
 	@EDGE_DEB="$(DEB)" $(PY) -m pytest tests/package/test_deb.py
 	@packaging/debian/check.sh "$(DEB)" "$(RELEASE)" $(ARCH)
 

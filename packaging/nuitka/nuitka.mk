@@ -7,13 +7,13 @@ binary: ## One binary for ARCH (amd64, arm64) into dist/ARCH; root
 binary-lock: venv ## The hashes of what goes into the binary, after a change of versions
 	@$(PY) packaging/nuitka/lock.py
 
-test-binary: venv ## The system tests against the binary of this machine
+test-binary: $(VENV)/.tests ## The system tests against the binary of this machine
 	@ARCH=amd64 PY=$(PY) packaging/nuitka/test.sh $(TESTS)
 
-test-arm64: venv ## The system tests against the aarch64 binary, emulated; root
+test-arm64: $(VENV)/.tests ## The system tests against the aarch64 binary, emulated; root
 	@ARCH=arm64 PY=$(PY) packaging/nuitka/test.sh $(TESTS)
 
-footprint: venv ## Measure the binaries anew: docs/footprint.md
+footprint: $(VENV)/.tests ## Measure the binaries anew: docs/footprint.md
 	@$(PY) packaging/nuitka/footprint.py
 
 reproducible: ## Build the tarball of ARCH twice and compare
