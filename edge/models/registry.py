@@ -182,6 +182,7 @@ class Registry:
         with self._open_package(url) as package:
             manifest = package.manifest
             check_target(manifest, os="linux", arch=platform.machine())
+            self._engine.prepare()  # what it takes must be there before memory is looked at
             delegate = self._delegate(manifest)
             instances = manifest.instances or self._defaults.instances
             threads = manifest.threads or self._defaults.threads or default_threads(instances)
@@ -253,6 +254,7 @@ class Registry:
         with self._lock:
             model = self.get(name)
             self._set_ready({key: value for key, value in self._ready.items() if key != name})
+            model.scheduler.close()
             self._entries[name].state = ModelState.DRAINING
         self._on_change(name, False)
         model.scheduler.drain()

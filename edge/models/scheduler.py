@@ -162,10 +162,15 @@ class Scheduler:
             if self.closing and not self.running:
                 self._drained.set()
 
-    def drain(self) -> None:
-        """Take no new calls, wait for those that are running or waiting, and close the sessions (U-2, U-3)."""
+    def close(self) -> None:
+        """Take no new calls (U-2)."""
         with self._lock:
             self.closing = True
+
+    def drain(self) -> None:
+        """Take no new calls, wait for those that are running or waiting, and close the sessions (U-2, U-3)."""
+        self.close()
+        with self._lock:
             if not self.running:
                 self._drained.set()
         self._drained.wait()

@@ -87,6 +87,8 @@ class PlanBook:
         kept = self._encoders.get(model.name)
         if kept is None or kept[0] is not model:
             kept = self._encoders[model.name] = (model, ResponseEncoder(model.outputs))
+            if model.scheduler.closing:  # it went meanwhile, perhaps after `forget`
+                self._encoders.pop(model.name, None)
         return kept[1]
 
     def _make(self, raw: bytes) -> Plan:

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -65,8 +66,11 @@ class Servicer:
                 outputs = seat.session.run(plan.data(raw), plan.shapes)
             answer = plan.encoder.encode(outputs)
             done = True
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # they may hold outputs
+            raise
         finally:
-            outputs = ()  # they are the session's own memory
+            outputs = ()  # they are the session's own memory, and the next call's as well
             scheduler.release(seat, done=done)
         return answer
 

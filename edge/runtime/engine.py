@@ -65,6 +65,14 @@ class Engine(Protocol):
         """The interpreter package and its version; it is not loaded for that."""
         ...
 
+    def prepare(self) -> object:
+        """Load what it is made of; it does nothing the second time.
+
+        Raises:
+            TargetError: that cannot be loaded here.
+        """
+        ...
+
     def open(
         self, model_path: str, *, threads: int, delegate: DelegateRef | None = None, in_place: bool = False
     ) -> Session:

@@ -13,12 +13,16 @@ import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge.device import signals
 from edge.errors import EdgeError, MemoryLimitError, ModelRefusedError, TargetError, UnsupportedModelError
 from edge.runtime.engine import DelegateRef, Session
 from edge.runtime.model_file import check_model_file
 from edge.selfexec import self_command
+
+if TYPE_CHECKING:
+    from edge.runtime.tflite import TfliteEngine
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +69,10 @@ def probe(model_fd: int, *, threads: int, delegate: DelegateRef | None) -> Probe
     _check_structure(model_fd)
     task = {"fd": model_fd, "threads": threads, "delegate": [delegate.path, delegate.options] if delegate else None}
     environment = {k: v for k, v in os.environ.items() if k not in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")}
+    command = [*self_command(), FLAG, json.dumps(task)]
     try:
         child = subprocess.run(
-            [*self_command(), FLAG, json.dumps(task)],
+            command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             pass_fds=(model_fd,),
@@ -75,8 +80,10 @@ def probe(model_fd: int, *, threads: int, delegate: DelegateRef | None) -> Probe
             check=False,
             env=environment,
         )
-    except subprocess.TimeoutExpired:
-        raise ModelRefusedError(f"trying the model out took longer than {TIMEOUT_SECONDS} s") from None
+    except subprocess.TimeoutExpired as error:
+        if not error.stdout:
+            raise ModelRefusedError(f"trying the model out took longer than {TIMEOUT_SECONDS} s") from None
+        child = subprocess.CompletedProcess(command, 0, error.stdout, error.stderr or b"")
     except OSError as error:
         log.error("the model cannot be tried out: %s", error)
         raise MemoryLimitError("no process can be started to try the model out") from None
@@ -92,9 +99,10 @@ def _check_structure(model_fd: int) -> None:
 
 
 def _judge(child: "subprocess.CompletedProcess[bytes]") -> ProbeResult:
-    if child.returncode == -signal.SIGKILL:
+    """The child's last word; how it ended counts only where it has said nothing."""
+    if not child.stdout and child.returncode == -signal.SIGKILL:
         raise MemoryLimitError("the system ended the trial of the model, most likely for lack of memory")
-    if child.returncode < 0 or child.returncode > 128:
+    if not child.stdout and (child.returncode < 0 or child.returncode > 128):
         number = -child.returncode if child.returncode < 0 else child.returncode - 128
         log.warning(
             "the engine crashed on the model: signal %d: %s", number, child.stderr[-2000:].decode(errors="replace")
@@ -115,7 +123,7 @@ def _judge(child: "subprocess.CompletedProcess[bytes]") -> ProbeResult:
 
 
 def main(task_text: str) -> int:
-    """The child: try the model out and answer with one JSON line."""
+    """The child: try the model out and answer with a JSON line; the last one counts."""
     signals.unblock()
     from edge.errors import InferenceError
     from edge.runtime.tflite import TfliteEngine
@@ -128,9 +136,8 @@ def main(task_text: str) -> int:
         before = _private_bytes()
         session = engine.open(path, threads=task["threads"], delegate=delegate)
         warm_up(session)
-        answer: dict[str, object] = {"session_bytes": max(0, _private_bytes() - before)}
+        answer: dict[str, object] = {"session_bytes": max(0, _private_bytes() - before), "in_place": False}
         session.close()
-        answer["in_place"] = delegate is None and engine.stays_in_place(path)
     except InferenceError as error:
         answer = {
             "refused": "ModelRefusedError",
@@ -140,8 +147,25 @@ def main(task_text: str) -> int:
         answer = {"refused": "MemoryLimitError", "reason": "the trial of the model ran out of memory"}
     except (ModelRefusedError, TargetError, UnsupportedModelError) as error:
         answer = {"refused": type(error).__name__, "reason": str(error)}
-    print(json.dumps(answer), flush=True)  # noqa: T201
+    _say(answer)
+    # What follows only makes calls cheaper: whatever becomes of it, the answer stands.
+    if "refused" not in answer and delegate is None and _serves_in_place(engine, path, task["threads"]):
+        _say(answer | {"in_place": True})
     return 0
+
+
+def _say(answer: dict[str, object]) -> None:
+    print(json.dumps(answer), flush=True)  # noqa: T201
+
+
+def _serves_in_place(engine: "TfliteEngine", path: str, threads: int) -> bool:
+    """Whether the model's tensors stay in place, by what is known of its graph and by trying it."""
+    if not engine.stays_in_place(path):
+        return False
+    session = engine.open(path, threads=threads, in_place=True)
+    for _ in range(2):
+        warm_up(session)
+    return session.is_in_place()
 
 
 def _private_bytes() -> int:

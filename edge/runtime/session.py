@@ -50,20 +50,30 @@ class TfliteSession:
         self._fill: tuple[Callable[[Data], None], ...] = ()
         self._views: tuple[Callable[[], Output], ...] = ()
         self._outputs: tuple[Output, ...] = ()
+        self._addresses: list[int] = []
         self._look_up()
 
     def _look_up(self) -> None:
         """Find inputs and outputs; after every allocation."""
         tensor = self._interpreter.tensor
         if self._in_place:
-            self._fill = tuple(_filler(_by_address(tensor(index)())) for index in self._input_indices)
-            self._outputs = tuple(_by_address(tensor(index)()) for index in self._output_indices)
+            inputs, outputs = (
+                [_by_address(tensor(index)()) for index in indices]
+                for indices in (self._input_indices, self._output_indices)
+            )
+            self._fill, self._outputs = tuple(map(_filler, inputs)), tuple(outputs)
+            self._addresses = [view.ctypes.data for view in (*inputs, *outputs)]
         else:
             self._fill = tuple(
                 _counted_filler(self._interpreter, index, spec.dtype)
                 for index, spec in zip(self._input_indices, self.inputs, strict=True)
             )
             self._views = tuple(tensor(index) for index in self._output_indices)
+
+    def is_in_place(self) -> bool:
+        """Whether inputs and outputs are used by address, and still are where they were looked up."""
+        tensor, indices = self._interpreter.tensor, (*self._input_indices, *self._output_indices)
+        return self._in_place and [tensor(index)().ctypes.data for index in indices] == self._addresses
 
     def run(self, data: Sequence[Data], shapes: Shapes) -> Sequence[Output]:
         """See `Session.run`."""
@@ -112,7 +122,7 @@ def _filler(view: Any) -> Callable[[Data], None]:
     memory = memoryview(flat)
 
     def fill_large(data: Data) -> None:
-        np.copyto(flat, np.frombuffer(data, np.uint8))
+        np.copyto(flat, np.frombuffer(data, np.uint8).reshape(flat.shape))
 
     def fill(data: Data) -> None:
         memory[:] = data

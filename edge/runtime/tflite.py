@@ -5,6 +5,7 @@ Either `ai_edge_litert` or `tflite_runtime` serves, whichever is installed.
 
 import importlib
 import importlib.util
+import logging
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,19 @@ from edge.runtime.engine import DelegateRef
 if TYPE_CHECKING:
     from edge.runtime.session import TfliteSession
 
+log = logging.getLogger(__name__)
+
 PACKAGES = ("ai_edge_litert", "tflite_runtime")
 CONTROL_FLOW = {"WHILE", "IF", "CALL", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_CASE", "CUSTOM"}
 # What the interpreter's bindings raise for a bad file, a failed allocation or a failed invoke.
 ENGINE_ERRORS = (ValueError, RuntimeError, TypeError, OSError, MemoryError)
-_NONE_INSTALLED = "no TensorFlow Lite runtime is installed; this agent looks for " + " or ".join(PACKAGES)
+
+
+def _installed() -> list[str]:
+    names = [name for name in PACKAGES if importlib.util.find_spec(name)]
+    if not names:
+        raise TargetError("no TensorFlow Lite runtime is installed; this agent looks for " + " or ".join(PACKAGES))
+    return names
 
 
 class TfliteEngine:
@@ -36,14 +45,14 @@ class TfliteEngine:
             TargetError: none is installed that can be loaded.
         """
         if self._module is None:
-            for name in PACKAGES:
+            for name in _installed():
                 try:
                     self._module, self._name = importlib.import_module(f"{name}.interpreter"), name
                     break
-                except ImportError:
-                    continue
+                except ImportError as error:
+                    log.warning("the runtime %s is installed and cannot be loaded: %s", name, error)
             else:
-                raise TargetError(_NONE_INSTALLED)
+                raise TargetError("no TensorFlow Lite runtime that is installed here can be loaded")
             memory.settle()
         return self._module
 
@@ -51,9 +60,7 @@ class TfliteEngine:
         """The interpreter package and its version, as `tflite_runtime 2.14.0`."""
         import importlib.metadata
 
-        name = self._name or next((name for name in PACKAGES if importlib.util.find_spec(name)), None)
-        if name is None:
-            raise TargetError(_NONE_INSTALLED)
+        name = self._name or _installed()[0]
         try:
             return f"{name} {importlib.metadata.version(name.replace('_', '-'))}"
         except importlib.metadata.PackageNotFoundError:
@@ -72,12 +79,12 @@ class TfliteEngine:
                 model_path=model_path, num_threads=threads, experimental_delegates=delegates
             )
             interpreter.allocate_tensors()
+            steady = delegate is None and _straight(interpreter)
+            return TfliteSession(interpreter, steady=steady, in_place=in_place)
         except ENGINE_ERRORS as error:
             if delegate:
                 raise TargetError(f"delegate {delegate.path} refuses the model: {_reason(error)}") from None
             raise ModelRefusedError(f"the runtime refuses the model file: {_reason(error)}") from None
-        steady = delegate is None and _straight(interpreter)
-        return TfliteSession(interpreter, steady=steady, in_place=in_place)
 
     def stays_in_place(self, model_path: str) -> bool:
         """Whether no inference ever moves the model's tensors; false where that cannot be told.

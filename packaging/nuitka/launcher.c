@@ -28,6 +28,7 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 enum {
     TRAILER_BYTES = 128,
@@ -184,6 +185,8 @@ static bool unpack_into(const Payload *payload, int directory, const char *place
     if (tar.file >= 0) close(tar.file);
     if (!written) {
         reason(place, "%s", strerror(error));
+    } else if (!decoder || (!sound && ZSTD_getErrorCode(left) == ZSTD_error_memory_allocation)) {
+        reason(place, "%d MB of memory are needed for unpacking", (1 << WINDOW_LOG) / 1000000 + 2);
     } else if (!sound || left || !tar.ended) {
         reason(place, "the packed program is damaged (%s)", sound ? "it ends too early" : ZSTD_getErrorName(left));
     } else if (syncfs(directory)) {

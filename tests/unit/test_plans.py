@@ -122,6 +122,7 @@ def test_a_model_that_goes_while_a_request_is_parsed_leaves_no_plan(models: Mode
     models.add("m", A, B)
     models.get = lambda name: going  # type: ignore[method-assign]
     assert book.plan(raw).model is going
+    assert not book._plans and not book._encoders
     del models.get  # type: ignore[method-assign]
     assert book.plan(raw).model is models.ready["m"]
 

@@ -81,6 +81,25 @@ def test_a_failed_inference_leaves_the_session_fit_for_the_next(engine: TfliteEn
             assert run(session, np.array([index], np.int32)) == [[10 + index]]
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("size", [0, 1, 15, 17])
+def test_too_little_or_too_much_data_is_refused(engine: TfliteEngine, large: Path, in_place: bool, size: int) -> None:
+    for path, shape in ((DATA / "add_one.tflite", (1, 4)), (large, LARGE)):
+        session = opened(engine, path, in_place=in_place)
+        if size or in_place:
+            with pytest.raises(InferenceError):
+                session.run([bytes(size)], (shape,))
+        assert run(session, np.zeros(shape, np.float32)) == [[1.0] * shape[1]]
+
+
+def test_a_session_knows_whether_it_works_by_address(engine: TfliteEngine) -> None:
+    for in_place in (False, True):
+        session = opened(engine, DIGITS / "digits.tflite", in_place=in_place)
+        run(session, np.zeros((1, 8, 8, 1), np.float32))
+        assert session.is_in_place() is in_place
+    assert not opened(engine, DATA / "scalar.tflite", in_place=True).is_in_place()
+
+
 def test_what_an_inference_moves_is_found_again(engine: TfliteEngine) -> None:
     session = opened(engine, DATA / "moving.tflite", in_place=engine.stays_in_place(str(DATA / "moving.tflite")))
     for turn, count in enumerate((1, 1_000_000, 2, 3_000_000, 1)):
