@@ -8,7 +8,10 @@ export JOBS=$(nproc)
 mount --bind "$CACHE" "$ROOT/opt/cache"
 if [ "$ARCH" = "$(dpkg --print-architecture)" ]; then
   # This machine's own kind: only /opt is exchanged, the programs around it stay.
-  toolchain "$ROOT/opt/toolchain" "$ROOT"
+  # The root too, so that it has one name wherever this tree is: compiled objects are then found in the cache again.
+  mkdir -p "$ROOT/opt/root"
+  mount --bind "$ROOT" "$ROOT/opt/root"
+  toolchain "$ROOT/opt/toolchain" /opt/root
   mount --rbind "$ROOT/opt" /opt
   exec /bin/bash /opt/src/compile.sh
 fi
