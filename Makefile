@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip install -q --disable-pip-version-check --use-pep517
+# Files of tests run side by side, each in one process.
+WORKERS ?= $(shell nproc)
+PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
 ARCH ?= $(shell dpkg --print-architecture 2>/dev/null || echo amd64)
 
 .DEFAULT_GOAL := help
@@ -36,16 +39,16 @@ check: $(VENV)/.tests ## Lint, format, types, generated code, unit tests
 	@$(PY) -m ruff check -q . && $(PY) -m ruff format -q --check .
 	@$(PY) -m mypy
 	@$(PY) -m proto.generate --check
-	@$(PY) -m pytest tests/unit
+	@$(PYTEST) tests/unit
 
 unit: $(VENV)/.tests ## Unit tests: seconds, no root, no network
-	@$(PY) -m pytest tests/unit
+	@$(PYTEST) tests/unit
 
 system: $(VENV)/.tests ## System tests: the real agent over its socket
-	@$(PY) -m pytest tests/system
+	@$(PYTEST) tests/system
 
 test: $(VENV)/.tests ## All tests that need no packages built
-	@$(PY) -m pytest
+	@$(PYTEST)
 
 clean: ## What builds left behind
 	@rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,7 +7,7 @@
 binary=${BINARY:-$TOP/dist/$ARCH/sagemaker_edge_agent_binary}
 [ -e "$binary" ] || die "There is no $binary: run 'make binary ARCH=$ARCH' first."
 cd "$TOP"
-[ $# -gt 0 ] || set -- tests/system tests/package/test_binary.py
+[ $# -gt 0 ] || set -- -n "${WORKERS:-$(nproc)}" --dist loadfile tests/system tests/package/test_binary.py
 export SAGEMAKER_EDGE_UNPACK_DIR=$WORK/unpacked AGENT_COMMAND=$binary
 mkdir -p "$SAGEMAKER_EDGE_UNPACK_DIR" && chmod 700 "$SAGEMAKER_EDGE_UNPACK_DIR"
 
