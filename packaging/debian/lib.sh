@@ -14,7 +14,7 @@ need() {
   done
   [ ${#missing[@]} = 0 ] && return
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "${missing[@]}"; } \
+    { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=300 --no-install-recommends install "${missing[@]}"; } \
       >/dev/null || die "These packages could not be installed: ${missing[*]}"
   else
     die "Missing: run 'apt-get install ${missing[*]}' as root, then try again."
