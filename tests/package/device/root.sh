@@ -9,7 +9,7 @@ exec 9>"$TAR.lock"
 flock 9
 if [ ! -s "$TAR" ]; then
   if [ "$ARCH" != "$(dpkg --print-architecture)" ] && [ ! -e "/proc/sys/fs/binfmt_misc/qemu-$MACHINE" ]; then
-    need "qemu-$MACHINE-static" qemu-user-static
+    need "qemu-$MACHINE-static" qemu-user-static arch-test arch-test
     mountpoint -q /proc/sys/fs/binfmt_misc || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
     [ -e "/proc/sys/fs/binfmt_misc/qemu-$MACHINE" ] ||
       cat "/usr/lib/binfmt.d/qemu-$MACHINE.conf" >/proc/sys/fs/binfmt_misc/register
