@@ -8,7 +8,7 @@ TAR=$CACHE/root-$SUITE-$ARCH-$(echo "$PACKAGES $MIRROR" | sha256sum | cut -c1-12
 exec 9>"$TAR.lock"
 flock 9
 if [ ! -s "$TAR" ]; then
-  if [ "$ARCH" != "$(dpkg --print-architecture)" ] && [ ! -e "/proc/sys/fs/binfmt_misc/qemu-$MACHINE" ]; then
+  if [ "$ARCH" != "$(dpkg --print-architecture)" ]; then
     need "qemu-$MACHINE-static" qemu-user-static arch-test arch-test
     mountpoint -q /proc/sys/fs/binfmt_misc || mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
     [ -e "/proc/sys/fs/binfmt_misc/qemu-$MACHINE" ] ||
