@@ -178,10 +178,14 @@ class StatusLog:
     def _open(self) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         fd = os.open(self._new, flags, durable.FILE_MODE)
-        size = os.fstat(fd).st_size
-        self._bytes = size
-        if size and os.pread(fd, 1, size - 1) != b"\n":
-            durable.write_all(fd, b"\n")  # end a torn line, so that it does not spoil the next
+        try:
+            size = os.fstat(fd).st_size
+            self._bytes = size
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                durable.write_all(fd, b"\n")  # end a torn line, so that it does not spoil the next
+        except OSError:
+            os.close(fd)
+            raise
         return fd
 
     def close(self) -> None:

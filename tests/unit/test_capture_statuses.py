@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edge.capture import statuses as module
 from edge.capture.statuses import MAX_IDS, CaptureState, Statuses, StatusLog
+from tests.fakes.disk import FailingDisk
 
 WAITS, DONE, FAILED = CaptureState.IN_PROGRESS, CaptureState.SUCCESS, CaptureState.FAILURE
 
@@ -153,3 +154,21 @@ def test_a_log_that_cannot_be_written_costs_the_note_alone(tmp_path: Path, caplo
     log.append(DONE, "k", ["b"])
     log.close()
     assert loaded(tmp_path)[0].get("b") is DONE
+
+
+def test_a_full_disk_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = StatusLog(tmp_path, 100)
+    log.append(CaptureState.IN_PROGRESS, "k", ["a"])
+    log.close()
+    (tmp_path / "statuses.jsonl").write_bytes((tmp_path / "statuses.jsonl").read_bytes().rstrip())  # its end is torn
+    disk = FailingDisk(monkeypatch)
+    disk.fail("write")
+    before = psutil.Process().num_fds()
+    for _ in range(5):
+        log.append(DONE, "k", ["a"])
+    assert disk.failures == 5
+    assert psutil.Process().num_fds() == before
+    disk.heal()
+    log.append(DONE, "k", ["a"])
+    log.close()
+    assert loaded(tmp_path)[0].get("a") is DONE
