@@ -29,6 +29,9 @@ START_SECONDS = float(os.environ.get("AGENT_START_SECONDS", "60"))
 CALL_SECONDS = float(os.environ.get("AGENT_CALL_SECONDS", "60"))
 
 
+EVENT_PATIENCE = 6 if "AGENT_EMULATED" in os.environ else 1  # how many times longer an event may take
+
+
 def agent_command() -> list[str]:
     """The words that start the agent under test."""
     given = os.environ.get("AGENT_COMMAND")
@@ -207,8 +210,8 @@ class Client:
 
 
 def eventually(condition: Callable[[], object], seconds: float = 30, what: str = "it holds") -> None:
-    """Ask again and again until `condition` is true; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
+    """Ask again and again until `condition` is true; fail after `seconds`, which are those of a machine not emulated."""
+    deadline = time.monotonic() + seconds * EVENT_PATIENCE
     while not condition():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         selectors.DefaultSelector().select(0.02)
