@@ -140,7 +140,9 @@ def test_every_flipped_byte_of_the_compressed_data(tmp_path: Path) -> None:  # [
             load(path, trusted)
 
 
-@pytest.mark.parametrize("after", [b"more", bytes(600) + b"x", gzip.compress(b"x" * 600)])
+@pytest.mark.parametrize(
+    "after", [b"more", bytes(600) + b"x", gzip.compress(b"x" * 600)], ids=["text", "zeros", "gzip"]
+)
 def test_data_after_the_end(tmp_path: Path, after: bytes) -> None:
     path = write_archive(tmp_path / "p.tar.gz", entries_of(FILES))
     packed = path.read_bytes()
