@@ -28,9 +28,15 @@ if [ "$(cat "$WORK/compiled" 2>/dev/null)" != "$key" ]; then
   step "compile $VERSION"
   rm -rf "$source" "$WORK/compiled" && mv "$new" "$source"
   mkdir -p "$CACHE/nuitka"
-  # What follows is seen by this one process tree only: its mounts go when it ends, however it ends.
-  unshare --mount --propagation private --pid --fork --kill-child "$HERE/enter.sh" >"$WORK/compile.log" 2>&1 ||
-    { tail -n 30 "$WORK/compile.log" >&2; die "The compilation failed; all of it is in $WORK/compile.log"; }
+  # What follows is seen by this one process tree only: its mounts go when it ends, however it ends. It takes SIGKILL to
+  # end it: as the first process of its namespace it is spared the others, and unshare ignores them while it waits.
+  unshare --mount --propagation private --pid --fork --kill-child "$HERE/enter.sh" >"$WORK/compile.log" 2>&1 &
+  confined=$!
+  trap 'kill -KILL "$confined" 2>/dev/null' EXIT
+  trap 'exit 143' TERM HUP
+  trap 'exit 130' INT
+  wait "$confined" || { tail -n 30 "$WORK/compile.log" >&2; die "The compilation failed; all of it is in $WORK/compile.log"; }
+  trap - EXIT TERM HUP INT
   cp "$source/out/report.xml" "$WORK/report.xml"
   echo "$key" >"$WORK/compiled"
 fi
