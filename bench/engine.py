@@ -3,7 +3,8 @@
 Between calls it pauses as long as a client takes to come again (--pause-us): caches are colder after a pause, and on a
 machine that does other things too the scheduler treats a process that never pauses worse than a server. With --segment
 the input is copied out of a System V segment, as the agent's is: numpy's own arrays lie in huge pages where the system
-has them, segments do not.
+has them, segments do not. With --asked-from CPU it waits between calls as a server does, in a read from a socket, until
+a process on that core, which is busy for the pause, asks for the next.
 
 `python -m bench.engine MODEL [--calls N] [--seconds S] [--threads N]` prints latencies as JSON, in the load generator's
 words. It uses the interpreter package that the agent in this environment uses.
@@ -13,8 +14,10 @@ import argparse
 import ctypes
 import importlib
 import json
+import os
+import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -56,6 +59,35 @@ def in_segment(array: "np.ndarray[Any, Any]") -> "np.ndarray[Any, Any]":
     return copy
 
 
+def asked_from(cpu: int, busy: float) -> Callable[[], None]:
+    """Start a client on a core; what is returned answers it and waits until it asks again, after `busy` seconds of work.
+
+    It ends with this process.
+    """
+    ours, theirs = socket.socketpair()
+    if os.fork() == 0:
+        ours.close()
+        os.sched_setaffinity(0, {cpu})
+        while theirs.recv(1):
+            until = time.perf_counter() + busy
+            while time.perf_counter() < until:
+                pass
+            theirs.send(b"?")
+        os._exit(0)
+    theirs.close()
+
+    def next_call() -> None:
+        ours.send(b"!")
+        ours.recv(1)
+
+    return next_call
+
+
+def pausing(seconds: float) -> Callable[[], None]:
+    """What is returned sleeps that long."""
+    return lambda: time.sleep(seconds) if seconds else None
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("model")
@@ -64,9 +96,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--warmup", type=int, default=5)
     parser.add_argument("--pause-us", type=int, default=100)
+    parser.add_argument("--asked-from", type=int, metavar="CPU")
     parser.add_argument("--int32", type=int, default=0)
     parser.add_argument("--segment", action="store_true")
     options = parser.parse_args()
+    pause = options.pause_us / 1e6
+    wait = pausing(pause) if options.asked_from is None else asked_from(options.asked_from, pause)
     _, module = interpreter_package()
     interpreter = module.Interpreter(model_path=options.model, num_threads=options.threads)
     interpreter.allocate_tensors()
@@ -90,8 +125,7 @@ def main() -> None:
             took.append((after - before) * 1e6)
             if after > end:
                 break
-        if options.pause_us:
-            time.sleep(options.pause_us / 1e6)
+        wait()
     seconds = time.perf_counter() - start
     p10, p50, p90, p99 = (float(value) for value in np.percentile(took, [10, 50, 90, 99]))
     result = {"calls": len(took), "seconds": seconds, "per_second": len(took) / seconds}

@@ -33,6 +33,7 @@ AIMS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], float, bool], ...] = (
     ("MobileNetV2 float32 inline / (engine + C++ echo)", ("float32 inline",), ("float32 engine", "float32 cpp"), 1.10, True),
     ("12.6 MB shared / (engine + empty call)", ("large shared",), ("large engine", "empty agent"), 1.10, True),
     ("12.6 MB shared / (engine that copies from a segment + empty call)", ("large shared",), ("large engine, segment", "empty agent"), 1.10, True),
+    ("12.6 MB shared / (engine that copies from a segment and waits on a socket + empty call)", ("large shared",), ("large engine, asked", "empty agent"), 1.10, True),
     ("12.6 MB inline / (engine + C++ echo)", ("large inline",), ("large engine", "large cpp"), 2.00, True),
     ("2 clients, 2 instances / two bare processes", ("clients 2 instances 2",), ("bare 2",), 0.90, False),
     ("tiny p99 beside a 200 ms model / alone", ("mixed beside p99_us",), ("mixed alone p99_us",), 3.00, True),
@@ -96,8 +97,8 @@ def render(median: Median, ratio: Ratio, rounds: int, answer_bytes: dict[str, in
         "",
         "The do-nothing servers take the same request and answer as many bytes.",
         "",
-        "| model | engine in process | the same, from a segment | inline | shared | C++ server, inline | bare grpcio server, inline |",
-        "|---|---|---|---|---|---|---|",
+        "| model | engine in process | the same, from a segment | and asked over a socket | inline | shared | C++ server, inline | bare grpcio server, inline |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     names = {
         "tiny": "tiny, 8x8",
@@ -108,7 +109,7 @@ def render(median: Median, ratio: Ratio, rounds: int, answer_bytes: dict[str, in
     for key, name in names.items():
         cells = " | ".join(
             f"{median(f'{key} {case}'):.0f}"
-            for case in ("engine", "engine, segment", "inline", "shared", "cpp", "python")
+            for case in ("engine", "engine, segment", "engine, asked", "inline", "shared", "cpp", "python")
         )
         lines.append(f"| {name} | {cells} |")
     lines += [

@@ -78,6 +78,7 @@ class Bench:
         alone: dict[str, Any] = {"calls": calls, "cpus": SERVING, "pause_us": round(self.results["empty agent"][-1])}
         self.note(f"{model} engine", engine(model, **alone))
         self.note(f"{model} engine, segment", engine(model, segment=True, **alone))
+        self.note(f"{model} engine, asked", engine(model, segment=True, asked_from=min(ASKING), **alone))
         for mode in ("inline", "shared"):
             found = load(socket, model=model, mode=mode, calls=calls, cpus=ASKING)
             self.answer_bytes[model] = found["answer_bytes"]
