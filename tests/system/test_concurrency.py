@@ -16,9 +16,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from edge.rpc._generated import agent_pb2 as pb
 from tests.data.make_models import heavy
-from tests.system.harness import AgentProcess, array_of, eventually, tensor_of
+from tests.system.harness import ENGINE_SLOWDOWN, EVENT_PATIENCE, AgentProcess, array_of, eventually, tensor_of
 
-LONG = 40_000  # rounds of the slow model: a second or more, whatever the machine
+LONG = 40_000 // ENGINE_SLOWDOWN  # rounds of the slow model: a second or more, whatever the machine
+CALL_SECONDS = 120 * EVENT_PATIENCE
 QUICK = 0
 QUEUE = 4
 CALLERS = 8
@@ -34,7 +35,7 @@ def loaded(agents: Any, package_of: Any) -> Iterator[AgentProcess]:
     agent.close_channel()
 
 
-def slow_call(agent: AgentProcess, rounds: int, timeout: float | None = 120) -> Any:
+def slow_call(agent: AgentProcess, rounds: int, timeout: float | None = CALL_SECONDS) -> Any:
     """A Predict on the slow model, under way."""
     request = pb.PredictRequest(name="slow", tensors=[tensor_of(np.array([rounds], np.int32), "rounds")])
     call = agent.channel.unary_unary(
@@ -107,7 +108,7 @@ def test_waiting_calls_run_in_their_order(loaded: AgentProcess) -> None:  # [P-4
     calls = []
     done = threading.Semaphore(0)
     for number in range(QUEUE):
-        call = slow_call(loaded, 2_000)
+        call = slow_call(loaded, LONG // 20)
         eventually(lambda number=number: counts(loaded)[1] == number + 1, 60, "it waits")  # type: ignore[misc]
 
         def note(_: Any, number: int = number) -> None:
@@ -118,7 +119,7 @@ def test_waiting_calls_run_in_their_order(loaded: AgentProcess) -> None:  # [P-4
         calls.append(call)
     first.result()
     for _ in calls:
-        assert done.acquire(timeout=120)
+        assert done.acquire(timeout=CALL_SECONDS)
     assert order == list(range(QUEUE))
 
 
@@ -131,7 +132,7 @@ def test_many_clients_get_their_own_answers(loaded: AgentProcess) -> None:  # [P
                 request = pb.PredictRequest(name="add", tensors=[tensor_of(np.full((1, 4), value, np.float32), "x")])
                 while True:
                     try:
-                        raw = predict(request.SerializeToString(), timeout=60)
+                        raw = predict(request.SerializeToString(), timeout=CALL_SECONDS)
                         break
                     except grpc.RpcError as error:
                         assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge.rpc._generated import agent_pb2 as pb
-from tests.system.harness import AgentProcess, Client, array_of, eventually, tensor_of, zeros_for
+from tests.system.harness import ENGINE_SLOWDOWN, AgentProcess, Client, array_of, eventually, tensor_of, zeros_for
 from tests.system.segments import Segment
 
 PackageOf = Callable[[str], Path]
@@ -208,7 +208,7 @@ def rounds(count: int) -> Any:
 class Slow:
     """Predict calls on the slow model, each held in the engine for a second or more."""
 
-    ROUNDS = 20_000
+    ROUNDS = 20_000 // ENGINE_SLOWDOWN
 
     def __init__(self, agent: AgentProcess, name: str = "slow") -> None:
         self.agent, self.name = agent, name

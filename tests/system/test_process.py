@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.system.conftest import good_config, run_tool
-from tests.system.harness import agent_command, array_of
+from tests.system.harness import ENGINE_SLOWDOWN, agent_command, array_of
 from tests.system.test_predict import Slow
 
 PackageOf = Callable[[str], Path]
@@ -75,11 +75,12 @@ def test_signals_stop_cleanly(agents: Any, package_of: PackageOf, number: int) -
     agent = agents().start()
     agent.client.load(package_of("slow"), "slow")
     slow = Slow(agent)
-    slow.start(size=5_000)
+    size = 5_000 // ENGINE_SLOWDOWN
+    slow.start(size=size)
     slow.until(1, 0)
     agent.client.capture(model_name="slow", capture_id="last")
     agent.signal(number)
-    assert array_of(slow.calls[0].result().tensors[0]).tolist() == [5_000]
+    assert array_of(slow.calls[0].result().tensors[0]).tolist() == [size]
     assert agent.wait() == 0
     assert not Path(agent.socket).exists()
     lines = [line for path in agent.captures.glob("fleet-1/**/*.jsonl") for line in path.read_text().splitlines()]
