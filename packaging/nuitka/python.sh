@@ -52,7 +52,8 @@ build_python() {
   if [ "$ARCH" != "$(dpkg --print-architecture)" ]; then
     cross=(--build="$(dpkg-architecture -qDEB_BUILD_GNU_TYPE)" --host="$TRIPLE" --with-build-python="$BUILD_PYTHON"
       ac_cv_file__dev_ptmx=yes ac_cv_file__dev_ptc=no ac_cv_buggy_getaddrinfo=no ac_cv_aligned_required=no ac_cv_working_tzset=yes
-      ac_cv_broken_sem_getvalue=no ac_cv_posix_semaphores_enabled=yes ac_cv_pthread_system_supported=yes)
+      ac_cv_broken_sem_getvalue=no ac_cv_posix_semaphores_enabled=yes ac_cv_pthread_system_supported=yes
+      ac_cv_pthread=yes) # -pthread: Debian's cross compilers drop a -lpthread that only a later archive needs
   fi
   # One static program: modules that nobody here imports are left out, the rest need no files of their own.
   "$source/configure" -q "${cross[@]}" --prefix=$PYTHON_PREFIX --disable-shared --without-ensurepip --disable-test-modules --with-computed-gotos \
@@ -67,6 +68,11 @@ build_python() {
     LDFLAGS="-Wl,--gc-sections" >configure.log 2>&1 || { tail -n 20 configure.log >&2; exit 1; }
   cp Modules/Setup.stdlib Modules/Setup.local
   sed -i '/^\*shared\*/,$d' Modules/Setup.local
+  # configure leaves a module out, without a word, when its libraries did not link.
+  local module
+  for module in _ssl _hashlib zlib; do
+    grep -q "^$module " Modules/Setup.local || die "CPython's configure left $module out; $out/config.log says why"
+  done
   echo '_ctypes _ctypes/_ctypes.c _ctypes/callbacks.c _ctypes/callproc.c _ctypes/cfield.c _ctypes/stgdict.c -DHAVE_FFI_PREP_CIF_VAR -DHAVE_FFI_PREP_CLOSURE_LOC -DHAVE_FFI_CLOSURE_ALLOC -lffi -ldl' >>Modules/Setup.local
   make -j"$JOBS" -s build_wasm >make.log 2>&1 || { tail -n 20 make.log >&2; exit 1; }
 }
