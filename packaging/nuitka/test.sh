@@ -29,7 +29,7 @@ fi
 elf='\x7f\x45\x4c\x46\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00'
 mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
 case $MACHINE in aarch64) number='\xb7\x00' ;; x86_64) number='\x3e\x00' ;; esac
-entry=":qemu-$MACHINE:M::$elf$number:$mask:/usr/bin/qemu-$MACHINE-static:F"
+entry=":qemu-$MACHINE:M::$elf$number:$mask:/usr/bin/qemu-$MACHINE-static:PF" # P: the program sees the name that it was called by
 export ENTRY=$entry
 exec unshare --user --map-root-user --mount --propagation private bash -c '
   set -e

@@ -15,6 +15,8 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 EMULATED = "AGENT_EMULATED" in os.environ
+# What the system, and an emulated program, need to start one at all.
+KEPT = {name: os.environ[name] for name in ("PATH", "QEMU_LD_PREFIX") if name in os.environ}
 CANNOT_UNPACK = 71
 TRAILER_BYTES = 128
 
@@ -40,7 +42,7 @@ def run(*words: str, binary: Path | None = None, **variables: str) -> "subproces
         [binary or BINARY, *words],
         capture_output=True,
         text=True,
-        env={"PATH": os.environ["PATH"], **variables},
+        env={**KEPT, **variables},
         check=False,
     )
 
