@@ -33,12 +33,13 @@ PROBABILITY = Quantization(1 / 256, -128)
 class MobileNet:
     """Builds the net layer by layer; `at` is the tensor last made and `shape` its height, width and channels."""
 
-    def __init__(self, *, int8: bool) -> None:
+    def __init__(self, *, int8: bool, size: int = 224) -> None:
+        """`size`: height and width of the input in pixels, a multiple of 32."""
         self.int8 = int8
         self.random = np.random.default_rng(SEED)
         self.model = Model()
         self.graph: Graph = self.model.graph()
-        self.shape = (224, 224, 3)
+        self.shape = (size, size, 3)
         self.scale = IMAGE
         self.count = 0
         self.at = self.activation("image", self.shape, IMAGE)
@@ -99,8 +100,8 @@ class MobileNet:
         if self.shape == before:
             self.step(Op.ADD, [start], self.shape, LINEAR, {0: u8(NO_ACTIVATION)}, 2)
 
-    def build(self) -> bytes:
-        """The whole net as a file."""
+    def build(self, *, softmax: bool = True) -> bytes:
+        """The whole net as a file; without its softmax the output is what the last layer says, in about -10..10."""
         image = self.at
         self.conv(STEM, 3, 2)
         for expansion, channels, repeats, stride in STAGES:
@@ -110,9 +111,11 @@ class MobileNet:
         axes = self.graph.constant("axes", np.asarray([1, 2], np.int32))
         self.step(Op.MEAN, [axes], (HEAD,), CLIPPED, {0: u8(0)}, 2)
         self.step(Op.FULLY_CONNECTED, self.dense(), (CLASSES,), LINEAR, {0: u8(NO_ACTIVATION)}, 4)
-        classes = self.activation("classes", (CLASSES,), PROBABILITY)
-        self.graph.op(Op.SOFTMAX, [self.at], [classes], {0: f32(1)}, 2 if self.int8 else 1)
-        self.graph.ends([image], [classes])
+        if softmax:
+            classes = self.activation("classes", (CLASSES,), PROBABILITY)
+            self.graph.op(Op.SOFTMAX, [self.at], [classes], {0: f32(1)}, 2 if self.int8 else 1)
+            self.at = classes
+        self.graph.ends([image], [self.at])
         return self.model.to_bytes()
 
     def dense(self) -> list[int]:
