@@ -2,13 +2,19 @@
 //
 // The name of the method is the size of the answer in bytes, so that a
 // measurement can ask for the answer that the agent would give:
-// /bench.Echo/4021 answers 4021 bytes.
+// /bench.Echo/4021 answers 4021 bytes. /bench.Copy12582912/4021 first copies
+// 12582912 bytes out of shared memory, as an agent does with a large input.
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
 
+#include <sys/mman.h>
+
 #include <cstdlib>
+#include <cstring>
 #include <iostream>
 #include <memory>
+#include <mutex>
+#include <new>
 #include <string>
 #include <thread>
 #include <vector>
@@ -16,6 +22,23 @@
 namespace {
 
 constexpr int kThreads = 2;
+constexpr char kCopy[] = "/bench.Copy";
+
+// Copies so many bytes of shared memory to memory of its own; one call at a time.
+void copy(std::size_t size) {
+  static std::mutex lock;
+  static std::vector<char> target;
+  static void* source = nullptr;
+  const std::lock_guard<std::mutex> guard(lock);
+  if (target.size() != size) {
+    if (source) munmap(source, target.size());
+    target.assign(size, '\1');
+    source = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (source == MAP_FAILED) throw std::bad_alloc();
+    std::memset(source, 2, size);
+  }
+  std::memcpy(target.data(), source, size);
+}
 
 // One call: asked for, read, answered, gone.
 class Call {
@@ -33,6 +56,7 @@ class Call {
     } else if (state_ == State::kReading && ok) {
       state_ = State::kAnswering;
       const std::string& method = context_.method();
+      if (method.rfind(kCopy, 0) == 0) copy(std::strtoul(method.c_str() + sizeof kCopy - 1, nullptr, 10));
       const std::size_t size = std::strtoul(method.c_str() + method.rfind('/') + 1, nullptr, 10);
       const grpc::Slice slice(std::string(size, '\0'));
       stream_.WriteAndFinish(grpc::ByteBuffer(&slice, 1), {}, grpc::Status::OK, this);
