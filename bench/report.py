@@ -32,6 +32,7 @@ AIMS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], float, bool], ...] = (
     ("MobileNetV2 float32 shared / (engine + empty call)", ("float32 shared",), ("float32 engine", "empty agent"), 1.05, True),
     ("MobileNetV2 float32 inline / (engine + C++ echo)", ("float32 inline",), ("float32 engine", "float32 cpp"), 1.10, True),
     ("12.6 MB shared / (engine + empty call)", ("large shared",), ("large engine", "empty agent"), 1.10, True),
+    ("12.6 MB shared / (engine + empty call that follows one)", ("large shared",), ("large engine", "empty agent after large"), 1.10, True),
     ("12.6 MB shared / C++ server that copies as much out of shared memory", ("large shared",), ("large copied by cpp",), 1.10, True),
     ("12.6 MB inline / (engine + C++ echo)", ("large inline",), ("large engine", "large cpp"), 2.00, True),
     ("2 clients, 2 instances / two bare processes", ("clients 2 instances 2",), ("bare 2",), 0.90, False),

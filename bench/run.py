@@ -88,6 +88,8 @@ class Bench:
         self.note(f"{model} cpp", load(self.cpp, **echo, calls=calls, cpus=ASKING))
         self.note(f"{model} python", load(self.python, **echo, calls=calls, cpus=ASKING))
         if model == "large":
+            after = load(socket, model=model, mode="shared", then_empty=True, calls=calls, cpus=ASKING)
+            self.note("empty agent after large", after)
             copying = echo | {"method": f"/bench.Copy{LARGE_BYTES}/{self.answer_bytes[model]}", "mode": "shared"}
             self.note("large copied by cpp", load(self.cpp, **copying, calls=calls, cpus=ASKING))
 

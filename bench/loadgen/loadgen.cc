@@ -29,6 +29,7 @@ namespace {
 namespace api = sagemaker_edge::api;
 using Clock = std::chrono::steady_clock;
 
+constexpr char kEmpty[] = "/AWS.SageMaker.Edge.Agent/ListModels";
 constexpr char kUsage[] =
     "usage: loadgen --target SOCKET [options]\n"
     "  --agent SOCKET     the agent that describes the model (default: the target)\n"
@@ -40,6 +41,7 @@ constexpr char kUsage[] =
     "  --seconds S        stop after so long, however many calls were made\n"
     "  --warmup N         calls before the measured ones (default 50)\n"
     "  --pause-ms N       pause after each call (default 0)\n"
+    "  --then-empty       measure not the call but a ListModels that follows each\n"
     "  --int32 N          fill INT32 inputs with N (default 0)\n"
     "  --reconnect N      a new connection and new segments after so many calls\n";
 
@@ -48,6 +50,7 @@ struct Options {
   int clients = 1;
   long calls = 1000, warmup = 50, reconnect = 0, pause_ms = 0;
   std::int32_t int32 = 0;
+  bool then_empty = false;
   double seconds = 1e9;
 };
 
@@ -57,7 +60,7 @@ Options parse(int argc, char** argv) {
                           {"method", 1, nullptr, 'M'},   {"mode", 1, nullptr, 'o'},   {"clients", 1, nullptr, 'c'},
                           {"calls", 1, nullptr, 'n'},    {"seconds", 1, nullptr, 's'}, {"warmup", 1, nullptr, 'w'},
                           {"reconnect", 1, nullptr, 'r'}, {"int32", 1, nullptr, 'i'}, {"pause-ms", 1, nullptr, 'p'},
-                          {nullptr, 0, nullptr, 0}};
+                          {"then-empty", 0, nullptr, 'e'}, {nullptr, 0, nullptr, 0}};
   for (int word; (word = getopt_long(argc, argv, "", words, nullptr)) != -1;) {
     switch (word) {
       case 't': options.target = optarg; break;
@@ -72,6 +75,7 @@ Options parse(int argc, char** argv) {
       case 'r': options.reconnect = std::atol(optarg); break;
       case 'i': options.int32 = std::atoi(optarg); break;
       case 'p': options.pause_ms = std::atol(optarg); break;
+      case 'e': options.then_empty = true; break;
       default: std::cerr << kUsage; std::exit(2);
     }
   }
@@ -137,9 +141,7 @@ class Connection {
     arguments.SetMaxSendMessageSize(-1);
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     channel_ = grpc::CreateCustomChannel("unix:" + options.target, grpc::InsecureChannelCredentials(), arguments);
-    method_ = !options.method.empty() ? options.method
-              : shared.model          ? "/AWS.SageMaker.Edge.Agent/Predict"
-                                      : "/AWS.SageMaker.Edge.Agent/ListModels";
+    method_ = !options.method.empty() ? options.method : shared.model ? "/AWS.SageMaker.Edge.Agent/Predict" : kEmpty;
     if (!shared.model) {
       requests_.push_back(serialised(api::ListModelsRequest()));
       return;
@@ -149,14 +151,20 @@ class Connection {
   }
 
   grpc::Status call(grpc::ByteBuffer& answer) {
-    grpc::ClientContext context;
-    const grpc::internal::RpcMethod method(method_.c_str(), grpc::internal::RpcMethod::NORMAL_RPC, channel_);
     turn_ = (turn_ + 1) % requests_.size();
-    return grpc::internal::BlockingUnaryCall<grpc::ByteBuffer, grpc::ByteBuffer>(channel_.get(), method, &context,
-                                                                                  requests_[turn_], &answer);
+    return call(method_.c_str(), requests_[turn_], answer);
   }
 
+  grpc::Status call_empty(grpc::ByteBuffer& answer) { return call(kEmpty, empty_, answer); }
+
  private:
+  grpc::Status call(const char* name, const grpc::ByteBuffer& request, grpc::ByteBuffer& answer) {
+    grpc::ClientContext context;
+    const grpc::internal::RpcMethod method(name, grpc::internal::RpcMethod::NORMAL_RPC, channel_);
+    return grpc::internal::BlockingUnaryCall<grpc::ByteBuffer, grpc::ByteBuffer>(channel_.get(), method, &context,
+                                                                                  request, &answer);
+  }
+
   grpc::ByteBuffer request(const api::Model& model, const Options& options, bool shared_memory) {
     api::PredictRequest message;
     message.set_name(options.model);
@@ -177,6 +185,7 @@ class Connection {
   std::shared_ptr<grpc::Channel> channel_;
   std::string method_;
   std::vector<grpc::ByteBuffer> requests_;
+  grpc::ByteBuffer empty_ = serialised(api::ListModelsRequest());
   std::vector<std::unique_ptr<sagemaker_edge::SharedSegment>> segments_;
   std::size_t turn_ = 0;
 };
@@ -190,9 +199,10 @@ void client(Shared& shared) {
   long different = 0;
 
   const auto one = [&](bool measured) {
-    grpc::ByteBuffer buffer;
+    grpc::ByteBuffer buffer, before;
+    if (options.then_empty && !connection->call(before).ok()) ++errors[grpc::StatusCode::UNKNOWN];
     const auto start = Clock::now();
-    const grpc::Status status = connection->call(buffer);
+    const grpc::Status status = options.then_empty ? connection->call_empty(buffer) : connection->call(buffer);
     const auto took = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
     if (!status.ok()) {
       ++errors[status.error_code()];
