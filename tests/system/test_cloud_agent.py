@@ -15,8 +15,10 @@ import pytest
 from edge.rpc._generated import agent_pb2 as pb
 from tests.fakes import captures, s3_stub
 from tests.fakes.iot_endpoint import THING, IotEndpoint
+from tests.fakes.pki import Ca
 from tests.fakes.s3_stub import BUCKET, REGION, S3Stub, refusing
 from tests.fakes.stores import start_rclone
+from tests.fakes.web import server_context
 from tests.system.harness import AgentProcess, client_command, eventually, tensor_of
 
 MODEL = "digits"
@@ -259,6 +261,32 @@ def test_another_store(agents: Callable[..., AgentProcess], digits: Path, tmp_pa
     finally:
         agent.stop()
         second.close()
+
+
+def test_the_store_shows_a_certificate_that_the_system_trusts(
+    agents: Callable[..., AgentProcess], digits: Path, tmp_path: Path
+) -> None:
+    """Where it shows another, nothing is sent and nothing lost; with the right root all arrives."""
+    trusted, other = Ca(tmp_path, "store-ca"), Ca(tmp_path, "other-ca")
+    identity = trusted.issue("store", host="localhost")
+    store = S3Stub(tls=server_context(identity.certificate_file, identity.key_file))
+    store.start()
+    agent = agents(**cloud(store.url, tmp_path))
+    ids = [f"c-{i}" for i in range(4)]
+    try:
+        agent.start(env={**ENVIRONMENT, "SSL_CERT_FILE": str(other.file)})
+        agent.client.load(digits, MODEL)
+        capture(agent, ids)
+        eventually(lambda: "certificate" in agent.client.status().captures.last_error, 60, "it says what is wrong")
+        assert {agent.client.capture_status(i) for i in ids} == {pb.IN_PROGRESS}
+        assert not store.objects
+        assert agent.stop() == 0
+        agent.start(env={**ENVIRONMENT, "SSL_CERT_FILE": str(trusted.file)})
+        wait_success(agent, ids)
+        assert_whole(store, ids)
+    finally:
+        agent.stop()
+        store.close()
 
 
 def memory_kib(agent: AgentProcess, field: str) -> int:
