@@ -1,5 +1,6 @@
 #!/bin/bash
-# test.sh [PYTEST WORDS]: the system tests against the binary of ARCH. Needs PY, the Python of the tests.
+# test.sh [PYTEST WORDS]: the system tests against the binary of ARCH, and the layout of its tarball where it is built.
+# Needs PY, the Python of the tests.
 # The other machine's binary runs emulated; the entry that lets the kernel start it is made in a user namespace of its
 # own (Linux 6.7 or later), so this machine's binfmt table stays as it is.
 . "$(dirname "$0")/lib.sh"
@@ -7,8 +8,8 @@
 binary=${BINARY:-$TOP/dist/$ARCH/sagemaker_edge_agent_binary}
 [ -e "$binary" ] || die "There is no $binary: run 'make binary ARCH=$ARCH' first."
 cd "$TOP"
-[ $# -gt 0 ] || set -- -n "${WORKERS:-$(nproc)}" --dist loadfile tests/system tests/package/test_binary.py
-export SAGEMAKER_EDGE_UNPACK_DIR=$WORK/unpacked AGENT_COMMAND=$binary
+[ $# -gt 0 ] || set -- -n "${WORKERS:-$(nproc)}" --dist loadfile tests/system tests/package/test_binary.py tests/package/test_tarball.py
+export SAGEMAKER_EDGE_UNPACK_DIR=$WORK/unpacked AGENT_COMMAND=$binary RELEASE_ARCH=$ARCH
 mkdir -p "$SAGEMAKER_EDGE_UNPACK_DIR" && chmod 700 "$SAGEMAKER_EDGE_UNPACK_DIR"
 
 if [ "$ARCH" = "$(dpkg --print-architecture)" ]; then

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 DIST = Path(__file__).resolve().parents[2] / "dist" / os.environ.get("RELEASE_ARCH", "none")
-RELEASES = sorted(DIST.glob("*.tgz"))
-pytestmark = pytest.mark.skipif(not RELEASES, reason="RELEASE_ARCH names no machine whose release is in dist/")
+VERSION = (DIST / "VERSION").read_text().strip() if (DIST / "VERSION").exists() else "none"
+RELEASE = DIST / f"{VERSION}.tgz"
+pytestmark = pytest.mark.skipif(not RELEASE.exists(), reason="RELEASE_ARCH names no machine whose release is in dist/")
 EXAMPLE = "docs/examples/ipc_example"
 LAYOUT = {
     "bin/sagemaker_edge_agent_binary",
@@ -39,7 +40,7 @@ DOWNLOAD_BYTES = 25_000_000
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("release")
-    subprocess.run(["tar", "-xzf", RELEASES[0], "-C", folder], check=True)
+    subprocess.run(["tar", "-xzf", RELEASE, "-C", folder], check=True)
     return folder
 
 
@@ -49,16 +50,17 @@ def test_layout(tree: Path) -> None:
 
 def test_checksum() -> None:
     digest, name = (DIST / "sha256_hex.shasum").read_text().split()
-    assert name == RELEASES[0].name
-    assert hashlib.sha256(RELEASES[0].read_bytes()).hexdigest() == digest
+    assert name == RELEASE.name
+    assert hashlib.sha256(RELEASE.read_bytes()).hexdigest() == digest
 
 
-def test_name_is_the_version() -> None:
-    assert RELEASES[0].name == (DIST / "VERSION").read_text().strip() + ".tgz"
+def test_its_binary_is_the_one_that_the_other_tests_run(tree: Path) -> None:
+    tested = (DIST / "sagemaker_edge_agent_binary").read_bytes()
+    assert (tree / "bin/sagemaker_edge_agent_binary").read_bytes() == tested
 
 
 def test_small_enough_to_download() -> None:
-    assert RELEASES[0].stat().st_size <= DOWNLOAD_BYTES
+    assert RELEASE.stat().st_size <= DOWNLOAD_BYTES
 
 
 def test_both_names_are_one_file_for_that_machine(tree: Path) -> None:
@@ -71,7 +73,7 @@ def test_both_names_are_one_file_for_that_machine(tree: Path) -> None:
 
 
 def test_entries_carry_no_trace_of_the_builder() -> None:
-    with tarfile.open(RELEASES[0]) as tar:
+    with tarfile.open(RELEASE) as tar:
         members = tar.getmembers()
     assert {(m.uid, m.gid, m.uname, m.gname) for m in members} == {(0, 0, "root", "root")}
     assert len({m.mtime for m in members}) == 1
