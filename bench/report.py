@@ -30,6 +30,7 @@ AIMS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], float, bool], ...] = (
     ("Predict tiny inline / (empty call + engine)", ("tiny inline",), ("empty agent", "tiny engine"), 1.30, True),
     ("empty call / bare grpcio server", ("empty agent",), ("empty python",), 1.05, True),
     ("MobileNetV2 float32 shared / (engine + empty call)", ("float32 shared",), ("float32 engine", "empty agent"), 1.05, True),
+    ("MobileNetV2 float32 shared / C++ server that is busy as long as the engine", ("float32 shared",), ("float32 busy cpp",), 1.05, True),
     ("MobileNetV2 float32 inline / (engine + C++ echo)", ("float32 inline",), ("float32 engine", "float32 cpp"), 1.10, True),
     ("12.6 MB shared / (engine + empty call)", ("large shared",), ("large engine", "empty agent"), 1.10, True),
     ("12.6 MB shared / (engine + empty call that follows one)", ("large shared",), ("large engine", "empty agent after large"), 1.10, True),

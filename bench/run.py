@@ -87,6 +87,10 @@ class Bench:
         echo = {"agent": socket, "model": model, "method": f"/bench.Echo/{self.answer_bytes[model]}"}
         self.note(f"{model} cpp", load(self.cpp, **echo, calls=calls, cpus=ASKING))
         self.note(f"{model} python", load(self.python, **echo, calls=calls, cpus=ASKING))
+        if model == "float32":
+            busy = round(self.results[f"{model} engine"][-1])
+            waiting = echo | {"method": f"/bench.Busy{busy}/{self.answer_bytes[model]}", "mode": "shared"}
+            self.note("float32 busy cpp", load(self.cpp, **waiting, calls=calls, cpus=ASKING))
         if model == "large":
             after = load(socket, model=model, mode="shared", then_empty=True, calls=calls, cpus=ASKING)
             self.note("empty agent after large", after)

@@ -3,12 +3,14 @@
 // The name of the method is the size of the answer in bytes, so that a
 // measurement can ask for the answer that the agent would give:
 // /bench.Echo/4021 answers 4021 bytes. /bench.Copy12582912/4021 first copies
-// 12582912 bytes out of shared memory, as an agent does with a large input.
+// 12582912 bytes out of shared memory, as an agent does with a large input;
+// /bench.Busy7000/4021 first is busy for 7000 microseconds, as with a model.
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
 
 #include <sys/mman.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
@@ -22,7 +24,7 @@
 namespace {
 
 constexpr int kThreads = 2;
-constexpr char kCopy[] = "/bench.Copy";
+constexpr char kCopy[] = "/bench.Copy", kBusy[] = "/bench.Busy";
 
 // Copies so many bytes of shared memory to memory of its own; one call at a time.
 void copy(std::size_t size) {
@@ -38,6 +40,12 @@ void copy(std::size_t size) {
     std::memset(source, 2, size);
   }
   std::memcpy(target.data(), source, size);
+}
+
+void be_busy(std::size_t microseconds) {
+  const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(microseconds);
+  while (std::chrono::steady_clock::now() < end) {
+  }
 }
 
 // One call: asked for, read, answered, gone.
@@ -57,6 +65,7 @@ class Call {
       state_ = State::kAnswering;
       const std::string& method = context_.method();
       if (method.rfind(kCopy, 0) == 0) copy(std::strtoul(method.c_str() + sizeof kCopy - 1, nullptr, 10));
+      if (method.rfind(kBusy, 0) == 0) be_busy(std::strtoul(method.c_str() + sizeof kBusy - 1, nullptr, 10));
       const std::size_t size = std::strtoul(method.c_str() + method.rfind('/') + 1, nullptr, 10);
       const grpc::Slice slice(std::string(size, '\0'));
       stream_.WriteAndFinish(grpc::ByteBuffer(&slice, 1), {}, grpc::Status::OK, this);
