@@ -41,7 +41,9 @@ def _stack(innermost: FrameType) -> str:
 
 def name_threads(named: set[int]) -> None:
     """Give the kernel the threads' names, for `top -H` and debuggers; `named` holds the ids of those that have theirs."""
-    for thread in threading.enumerate():
+    threads = threading.enumerate()
+    named.intersection_update(thread.native_id for thread in threads if thread.native_id is not None)
+    for thread in threads:
         ident = thread.native_id
         if ident is None or ident in named or thread is threading.main_thread():
             continue

@@ -9,7 +9,8 @@ Theory of operation. One thread waits on the queue; the right to do so is a toke
 the spot and waits again: no hand-over at all. A call that may take longer first steps aside (`Call.step_aside`): the
 token goes to a parked thread, or a new one, which waits in its place, and the call runs without haste. So the queue is
 left alone for no longer than a quick call takes, however slow the others are. A second thread on the queue would be
-woken for every event that the first is about to take anyway.
+woken for every event that the first is about to take anyway. A thread whose call is over parks, or ends where enough
+are parked.
 """
 
 import logging
@@ -27,6 +28,7 @@ from edge.rpc import status
 log = logging.getLogger(__name__)
 
 MAX_THREADS = 128
+MAX_PARKED = 4  # threads without a call beside the one on the queue; more, left by a burst of calls, end
 MAX_CONCURRENT_CALLS = 512  # beyond it a call is refused with RESOURCE_EXHAUSTED
 REQUESTS_AHEAD = 4  # accepted by gRPC before a thread takes them
 JOIN_SECONDS = 1.0  # for the threads at the stop; one that is stuck in a call is left behind
@@ -223,6 +225,7 @@ class CoreServer:
         self._turns: SimpleQueue[bool] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
+        self._threads_made = 0
         self._parked = 0
         self._closing = False
 
@@ -274,7 +277,7 @@ class CoreServer:
             self._closing = True
         self._close_when_idle()
         deadline = self.clock.monotonic() + JOIN_SECONDS
-        for thread in self._threads:
+        for thread in tuple(self._threads):
             thread.join(max(0.0, deadline - self.clock.monotonic()))
 
     def _close_when_idle(self) -> None:
@@ -292,7 +295,8 @@ class CoreServer:
     # --- threads -------------------------------------------------------------
 
     def _add_thread(self) -> None:
-        thread = threading.Thread(target=self._serve, name=f"rpc-{len(self._threads)}", daemon=True)
+        thread = threading.Thread(target=self._serve, name=f"rpc-{self._threads_made}", daemon=True)
+        self._threads_made += 1
         self._parked += 1
         self._threads.append(thread)
         thread.start()
@@ -311,6 +315,9 @@ class CoreServer:
                 self._parked -= 1
             over = self._poll()
             with self._lock:
+                if not over and self._parked >= MAX_PARKED:
+                    self._threads.remove(threading.current_thread())
+                    return
                 self._parked += 1
             if over:
                 self._turns.put(True)  # the next parked thread finds the queue closed too

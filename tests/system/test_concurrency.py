@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -23,6 +24,8 @@ CALL_SECONDS = 120 * EVENT_PATIENCE
 QUICK = 0
 QUEUE = 4
 CALLERS = 8
+BURST = 40
+SPARE_THREADS = 8  # the few that a server keeps, and what gRPC itself starts under load
 
 
 @pytest.fixture
@@ -50,6 +53,10 @@ def counts(agent: AgentProcess, name: str = "slow") -> tuple[int, int, int]:
     """How many calls on a model run, wait and were answered."""
     model = next(model for model in agent.client.status().models if model.name == name)
     return model.running, model.waiting, model.predicted
+
+
+def thread_count(agent: AgentProcess) -> int:
+    return psutil.Process(agent.pid).num_threads()
 
 
 def add(agent: AgentProcess, value: float) -> list[float]:
@@ -156,3 +163,17 @@ def test_instances_share_the_model_file(agents: Any, signer: Any) -> None:
         if "/memfd:" in row
     }
     assert len(files) == 1
+
+
+def test_threads_of_a_burst_end_with_it(agents: Any, package_of: Any) -> None:  # [P-4]
+    """A call that waits holds a thread; all but a few go when the calls are through."""
+    agent = agents(edge_queue_calls=BURST).start()
+    agent.client.load(package_of("slow"), "slow")
+    before = thread_count(agent)
+    calls = [slow_call(agent, LONG), *(slow_call(agent, QUICK) for _ in range(BURST))]
+    eventually(lambda: counts(agent)[:2] == (1, BURST), 60, "one call runs and all others wait")
+    assert thread_count(agent) > before + BURST // 2
+    for call in calls:
+        call.result()
+    eventually(lambda: thread_count(agent) <= before + SPARE_THREADS, 60, "the threads of the burst end")
+    agent.close_channel()

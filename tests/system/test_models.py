@@ -20,6 +20,7 @@ from tests.system.test_predict import Slow, x_float
 PackageOf = Callable[[str], Path]
 Refused = Callable[..., Any]
 CYCLES = 100
+SPARE_THREADS = 5  # for calls that overlap, and gRPC's own; how many there are is a matter of luck on a busy machine
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a-", "a_b", "a b", "a.b", "ä", "a\n", "x" * 256, "../a"])
@@ -304,7 +305,7 @@ def test_cycles_leave_nothing_behind(agents: Any, digits: Path, signer: Any) -> 
     eventually(lambda: footprint(agent)[1] <= fds, 10, "files are closed")
     after = footprint(agent)
     assert after[0] <= rss * 1.05, (rss, after)
-    assert after[1] <= fds and after[2] <= threads + 2, (fds, threads, after)
+    assert after[1] <= fds and after[2] <= threads + SPARE_THREADS, (fds, threads, after)
     assert not client.status().models
 
 

@@ -321,6 +321,8 @@ def test_the_kernel_knows_the_threads_by_name() -> None:
     finally:
         done.set()
         thread.join()
+    name_threads(named)
+    assert thread.native_id not in named  # another thread may get its id
 
 
 def test_stacks_of_a_deep_recursion_are_cut() -> None:
