@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import io
 import logging
+import os
 import select
 import socket
 import ssl
@@ -26,8 +27,9 @@ STALL_SECONDS = 30.0  # without a byte going or coming
 IDLE_SECONDS = 15.0  # a connection that rested longer is not trusted
 MAX_ANSWER_BYTES = 1 << 16
 
-# Where distributions keep their CAs: a self-contained OpenSSL was built with another path.
+# Where distributions keep their CAs in one file, for where OpenSSL finds none by its own paths.
 _CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
+_CA_LINKS = "*.[0-9]"  # OpenSSL reads no other files of a folder
 _VERIFY_FAULTS = {9: Fault.TLS_NOT_YET_VALID, 10: Fault.TLS_EXPIRED, 62: Fault.TLS_HOST_NAME, 64: Fault.TLS_HOST_NAME}
 
 
@@ -75,8 +77,7 @@ def public_trust(extra_ca_file: str = "") -> ssl.SSLContext:
     """
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    paths = ssl.get_default_verify_paths()  # None: not there
-    if paths.cafile is None and paths.capath is None:
+    if not _finds_own_cas():
         for path in _CA_FILES:
             if Path(path).exists():
                 context.load_verify_locations(path)
@@ -84,6 +85,14 @@ def public_trust(extra_ca_file: str = "") -> ssl.SSLContext:
     if extra_ca_file:
         context.load_verify_locations(extra_ca_file)
     return context
+
+
+def _finds_own_cas() -> bool:
+    """Whether OpenSSL finds CAs by its own paths, or was told where to look: nothing is added to what a site names."""
+    paths = ssl.get_default_verify_paths()  # None: not there
+    if paths.cafile is not None or {paths.openssl_cafile_env, paths.openssl_capath_env} & os.environ.keys():
+        return True
+    return paths.capath is not None and any(Path(paths.capath).glob(_CA_LINKS))
 
 
 class Transport:

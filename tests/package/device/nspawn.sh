@@ -4,7 +4,7 @@
 #   ARCH=amd64 nspawn.sh DEB
 . "$(dirname "$0")/lib.sh"
 [ "$(id -u)" = 0 ] || die "A container needs root: run 'sudo make test-package'."
-need systemd-nspawn systemd-container apt-ftparchive apt-utils gpg gnupg
+need systemd-nspawn systemd-container apt-ftparchive apt-utils gpg gnupg openssl openssl
 ROOT=$WORK/nspawn
 "$HERE/root_with_checks.sh" "$1" "$ROOT" file:/results.txt
 [ -s /etc/machine-id ] || { [ -e /etc/machine-id ] || touch /etc/machine-id; echo 0123456789abcdef0123456789abcdee >/etc/machine-id; }

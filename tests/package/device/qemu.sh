@@ -5,7 +5,7 @@
 . "$(dirname "$0")/lib.sh"
 [ "$(id -u)" = 0 ] || die "Unpacking a Debian needs root: run 'sudo make test-device'."
 [ "$ARCH" = arm64 ] || die "Only arm64 is emulated; nspawn.sh runs amd64."
-need qemu-system-aarch64 qemu-system-arm mke2fs e2fsprogs apt-ftparchive apt-utils gpg gnupg
+need qemu-system-aarch64 qemu-system-arm mke2fs e2fsprogs apt-ftparchive apt-utils gpg gnupg openssl openssl
 KERNEL=$("$HERE/kernel.sh")
 ROOT=$WORK/root DISK=$WORK/disk.img LOG=$WORK/console.log
 "$HERE/root_with_checks.sh" "$1" "$ROOT" tty

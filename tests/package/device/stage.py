@@ -14,6 +14,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parents[2]
+sys.path.insert(0, str(TOP))
+from tests.fakes.pki import Ca  # noqa: E402
+
+THING = "press-17"
 # Journal entries at level error that the checks themselves cause.
 EXPECTED_ERRORS = (
     r"edge\.device\.watchdog: (the agent is stuck|threads): |Watchdog timeout|Killing process|Failed with result"
@@ -52,6 +56,24 @@ def next_version(deb: Path, folder: Path) -> Path:
     return made
 
 
+def make_pki(folder: Path) -> None:
+    """Certificates of a device, of the IoT credentials endpoint and of a store that an own CA vouches for."""
+    device = folder / "device"
+    device.mkdir(parents=True)
+    device_ca, store_ca, iot_ca = Ca(folder, "device-ca"), Ca(folder, "store-ca"), Ca(device, "iot-ca")
+    for identity, place in (
+        (device_ca.issue(THING), device / "device"),
+        (iot_ca.issue("server", host="localhost"), folder / "server"),
+        (store_ca.issue("store", host="localhost"), folder / "store"),
+    ):
+        identity.certificate_file.rename(f"{place}.cert.pem")
+        identity.key_file.rename(f"{place}.key.pem")
+    # The name by which OpenSSL finds a CA in a folder.
+    (folder / "store-ca.name").write_text(
+        run("openssl", "x509", "-subject_hash", "-noout", "-in", store_ca.file).strip() + ".0"
+    )
+
+
 def main() -> int:
     deb, folder = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
     shutil.rmtree(folder, ignore_errors=True)
@@ -72,6 +94,8 @@ def main() -> int:
             tool("package", *words, "--cert", ca / "signing.pem", "--out", folder / "packages" / name)
     shutil.copy(TOP / "demo/data/pictures/7_a.bmp", folder / "seven.bmp")
     shutil.copytree(HERE / "guest", folder / "guest", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(TOP / "tests/fakes/web.py", folder / "guest")
+    make_pki(folder / "pki")
     architecture = field(deb, "Architecture")
     settings = {
         "architecture": architecture,

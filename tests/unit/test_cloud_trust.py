@@ -1,0 +1,50 @@
+"""Whose certificates a store may have: the system's CAs, wherever they are, and no others ([G-3])."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+
+from edge.cloud.aws import transport
+from tests.fakes.pki import Ca
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The system's file of CAs, on a system whose CA folder is empty and where OpenSSL has no file of its own."""
+    (tmp_path / "certs").mkdir()
+    paths = ssl.DefaultVerifyPaths(None, str(tmp_path / "certs"), "SSL_CERT_FILE", "/none.pem", "SSL_CERT_DIR", "/none")
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
+    file = Ca(tmp_path, "of-the-system").file
+    monkeypatch.setattr(transport, "_CA_FILES", ("/not/there.crt", str(file)))
+    return file
+
+
+def trusted(*arguments: str) -> set[str]:
+    """The common names of the CAs that are loaded."""
+    certificates = transport.public_trust(*arguments).get_ca_certs()
+    return {value for one in certificates for pair in one["subject"] for key, value in pair if key == "commonName"}
+
+
+def test_the_file_of_the_system_is_used_where_the_folder_holds_nothing_that_openssl_reads(bundle: Path) -> None:
+    (bundle.parent / "certs/ca-certificates.crt").write_bytes(bundle.read_bytes())
+    assert "of-the-system" in trusted()
+
+
+def test_a_folder_of_links_is_enough(bundle: Path) -> None:
+    (bundle.parent / "certs/0123abcd.0").write_bytes(bundle.read_bytes())
+    assert "of-the-system" not in trusted()
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+def test_nothing_is_added_to_what_a_site_names(bundle: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Not even where it names what is not there: that is a refusal, not other CAs."""
+    monkeypatch.setenv(name, "/not/there")
+    assert "of-the-system" not in trusted()
+
+
+def test_a_named_ca_is_added(bundle: Path, tmp_path: Path) -> None:
+    named = Ca(tmp_path, "named").file
+    assert {"of-the-system", "named"} <= trusted(str(named))
