@@ -100,14 +100,16 @@ def no_drop_in(name: str) -> None:
 
 
 def configure(**values: Any) -> None:
-    config = json.loads(CONFIG.read_text())
+    """Changes settings; None takes one away."""
     own = ("edge_",)  # keys without the original agent's prefix
-    config.update({key if key.startswith(own) else f"sagemaker_edge_{key}": value for key, value in values.items()})
-    CONFIG.write_text(json.dumps(config))
+    given = {key if key.startswith(own) else f"sagemaker_edge_{key}": value for key, value in values.items()}
+    config = json.loads(CONFIG.read_text()) | given
+    CONFIG.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
 
 
 def restart() -> None:
-    run("systemctl", "restart", UNIT)
+    answer = run("systemctl", "restart", UNIT, ok=False)
+    assert answer.startswith("exit 0"), answer + journal()[-3000:]
     wait_active()
 
 
