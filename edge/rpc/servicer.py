@@ -4,7 +4,6 @@ import logging
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 from edge.capture.record import AuxiliaryEntry, CapturedTensor, CaptureRequest
@@ -18,7 +17,8 @@ from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
 from edge.rpc.plans import Plan, PlanBook
 from edge.runtime.engine import Output, Session
-from edge.shm.sysv import SegmentReader
+from edge.runtime.placement import Placement
+from edge.shm.sysv import SegmentReader, View
 from edge.tensors import DType, byte_count, dtype_name
 
 log = logging.getLogger(__name__)
@@ -46,6 +46,7 @@ class Servicer:
         self._describe = describe
         self._waiting = threading.BoundedSemaphore(MAX_WAITING_CALLS)
         self._plans = PlanBook(registry)
+        self._placement = Placement()
         self._list: tuple[tuple[LoadedModel, ...], bytes] = ((), b"")
 
     def predict(self, raw: bytes, context: Caller) -> bytes:
@@ -54,16 +55,14 @@ class Servicer:
             context.step_aside()
         plan = self._plans.plan(raw)
         scheduler = plan.model.scheduler
-        if not scheduler.quick:
-            context.step_aside()
+        quick = scheduler.quick
         seat = scheduler.try_acquire() or self._queue(scheduler, context)
         outputs: Sequence[Output] = ()
-        done = False
+        core, done = None, False
         try:
-            if plan.shared:
-                outputs = self._run_shared(seat.session, plan, raw)
-            else:
-                outputs = seat.session.run(plan.data(raw), plan.shapes)
+            if not quick:
+                core = self._placement.begin()
+            outputs = self._run(seat.session, plan, raw, None if quick else context)
             answer = plan.encoder.encode(outputs)
             done = True
         except Exception as error:
@@ -71,6 +70,8 @@ class Servicer:
             raise
         finally:
             outputs = ()  # they are the session's own memory, and the next call's as well
+            if core is not None:
+                self._placement.end(core)
             scheduler.release(seat, done=done)
         return answer
 
@@ -85,13 +86,21 @@ class Servicer:
         finally:
             self._waiting.release()
 
-    def _run_shared(self, session: Session, plan: Plan, raw: bytes) -> Sequence[Output]:
+    def _run(self, session: Session, plan: Plan, raw: bytes, slow: Caller | None) -> Sequence[Output]:
+        """Infer; a `slow` call steps aside last of all: whom that wakes then finds the interpreter lock free."""
         data = plan.data(raw)
-        with ExitStack() as views:
+        views: list[View] = []
+        try:
             for item in plan.shared:
                 view = self._segments.view(item.segment.segment_id, item.segment.offset, item.size)
-                data[item.position] = views.enter_context(view)
+                data[item.position] = view.open()
+                views.append(view)
+            if slow is not None:
+                slow.step_aside()
             return session.run(data, plan.shapes)
+        finally:
+            for view in views:
+                view.close()
 
     def load_model(self, raw: bytes, context: Caller) -> bytes:
         """[L]"""

@@ -88,7 +88,7 @@ def _detach(attachment: _Attachment) -> None:
 
 
 class View:
-    """A range of a segment, readable inside a `with` block only. Made by `SegmentReader.view`."""
+    """A range of a segment, readable inside a `with` block, or from `open` to `close`. Made by `SegmentReader.view`."""
 
     __slots__ = ("_attachment", "_offset", "_reader", "_segment_id", "_size")
 
@@ -96,14 +96,26 @@ class View:
         self._reader, self._segment_id, self._offset, self._size = reader, segment_id, offset, size
         self._attachment: _Attachment | None = None
 
-    def __enter__(self) -> memoryview:
+    def open(self) -> memoryview:
+        """Its bytes.
+
+        Raises:
+            SharedMemoryError: as `SegmentReader.view`.
+        """
         self._attachment = self._reader.take(self._segment_id, self._offset, self._size)
         return self._attachment.memory[self._offset : self._offset + self._size]
 
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """The end of its use; the bytes may be gone from now on. Idempotent."""
         if self._attachment is not None:
             self._reader.give_back(self._segment_id, self._attachment)
             self._attachment = None
+
+    def __enter__(self) -> memoryview:
+        return self.open()
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
 
 class SegmentReader:
