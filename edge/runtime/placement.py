@@ -58,7 +58,7 @@ class Placement:
             os.sched_setaffinity(0, allowed)
         except OSError as error:
             # A sandbox without the call, or a set of cores that has just been changed from outside.
-            log.debug("inferences begin where the kernel has them: %s", error)
+            log.info("inferences stay on the cores where the kernel has them: sched_setaffinity: %s", error.strerror)
             self._may_move = False
 
     def end(self, core: int) -> None:

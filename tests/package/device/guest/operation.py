@@ -138,9 +138,9 @@ def _() -> None:
     assert "SUCCESS" in picture("PredictAndCapture")
 
 
-@check("no-network.conf and no-user-namespaces.conf: it runs")
+@check("no-network.conf, no-user-namespaces.conf and placement.conf: it runs")
 def _() -> None:
-    for name in ("no-network", "no-user-namespaces"):
+    for name in ("no-network", "no-user-namespaces", "placement"):
         drop_in(name, Path(f"/usr/share/doc/{NAME}/examples/{name}.conf").read_text())
         restart()
         assert client("health").strip() == "SERVING"
