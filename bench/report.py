@@ -37,6 +37,7 @@ AIMS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], float, bool], ...] = (
     ("12.6 MB shared / C++ server that copies as much out of shared memory", ("large shared",), ("large copied by cpp",), 1.10, True),
     ("12.6 MB inline / (engine + C++ echo)", ("large inline",), ("large engine", "large cpp"), 2.00, True),
     ("2 clients, 2 instances / two bare processes", ("clients 2 instances 2",), ("bare 2",), 0.90, False),
+    ("2 clients, 2 instances / C++ server that is busy as long as the engine", ("clients 2 instances 2",), ("clients 2 busy cpp",), 0.90, False),
     ("tiny p99 beside a 200 ms model / alone", ("mixed beside p99_us",), ("mixed alone p99_us",), 3.00, True),
 )  # fmt: skip
 
@@ -126,6 +127,7 @@ def render(median: Median, ratio: Ratio, rounds: int, answer_bytes: dict[str, in
         lines.append(f"| {instances} instance{'s' if instances > 1 else ''} of 1 thread | {cells} |")
     lines += [
         f"| bare engine processes | {median('bare 1'):.0f} | {median('bare 2'):.0f} | | |",
+        f"| C++ server that is busy as long as the engine, 2 threads | | {median('clients 2 busy cpp'):.0f} | | |",
         "",
         "## A slow and a fast model at once, microseconds",
         "",

@@ -80,18 +80,18 @@ class Rig(AbstractContextManager["Rig"]):
             )  # fmt: skip
         return target
 
-    def server(self, name: str, command: list[str]) -> str:
+    def server(self, name: str, command: list[str], cpus: Iterable[int] = SERVING) -> str:
         """Start a server that takes its socket as last argument; returns the socket once it is there."""
         socket = self.folder / f"{name}.sock"
-        process = subprocess.Popen(on(SERVING, [*command, str(socket)]), env=PLAIN)
+        process = subprocess.Popen(on(cpus, [*command, str(socket)]), env=PLAIN)
         self._stack.callback(process.wait)
         self._stack.callback(process.terminate)
         poll(socket.exists, f"{name} listens")
         return str(socket)
 
-    def cpp_echo(self) -> str:
-        """The do-nothing server in C++."""
-        return self.server("cpp", [str(CPP_ECHO)])
+    def cpp_echo(self, cpus: Iterable[int] = SERVING) -> str:
+        """The do-nothing server in C++; it has two threads."""
+        return self.server(f"cpp-{len(set(cpus))}", [str(CPP_ECHO)], cpus)
 
     def python_echo(self) -> str:
         """The do-nothing grpcio server."""

@@ -39,6 +39,7 @@ class Bench:
             self.agent.client.load(rig.package("float32", instances=instances), f"float32-{instances}")
         self.agent.client.load(rig.package("slow"), "slow")
         self.cpp, self.python = rig.cpp_echo(), rig.python_echo()
+        self.cpp_on_all = rig.cpp_echo(CPUS)
         self.answer_bytes: dict[str, int] = {}
         self.slow_rounds = self.calibrate()
 
@@ -108,6 +109,12 @@ class Bench:
                     self.agent.socket, model=f"float32-{instances}", mode="shared", clients=clients, warmup=5, **limits
                 )
                 self.note(f"clients {clients} instances {instances}", found, "per_second")
+
+        busy = round(2e6 / self.results["bare 2"][-1])
+        two: dict[str, Any] = {"model": "float32-2", "mode": "shared", "clients": 2, "warmup": 5, **limits}
+        method = f"/bench.Busy{busy}/{self.answer_bytes['float32']}"
+        found = load(self.cpp_on_all, agent=self.agent.socket, method=method, **two)
+        self.note("clients 2 busy cpp", found, "per_second")
 
     def mixed(self) -> None:
         fast = {"model": "tiny", "mode": "inline", "seconds": MIXED_SECONDS, "calls": 1_000_000, "pause_ms": 1}
