@@ -91,7 +91,7 @@ class Rig(AbstractContextManager["Rig"]):
 
     def cpp_echo(self, cpus: Iterable[int] = SERVING) -> str:
         """The do-nothing server in C++; it has two threads."""
-        return self.server(f"cpp-{len(set(cpus))}", [str(CPP_ECHO)], cpus)
+        return self.server("cpp" if cpus is SERVING else "cpp-on-all", [str(CPP_ECHO)], cpus)
 
     def python_echo(self) -> str:
         """The do-nothing grpcio server."""

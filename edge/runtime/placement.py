@@ -56,10 +56,11 @@ class Placement:
         try:
             os.sched_setaffinity(0, {core})
             os.sched_setaffinity(0, allowed)
-        except OSError as error:
-            # A sandbox without the call, or a set of cores that has just been changed from outside.
-            log.info("inferences stay on the cores where the kernel has them: sched_setaffinity: %s", error.strerror)
+        except PermissionError:
+            log.info("inferences stay on the cores where the kernel has them: sched_setaffinity is not permitted")
             self._may_move = False
+        except OSError:
+            pass  # the cores that it may use have just been changed from outside
 
     def end(self, core: int) -> None:
         """The inference that began on `core` is over."""
