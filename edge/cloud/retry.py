@@ -57,7 +57,9 @@ class Fault(Enum):
     NOT_HTTP = "its answer is not HTTP"
     TLS_NOT_YET_VALID = "its certificate is not valid yet, or this device's clock is behind"
     TLS_EXPIRED = "its certificate has expired, or this device's clock is ahead"
-    TLS_UNTRUSTED = "its certificate does not lead to a trusted CA"
+    TLS_UNTRUSTED = (
+        "its certificate does not lead to a trusted CA; add its CA to this device's, unless somebody is in between"
+    )
     TLS_HOST_NAME = "its certificate is for another host name"
     TLS_CLIENT = "it refuses this device's certificate"
     TLS = "TLS failed"

@@ -37,22 +37,21 @@ class Placement:
             here: int = _current_core()
             core = here
             if self._running.get(here) and self._may_move:
-                core = self._unused(here)
+                allowed = os.sched_getaffinity(0)
+                core = self._unused(allowed, here)
             self._running[core] = self._running.get(core, 0) + 1
         if core != here:
-            self._move(core)
+            self._move(core, allowed)
         return core
 
-    def _unused(self, here: int) -> int:
-        """With the lock held: a core that the thread may use and none of our inferences began on; else `here`."""
-        allowed = os.sched_getaffinity(0)
+    def _unused(self, allowed: set[int], here: int) -> int:
+        """With the lock held: one of the `allowed` cores that none of our inferences began on; else `here`."""
         if self._left in allowed and not self._running.get(self._left):
             return self._left
         return min((core for core in allowed if not self._running.get(core)), default=here)
 
-    def _move(self, core: int) -> None:
-        """Let the calling thread go on on `core`, and be free to leave it."""
-        allowed = os.sched_getaffinity(0)
+    def _move(self, core: int, allowed: set[int]) -> None:
+        """Let the calling thread go on on `core`, and be free to leave it for the others it is `allowed`."""
         try:
             os.sched_setaffinity(0, {core})
             os.sched_setaffinity(0, allowed)

@@ -1,6 +1,7 @@
 """Whose certificates a store may have: the system's CAs, wherever they are, and no others ([G-3])."""
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,17 @@ from edge.cloud.aws import transport
 from tests.fakes.pki import Ca
 
 
+def really_but(**changes: str | None) -> Callable[[], ssl.DefaultVerifyPaths]:
+    """`ssl.get_default_verify_paths` of another system."""
+    paths = ssl.get_default_verify_paths()._replace(**changes)
+    return lambda: paths
+
+
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The system's file of CAs, on a system whose CA folder is empty and where OpenSSL has no file of its own."""
     (tmp_path / "certs").mkdir()
-    paths = ssl.DefaultVerifyPaths(None, str(tmp_path / "certs"), "SSL_CERT_FILE", "/none.pem", "SSL_CERT_DIR", "/none")
-    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: paths)
+    monkeypatch.setattr(ssl, "get_default_verify_paths", really_but(cafile=None, capath=str(tmp_path / "certs")))
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
     file = Ca(tmp_path, "of-the-system").file
@@ -39,9 +45,17 @@ def test_a_folder_of_links_is_enough(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
-def test_nothing_is_added_to_what_a_site_names(bundle: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Not even where it names what is not there: that is a refusal, not other CAs."""
+def test_what_a_site_names_must_be_there(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """OpenSSL would trust nobody, and say so only of the store."""
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    monkeypatch.delenv("SSL_CERT_DIR", raising=False)
     monkeypatch.setenv(name, "/not/there")
+    with pytest.raises(FileNotFoundError, match=f"{name} names /not/there, which is not there"):
+        transport.public_trust()
+
+
+def test_nothing_is_added_to_folders_that_a_site_names(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSL_CERT_DIR", f"/not/there:{bundle.parent / 'certs'}")
     assert "of-the-system" not in trusted()
 
 

@@ -4,6 +4,7 @@ No proxy is used, whatever the environment says.
 """
 
 import contextlib
+import errno
 import http.client
 import io
 import logging
@@ -73,7 +74,7 @@ def public_trust(extra_ca_file: str = "") -> ssl.SSLContext:
     """A client context that trusts the system's CAs (SSL_CERT_FILE, SSL_CERT_DIR) and those in `extra_ca_file`.
 
     Raises:
-        OSError: the extra file cannot be read, or has no certificate (ssl.SSLError).
+        OSError: the extra file cannot be read, or has no certificate (ssl.SSLError); what a variable names is not there.
     """
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -88,9 +89,18 @@ def public_trust(extra_ca_file: str = "") -> ssl.SSLContext:
 
 
 def _finds_own_cas() -> bool:
-    """Whether OpenSSL finds CAs by its own paths, or was told where to look: nothing is added to what a site names."""
+    """Whether OpenSSL finds CAs by its own paths. Where a site names others, nothing is added to them.
+
+    Raises:
+        FileNotFoundError: what the site names is not there; OpenSSL would go on without any CA.
+    """
     paths = ssl.get_default_verify_paths()  # None: not there
-    if paths.cafile is not None or {paths.openssl_cafile_env, paths.openssl_capath_env} & os.environ.keys():
+    file, folders = (os.environ.get(name) for name in (paths.openssl_cafile_env, paths.openssl_capath_env))
+    if file is not None and not Path(file).exists():
+        raise FileNotFoundError(errno.ENOENT, f"{paths.openssl_cafile_env} names {file}, which is not there")
+    if folders is not None and not any(Path(folder).exists() for folder in folders.split(os.pathsep)):
+        raise FileNotFoundError(errno.ENOENT, f"{paths.openssl_capath_env} names {folders}, which is not there")
+    if paths.cafile is not None or file is not None or folders is not None:
         return True
     return paths.capath is not None and any(Path(paths.capath).glob(_CA_LINKS))
 

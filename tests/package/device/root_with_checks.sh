@@ -8,7 +8,7 @@ rm -rf "$FOLDER"
 mkdir -p "$FOLDER"
 tar -C "$FOLDER" --numeric-owner -xf "$TAR"
 rm -f "$FOLDER/etc/dpkg/dpkg.cfg.d/99mmdebstrap" # packages to be checked are unpacked whole
-"$TOP/.venv/bin/python" "$HERE/stage.py" "$DEB" "$FOLDER/srv/test"
+PYTHONPATH=$TOP "$TOP/.venv/bin/python" -m tests.package.device.stage "$DEB" "$FOLDER/srv/test"
 sed "s#@OUTPUT@#$OUTPUT#" "$HERE/checks.service" >"$FOLDER/etc/systemd/system/checks.service"
 mkdir -p "$FOLDER/etc/systemd/system/multi-user.target.wants"
 ln -s ../checks.service "$FOLDER/etc/systemd/system/multi-user.target.wants/"

@@ -1,6 +1,6 @@
 """Puts together what the checks in guest/ work on: a signed apt repository and the next one, signed models, settings.
 
-    stage.py DEB FOLDER
+    python -m tests.package.device.stage DEB FOLDER
 
 FOLDER becomes /srv/test of the machine under test.
 """
@@ -12,11 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.fakes.pki import Ca
+
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parents[2]
-sys.path.insert(0, str(TOP))
-from tests.fakes.pki import Ca  # noqa: E402
-
 THING = "press-17"
 # Journal entries at level error that the checks themselves cause.
 EXPECTED_ERRORS = (
@@ -105,6 +104,7 @@ def main() -> int:
         "watchdog_seconds": WATCHDOG_SECONDS[architecture],
         "patience": PATIENCE[architecture],
         "input": "image",
+        "thing": THING,
         "answer": r"\s7\s+9\d\.\d+%",
         "expected_errors": EXPECTED_ERRORS,
     }

@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from harness import CONFIG, NAME, STAGE, check, client, configure, eventually, journal, load, picture, restart, run
+from harness import CONFIG, NAME, SET, STAGE, check, client, configure, eventually, journal, load, picture, restart, run
 from web import Handler, Web, server_context
 
 PKI = STAGE / "pki"  # made by ../stage.py
 DEVICE = Path(f"/etc/{NAME}/iot")
 ROOTS = Path("/etc/ssl/certs")
-THING, BUCKET = "press-17", "device-captures"
+THING, BUCKET = SET["thing"], "device-captures"
 ACCESS, SECRET, TOKEN = "ASIADEVICECHECK", "not-a-secret/0123456789", "a-session-token"
 CREDENTIALS = "/role-aliases/captures/credentials"
 
