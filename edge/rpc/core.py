@@ -5,30 +5,27 @@ small Predict costs. Here the thread that takes a call off the queue also runs i
 gRPC's own. docs/adr/0007-serving-loop.md weighs the use of `cygrpc`, the private binding beneath `grpc.server`; this
 is the only module that touches it.
 
-Theory of operation. One thread waits on the queue; the right to do so is a token in `_turns`. It runs a quick call on
-the spot and waits again: no hand-over at all. A call that may take longer first steps aside (`Call.step_aside`): the
-token goes to a parked thread, or a new one, which waits in its place, and the call runs without haste. So the queue is
-left alone for no longer than a quick call takes, however slow the others are. A second thread on the queue would be
-woken for every event that the first is about to take anyway. A thread whose call is over parks, or ends where enough
-are parked.
+Theory of operation. One thread at a time has its turn to wait on the queue (edge.rpc.turns). It runs a quick call on the
+spot and waits again: no hand-over at all. A call that may take longer first steps aside (`Call.step_aside`): another
+thread waits in its place, and the call runs without haste. So the queue is left alone for no longer than a quick call
+takes, however slow the others are. A second thread on the queue would be woken for every event that the first is about
+to take anyway.
 """
 
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from queue import SimpleQueue
 from typing import Any, Protocol
 
 from grpc._cython import cygrpc
 
 from edge.clock import Clock
 from edge.rpc import status
+from edge.rpc.turns import Turns
 
 log = logging.getLogger(__name__)
 
-MAX_THREADS = 128
-MAX_PARKED = 4  # threads without a call beside the one on the queue; more, left by a burst of calls, end
 MAX_CONCURRENT_CALLS = 512  # beyond it a call is refused with RESOURCE_EXHAUSTED
 REQUESTS_AHEAD = 4  # accepted by gRPC before a thread takes them
 JOIN_SECONDS = 1.0  # for the threads at the stop; one that is stuck in a call is left behind
@@ -72,7 +69,7 @@ class Call:
         """Let another thread wait for calls: this one may take longer than a quick call. Once is enough."""
         if not self._aside:
             self._aside = True
-            self._server.give_turn_away()
+            self._server.turns.give_away()
 
     def receive(self) -> None:
         """Ask for the request's message."""
@@ -222,11 +219,8 @@ class CoreServer:
         self._calls: set[Call] = set()
         self._stopping = threading.Event()
         self._stopped = threading.Event()
-        self._turns: SimpleQueue[bool] = SimpleQueue()
+        self.turns = Turns(self._poll, name="rpc")
         self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
-        self._threads_made = 0
-        self._parked = 0
         self._closing = False
 
     def add_unary(self, method: str, handler: Unary) -> None:
@@ -254,12 +248,11 @@ class CoreServer:
         self._core.start()
         for _ in range(REQUESTS_AHEAD):
             self._request_call()
-        self._add_thread()
-        self._turns.put(True)
+        self.turns.start()
 
     def stop(self, grace_seconds: float) -> None:
         """Take no new calls; those under way have `grace_seconds` to finish. Returns when all have ended."""
-        if not self._threads:
+        if not self.turns.threads:
             self._core.destroy()
             return
         self._stopping.set()
@@ -277,7 +270,7 @@ class CoreServer:
             self._closing = True
         self._close_when_idle()
         deadline = self.clock.monotonic() + JOIN_SECONDS
-        for thread in tuple(self._threads):
+        for thread in self.turns.threads:
             thread.join(max(0.0, deadline - self.clock.monotonic()))
 
     def _close_when_idle(self) -> None:
@@ -291,37 +284,6 @@ class CoreServer:
     def _shut_down(self, event: Any) -> bool:
         self._stopped.set()
         return False
-
-    # --- threads -------------------------------------------------------------
-
-    def _add_thread(self) -> None:
-        thread = threading.Thread(target=self._serve, name=f"rpc-{self._threads_made}", daemon=True)
-        self._threads_made += 1
-        self._parked += 1
-        self._threads.append(thread)
-        thread.start()
-
-    def give_turn_away(self) -> None:
-        """Let another thread wait on the queue; the calling one does so no more once it is done."""
-        with self._lock:
-            if self._parked == 0 and len(self._threads) < MAX_THREADS:
-                self._add_thread()
-        self._turns.put(True)
-
-    def _serve(self) -> None:
-        while True:
-            self._turns.get()
-            with self._lock:
-                self._parked -= 1
-            over = self._poll()
-            with self._lock:
-                if not over and self._parked >= MAX_PARKED:
-                    self._threads.remove(threading.current_thread())
-                    return
-                self._parked += 1
-            if over:
-                self._turns.put(True)  # the next parked thread finds the queue closed too
-                return
 
     def _poll(self) -> bool:
         """Handle events until the turn is given away (false) or the queue is closed (true)."""

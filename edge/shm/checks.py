@@ -11,12 +11,11 @@ MAX_SEGMENT_ID = 2**31 - 1  # a shmid is an int
 
 
 class SegmentStatus(NamedTuple):
-    """What shmctl(IPC_STAT) says: size in bytes, mode bits with SHM_DEST, and who made it when."""
+    """What shmctl(IPC_STAT) says: size in bytes, mode bits with SHM_DEST, and the bytes that hold owner and mode."""
 
     size: int
     mode: int
-    created: int
-    creator_pid: int
+    permissions: bytes
 
 
 def check_mode(segment_id: int, status: SegmentStatus) -> None:

@@ -2,8 +2,8 @@
 
 Attaching costs page faults on every page touched, so attachments are kept. A kept attachment cannot go stale: while it
 lives the kernel keeps the segment and its id together, so the id cannot come to mean another segment. Every use asks
-the kernel anew (IPC_STAT) for mode and removal; a removed segment is detached at once, an unused one by `sweep`, so that
-the agent never holds a client's memory for long.
+the kernel anew (IPC_STAT) for owner, mode and removal, and checks them where they are not what was found good before; a
+removed segment is detached at once, an unused one by `sweep`, so that the agent never holds a client's memory for long.
 """
 
 import ctypes
@@ -20,7 +20,8 @@ _IPC_STAT = 2
 _SHM_RDONLY = 0o10000
 _SHMAT_FAILED = ctypes.c_void_p(-1).value
 _SHMID_DS_BYTES = 112  # struct shmid_ds on 64-bit Linux (asm-generic/shmbuf.h): x86-64 and aarch64 alike
-_SHMID_DS = struct.Struct("=20xI24xQ8x8xqi")  # mode at 20, shm_segsz at 48, shm_ctime at 72, shm_cpid at 80
+_SHMID_DS = struct.Struct("=20xI24xQ")  # mode at 20, shm_segsz at 48
+_PERMISSIONS = slice(0, 24)  # struct ipc64_perm as far as the mode: key, owner, creator, mode
 
 KEEP_UNUSED_SECONDS = 2.0
 MAX_KEPT = 64  # attachments; more are attached and detached by each call
@@ -58,29 +59,33 @@ def segment_status(segment_id: int) -> SegmentStatus:
     buffer = ctypes.create_string_buffer(_SHMID_DS_BYTES)
     if _shmctl(segment_id, _IPC_STAT, buffer) != 0:
         raise _refused(segment_id, ctypes.get_errno())
-    mode, size, created, creator = _SHMID_DS.unpack_from(buffer)
-    return SegmentStatus(size, mode & 0xFFFF, created, creator)
+    mode, size = _SHMID_DS.unpack_from(buffer)
+    return SegmentStatus(size, mode & 0xFFFF, buffer.raw[_PERMISSIONS])
 
 
-@dataclass
+@dataclass(slots=True)
 class _Attachment:
     address: int
     memory: memoryview
-    users: int
-    last_used: float
+    size: int
+    permissions: bytes  # as they were when they were checked
+    users: int = 0
+    used: bool = True  # since the last sweep
+    unused_since: float = 0.0
     doomed: bool = False
 
 
-def _attach(segment_id: int, size: int, now: float) -> _Attachment:
+def _attach(segment_id: int, status: SegmentStatus) -> _Attachment:
     address = _libc.shmat(segment_id, None, _SHM_RDONLY)
     if address == _SHMAT_FAILED or address is None:
         raise _refused(segment_id, ctypes.get_errno())
     # The id may have come to mean another, smaller segment just before the attach; from here on it cannot.
+    size = status.size
     if segment_status(segment_id).size != size:
         _libc.shmdt(address)
         raise SharedMemoryError(f"shared memory segment {segment_id}: it was replaced during the call")
     memory = memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B").toreadonly()
-    return _Attachment(address, memory, 1, now)
+    return _Attachment(address, memory, size, status.permissions)
 
 
 def _detach(attachment: _Attachment) -> None:
@@ -125,6 +130,7 @@ class SegmentReader:
         self._clock = clock
         self._lock = threading.Lock()
         self._kept: dict[int, _Attachment] = {}
+        self._status = ctypes.create_string_buffer(_SHMID_DS_BYTES)
 
     def view(self, segment_id: int, offset: int, size: int) -> View:
         """`size` bytes from `offset` of a segment, for the length of the `with` block only.
@@ -141,26 +147,39 @@ class SegmentReader:
             SharedMemoryError: as `view`.
         """
         with self._lock:
-            status = segment_status(segment_id)
-            check_mode(segment_id, status)
-            check_range(segment_id, status, offset, size)
             attachment = self._kept.get(segment_id)
-            if attachment is not None:
-                attachment.users += 1
-                attachment.doomed = attachment.doomed or bool(status.mode & SHM_DEST)
-                return attachment
-            attachment = _attach(segment_id, status.size, self._clock.monotonic())
-            if status.mode & SHM_DEST or len(self._kept) >= MAX_KEPT:
-                attachment.doomed = True
-            else:
-                self._kept[segment_id] = attachment
+            if attachment is None or not self._unchanged(segment_id, attachment) or offset + size > attachment.size:
+                attachment = self._checked(segment_id, offset, size)
+            attachment.users += 1
+            attachment.used = True
             return attachment
+
+    def _unchanged(self, segment_id: int, attachment: _Attachment) -> bool:
+        """Whether owner and mode still are what was found good; the size of a segment never changes."""
+        status = self._status
+        return _shmctl(segment_id, _IPC_STAT, status) == 0 and status.raw[_PERMISSIONS] == attachment.permissions
+
+    def _checked(self, segment_id: int, offset: int, size: int) -> _Attachment:
+        status = segment_status(segment_id)
+        check_mode(segment_id, status)
+        check_range(segment_id, status, offset, size)
+        removed = bool(status.mode & SHM_DEST)
+        attachment = self._kept.get(segment_id)
+        if attachment is not None:
+            attachment.permissions = status.permissions
+            attachment.doomed = attachment.doomed or removed
+            return attachment
+        attachment = _attach(segment_id, status)
+        if removed or len(self._kept) >= MAX_KEPT:
+            attachment.doomed = True
+        else:
+            self._kept[segment_id] = attachment
+        return attachment
 
     def give_back(self, segment_id: int, attachment: _Attachment) -> None:
         """The end of a use that `take` began."""
         with self._lock:
             attachment.users -= 1
-            attachment.last_used = self._clock.monotonic()
             if attachment.doomed and not attachment.users:
                 if self._kept.get(segment_id) is attachment:
                     del self._kept[segment_id]
@@ -171,9 +190,11 @@ class SegmentReader:
         now = self._clock.monotonic()
         with self._lock:
             for segment_id, attachment in list(self._kept.items()):
+                if attachment.used or attachment.users:
+                    attachment.used, attachment.unused_since = False, now
                 if attachment.users:
                     continue
-                if now - attachment.last_used >= KEEP_UNUSED_SECONDS or _removed(segment_id):
+                if now - attachment.unused_since >= KEEP_UNUSED_SECONDS or _removed(segment_id):
                     del self._kept[segment_id]
                     _detach(attachment)
 

@@ -92,6 +92,35 @@ def test_the_mode_is_checked_at_every_use(reader: SegmentReader) -> None:  # [P-
         reader.close()
 
 
+def test_a_mode_that_became_another_good_one(reader: SegmentReader) -> None:  # [P-3]
+    with Segment(4096) as segment:
+        for mode in (0o400, 0o440, 0o440, 0o400):
+            segment.write(mode.to_bytes(4, "little")).set_mode(mode)
+            assert read(reader, segment) == mode.to_bytes(4, "little")
+        assert reader.kept == 1
+        reader.close()
+
+
+def test_a_range_outside_of_a_kept_segment_is_refused(reader: SegmentReader) -> None:  # [P-3]
+    with Segment(4096) as segment:
+        segment.set_mode(0o400)
+        read(reader, segment, 4092)
+        with pytest.raises(SharedMemoryError, match="offset 4093 and size 4 reach past its end"):
+            read(reader, segment, 4093)
+        assert attached(segment.id) == 2
+        reader.close()
+
+
+def test_a_segment_removed_in_use_goes_after_it(reader: SegmentReader) -> None:  # [P-11]
+    with Segment(4096) as segment:
+        segment.write(b"abcd").set_mode(0o400)
+        read(reader, segment)
+        segment.remove()
+        with reader.view(segment.id, 0, 4) as view:
+            assert bytes(view) == b"abcd"
+        assert (reader.kept, attached(segment.id)) == (0, 0)
+
+
 @pytest.mark.parametrize(("offset", "size"), [(0, 4097), (4096, 1), (2**64 - 1, 1), (1, 2**64 - 1), (2**63, 2**63)])
 def test_ranges_outside_are_refused(reader: SegmentReader, offset: int, size: int) -> None:  # [P-3]
     with Segment(4096) as segment:
@@ -127,8 +156,15 @@ def test_unused_attachments_go_after_a_while(reader: SegmentReader, clock: SetCl
         segment.set_mode(0o400)
         read(reader, segment)
         reader.sweep()
+        clock.at += KEEP_UNUSED_SECONDS - 0.5
+        reader.sweep()
         assert attached(segment.id) == 2
-        clock.at += KEEP_UNUSED_SECONDS
+        read(reader, segment)
+        for _ in range(2):
+            clock.at += KEEP_UNUSED_SECONDS - 0.5
+            reader.sweep()
+        assert attached(segment.id) == 2
+        clock.at += 0.5
         reader.sweep()
         assert (reader.kept, attached(segment.id)) == (0, 1)
 
@@ -158,7 +194,7 @@ def test_a_segment_that_was_replaced_by_a_smaller_one_is_refused(
     with Segment(4096) as segment:
         segment.set_mode(0o400)
         real = sysv.segment_status(segment.id)
-        answers = iter([sysv.SegmentStatus(8192, real.mode, real.created, real.creator_pid), real])
+        answers = iter([real._replace(size=8192), real])
         monkeypatch.setattr(sysv, "segment_status", lambda segment_id: next(answers))
         with pytest.raises(SharedMemoryError, match="replaced"):
             read(reader, segment, 4096, 4)
