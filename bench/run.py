@@ -89,9 +89,9 @@ class Bench:
         self.note(f"{model} cpp", load(self.cpp, **echo, calls=calls, cpus=ASKING))
         self.note(f"{model} python", load(self.python, **echo, calls=calls, cpus=ASKING))
         if model == "float32":
-            busy = round(self.results[f"{model} engine"][-1])
-            waiting = echo | {"method": f"/bench.Busy{busy}/{self.answer_bytes[model]}", "mode": "shared"}
-            self.note("float32 busy cpp", load(self.cpp, **waiting, calls=calls, cpus=ASKING))
+            took = round(self.results[f"{model} engine"][-1])
+            waiting = echo | {"method": f"/bench.Model{took}/{self.answer_bytes[model]}", "mode": "shared"}
+            self.note("float32 model cpp", load(self.cpp, **waiting, calls=calls, cpus=ASKING))
         if model == "large":
             after = load(socket, model=model, mode="shared", then_empty=True, calls=calls, cpus=ASKING)
             self.note("empty agent after large", after)
@@ -110,11 +110,11 @@ class Bench:
                 )
                 self.note(f"clients {clients} instances {instances}", found, "per_second")
 
-        busy = round(2e6 / self.results["bare 2"][-1])
+        took = round(2e6 / self.results["bare 2"][-1])
         two: dict[str, Any] = {"model": "float32-2", "mode": "shared", "clients": 2, "warmup": 5, **limits}
-        method = f"/bench.Busy{busy}/{self.answer_bytes['float32']}"
+        method = f"/bench.Model{took}/{self.answer_bytes['float32']}"
         found = load(self.cpp_on_all, agent=self.agent.socket, method=method, **two)
-        self.note("clients 2 busy cpp", found, "per_second")
+        self.note("clients 2 model cpp", found, "per_second")
 
     def mixed(self) -> None:
         fast = {"model": "tiny", "mode": "inline", "seconds": MIXED_SECONDS, "calls": 1_000_000, "pause_ms": 1}
