@@ -4,6 +4,7 @@ import gzip
 import os
 import subprocess
 import tarfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -135,9 +136,19 @@ def test_every_flipped_byte_of_the_compressed_data(tmp_path: Path) -> None:  # [
     for position in range(10, len(good), 11):  # gzip's own header holds a time and a system, which mean nothing
         bad = bytearray(good)
         bad[position] ^= 1 << position % 8
+        if unpacks_to(bad, gzip.decompress(good)):
+            continue  # one of the bits that fill up the last byte before the checksum
         path.write_bytes(bad)
         with pytest.raises(PackageError):
             load(path, trusted)
+
+
+def unpacks_to(packed: bytes, content: bytes) -> bool:
+    """Whether a gzip file is sound and holds just that."""
+    try:
+        return gzip.decompress(packed) == content
+    except (OSError, EOFError, zlib.error):
+        return False
 
 
 @pytest.mark.parametrize(
