@@ -24,21 +24,20 @@ class Ratio(Protocol):
     def __call__(self, top: tuple[str, ...], bottom: tuple[str, ...], *, quiet: bool = False) -> float | None: ...
 
 
-AIMS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], float, bool], ...] = (
+# What is measured and divided, with the aim; what a C++ server has that does as much stands beneath, and has no aim.
+AIMS: tuple[tuple[str, tuple[str, ...], tuple[str, ...], float | None, bool], ...] = (
     ("Predict tiny inline / empty call", ("tiny inline",), ("empty agent",), 1.30, True),
     ("Predict tiny inline / empty call of a bare grpcio server", ("tiny inline",), ("empty python",), 1.30, True),
     ("Predict tiny inline / (empty call + engine)", ("tiny inline",), ("empty agent", "tiny engine"), 1.30, True),
     ("empty call / bare grpcio server", ("empty agent",), ("empty python",), 1.05, True),
     ("MobileNetV2 float32 shared / (engine + empty call)", ("float32 shared",), ("float32 engine", "empty agent"), 1.05, True),
-    ("MobileNetV2 float32 shared / C++ server that takes as long as the engine", ("float32 shared",), ("float32 model cpp",), 1.05, True),
+    ("… the C++ server that works as long as the engine", ("float32 model cpp",), ("float32 engine", "empty agent"), None, True),
     ("MobileNetV2 float32 inline / (engine + C++ echo)", ("float32 inline",), ("float32 engine", "float32 cpp"), 1.10, True),
     ("12.6 MB shared / (engine + empty call)", ("large shared",), ("large engine", "empty agent"), 1.10, True),
-    ("12.6 MB shared / (engine + empty call that follows one)", ("large shared",), ("large engine", "empty agent after large"), 1.10, True),
-    ("12.6 MB shared / C++ server that copies as much out of shared memory", ("large shared",), ("large copied by cpp",), 1.10, True),
+    ("… the C++ server that copies as much out of shared memory", ("large copied by cpp",), ("large engine", "empty agent"), None, True),
     ("12.6 MB inline / (engine + C++ echo)", ("large inline",), ("large engine", "large cpp"), 2.00, True),
     ("2 clients, 2 instances / two bare processes", ("clients 2 instances 2",), ("bare 2",), 0.90, False),
-    ("C++ server that takes as long as the engine, 2 clients / two bare processes", ("clients 2 model cpp",), ("bare 2",), 0.90, False),
-    ("2 clients, 2 instances / C++ server that takes as long as the engine", ("clients 2 instances 2",), ("clients 2 model cpp",), 0.90, False),
+    ("… the C++ server that works as long as the engine", ("clients 2 model cpp",), ("bare 2",), None, False),
     ("tiny p99 beside a 200 ms model / alone", ("mixed beside p99_us",), ("mixed alone p99_us",), 3.00, True),
 )  # fmt: skip
 
@@ -63,6 +62,13 @@ def machine() -> list[str]:
     ]
 
 
+def _verdict(values: list[float], aim: float | None, at_most: bool) -> str:
+    if aim is None:
+        return "| floor"
+    met = all(value <= aim if at_most else value >= aim for value in values)
+    return f"{'≤' if at_most else '≥'} {aim:.2f} | {'met' if met else 'not met'}"
+
+
 def render(median: Median, ratio: Ratio, rounds: int, answer_bytes: dict[str, int]) -> str:
     """The whole report."""
     lines = [
@@ -77,7 +83,7 @@ def render(median: Median, ratio: Ratio, rounds: int, answer_bytes: dict[str, in
         "## Aims",
         "",
         "p10 compares the quickest tenth of the calls: what they cost while nothing else wants the cores. Where there is one",
-        "client, the serving process has one core and the client the other.",
+        "client, the serving process has one core and the client the other. A floor is what a server in C++ has that does as much.",
         "",
         "| ratio | p50 | p10 | aim | |",
         "|---|---|---|---|---|",
@@ -85,9 +91,8 @@ def render(median: Median, ratio: Ratio, rounds: int, answer_bytes: dict[str, in
     for name, top, bottom, aim, at_most in AIMS:
         values = [ratio(top, bottom), ratio(top, bottom, quiet=True)]
         given = [value for value in values if value is not None]
-        met = all(value <= aim if at_most else value >= aim for value in given)
         cells = " | ".join("" if value is None else f"{value:.2f}" for value in values)
-        lines.append(f"| {name} | {cells} | {'≤' if at_most else '≥'} {aim:.2f} | {'met' if met else 'not met'} |")
+        lines.append(f"| {name} | {cells} | {_verdict(given, aim, at_most)} |")
     lines += [
         "",
         "## Empty call",
@@ -129,7 +134,7 @@ def render(median: Median, ratio: Ratio, rounds: int, answer_bytes: dict[str, in
         lines.append(f"| {instances} instance{'s' if instances > 1 else ''} of 1 thread | {cells} |")
     lines += [
         f"| bare engine processes | {median('bare 1'):.0f} | {median('bare 2'):.0f} | | |",
-        f"| C++ server that takes as long as the engine, 2 threads | | {median('clients 2 model cpp'):.0f} | | |",
+        f"| C++ server that works as long as the engine, 2 threads | | {median('clients 2 model cpp'):.0f} | | |",
         "",
         "## A slow and a fast model at once, microseconds",
         "",
