@@ -93,8 +93,6 @@ class Bench:
             waiting = echo | {"method": f"/bench.Model{took}/{self.answer_bytes[model]}", "mode": "shared"}
             self.note("float32 model cpp", load(self.cpp, **waiting, calls=calls, cpus=ASKING))
         if model == "large":
-            after = load(socket, model=model, mode="shared", then_empty=True, calls=calls, cpus=ASKING)
-            self.note("empty agent after large", after)
             copying = echo | {"method": f"/bench.Copy{LARGE_BYTES}/{self.answer_bytes[model]}", "mode": "shared"}
             self.note("large copied by cpp", load(self.cpp, **copying, calls=calls, cpus=ASKING))
 

@@ -41,7 +41,6 @@ constexpr char kUsage[] =
     "  --seconds S        stop after so long, however many calls were made\n"
     "  --warmup N         calls before the measured ones (default 50)\n"
     "  --pause-ms N       pause after each call (default 0)\n"
-    "  --then-empty       measure not the call but a ListModels that follows each\n"
     "  --int32 N          fill INT32 inputs with N (default 0)\n"
     "  --reconnect N      a new connection and new segments after so many calls\n";
 
@@ -50,7 +49,6 @@ struct Options {
   int clients = 1;
   long calls = 1000, warmup = 50, reconnect = 0, pause_ms = 0;
   std::int32_t int32 = 0;
-  bool then_empty = false;
   double seconds = 1e9;
 };
 
@@ -60,7 +58,7 @@ Options parse(int argc, char** argv) {
                           {"method", 1, nullptr, 'M'},   {"mode", 1, nullptr, 'o'},   {"clients", 1, nullptr, 'c'},
                           {"calls", 1, nullptr, 'n'},    {"seconds", 1, nullptr, 's'}, {"warmup", 1, nullptr, 'w'},
                           {"reconnect", 1, nullptr, 'r'}, {"int32", 1, nullptr, 'i'}, {"pause-ms", 1, nullptr, 'p'},
-                          {"then-empty", 0, nullptr, 'e'}, {nullptr, 0, nullptr, 0}};
+                          {nullptr, 0, nullptr, 0}};
   for (int word; (word = getopt_long(argc, argv, "", words, nullptr)) != -1;) {
     switch (word) {
       case 't': options.target = optarg; break;
@@ -75,7 +73,6 @@ Options parse(int argc, char** argv) {
       case 'r': options.reconnect = std::atol(optarg); break;
       case 'i': options.int32 = std::atoi(optarg); break;
       case 'p': options.pause_ms = std::atol(optarg); break;
-      case 'e': options.then_empty = true; break;
       default: std::cerr << kUsage; std::exit(2);
     }
   }
@@ -152,19 +149,13 @@ class Connection {
 
   grpc::Status call(grpc::ByteBuffer& answer) {
     turn_ = (turn_ + 1) % requests_.size();
-    return call(method_.c_str(), requests_[turn_], answer);
+    grpc::ClientContext context;
+    const grpc::internal::RpcMethod method(method_.c_str(), grpc::internal::RpcMethod::NORMAL_RPC, channel_);
+    return grpc::internal::BlockingUnaryCall<grpc::ByteBuffer, grpc::ByteBuffer>(channel_.get(), method, &context,
+                                                                                  requests_[turn_], &answer);
   }
-
-  grpc::Status call_empty(grpc::ByteBuffer& answer) { return call(kEmpty, empty_, answer); }
 
  private:
-  grpc::Status call(const char* name, const grpc::ByteBuffer& request, grpc::ByteBuffer& answer) {
-    grpc::ClientContext context;
-    const grpc::internal::RpcMethod method(name, grpc::internal::RpcMethod::NORMAL_RPC, channel_);
-    return grpc::internal::BlockingUnaryCall<grpc::ByteBuffer, grpc::ByteBuffer>(channel_.get(), method, &context,
-                                                                                  request, &answer);
-  }
-
   grpc::ByteBuffer request(const api::Model& model, const Options& options, bool shared_memory) {
     api::PredictRequest message;
     message.set_name(options.model);
@@ -185,7 +176,6 @@ class Connection {
   std::shared_ptr<grpc::Channel> channel_;
   std::string method_;
   std::vector<grpc::ByteBuffer> requests_;
-  grpc::ByteBuffer empty_ = serialised(api::ListModelsRequest());
   std::vector<std::unique_ptr<sagemaker_edge::SharedSegment>> segments_;
   std::size_t turn_ = 0;
 };
@@ -199,10 +189,9 @@ void client(Shared& shared) {
   long different = 0;
 
   const auto one = [&](bool measured) {
-    grpc::ByteBuffer buffer, before;
-    if (options.then_empty && !connection->call(before).ok()) ++errors[grpc::StatusCode::UNKNOWN];
+    grpc::ByteBuffer buffer;
     const auto start = Clock::now();
-    const grpc::Status status = options.then_empty ? connection->call_empty(buffer) : connection->call(buffer);
+    const grpc::Status status = connection->call(buffer);
     const auto took = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now() - start).count();
     if (!status.ok()) {
       ++errors[status.error_code()];
