@@ -6,8 +6,11 @@ is woken; threads that wait on one queue together wake each other. A thread that
 parked.
 """
 
+import logging
 import threading
 from collections.abc import Callable
+
+log = logging.getLogger(__name__)
 
 MAX_THREADS = 128
 MAX_PARKED = 4  # threads without work beside the one that waits; more, left by a burst, end
@@ -28,19 +31,27 @@ class Turns:
         self._over = False
 
     def start(self) -> None:
-        """Make the first thread."""
+        """Make the first thread.
+
+        Raises:
+            RuntimeError: the system gives none.
+        """
         with self._lock:
             self._add_thread()
 
     def give_away(self) -> None:
-        """Let another thread wait; the calling one does so no more until it has parked."""
+        """Let another thread wait, or the first that is done; the calling one does so no more until it has parked."""
         with self._lock:
             if self._parked:
                 self._parked.pop().release()
-            elif len(self._threads) < MAX_THREADS:
-                self._add_thread()
-            else:
-                self._free = True
+                return
+            try:
+                if len(self._threads) < MAX_THREADS:
+                    self._add_thread()
+                    return
+            except RuntimeError as error:
+                log.warning("no thread waits for calls until one of %d is done: %s", len(self._threads), error)
+            self._free = True
 
     @property
     def threads(self) -> tuple[threading.Thread, ...]:
@@ -50,9 +61,13 @@ class Turns:
     def _add_thread(self) -> None:
         """With the lock held: one more thread, which has the turn."""
         thread = threading.Thread(target=self._run, name=f"{self._name}-{self._made}", daemon=True)
-        self._made += 1
         self._threads.append(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:
+            self._threads.remove(thread)
+            raise
+        self._made += 1
 
     def _run(self) -> None:
         awake = threading.Lock()

@@ -109,6 +109,24 @@ def test_with_all_threads_busy_the_first_that_is_done_waits(loop: Loop, monkeypa
     eventually(lambda: loop.settled(2), what="one waits again")
 
 
+def test_where_the_system_gives_no_thread_the_first_that_is_done_waits(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        (first,) = begin(loop, 1)
+    second = Blocking()
+    loop.events.put(second)
+    assert loop.waiting == []
+    first.leave.set()
+    assert second.inside.wait(TIMEOUT_SECONDS)
+    second.leave.set()
+    eventually(lambda: loop.settled(2), what="one waits again")
+
+
 def test_the_end_reaches_every_thread(loop: Loop) -> None:
     busy, done = begin(loop, 2)
     done.leave.set()
