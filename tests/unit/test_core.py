@@ -114,6 +114,22 @@ def test_slow_calls_never_take_the_last_poller(service: Service) -> None:
     assert service.call("Echo", b"after") == b"after"
 
 
+def test_calls_wait_where_the_system_gives_no_thread(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name.startswith("rpc"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    calls = service.block(1)
+    waiting = service.later("Echo")
+    service.release(calls)
+    assert waiting.result(TIMEOUT_SECONDS) == b""
+    assert service.call("Echo", b"after") == b"after"
+
+
 def test_a_bug_in_a_handler_costs_no_thread(service: Service) -> None:
     for _ in range(8):
         assert code_of(lambda: service.call("Break")) is grpc.StatusCode.INTERNAL
