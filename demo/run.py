@@ -1,4 +1,4 @@
-"""The whole product on real input: `make demo`, or `python demo/run.py` from anywhere.
+"""The whole product on real input: `make demo`, or `python -m demo.run`.
 
 Makes a throw-away CA, packages and signs the digits model, starts the agent, loads the model, has it read pictures it
 never saw, inline and through shared memory, captures what it saw, and stops the agent. What it leaves is under build/demo.
@@ -19,18 +19,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from demo import cards
+from edge.client import bmp, inputs
+from edge.client.connection import Agent, peer_credentials
+from edge.client.outcome import CommandError
+from edge.client.segment import Segment
+from edge.rpc._generated import agent_pb2 as pb
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-import numpy as np  # noqa: E402 (the tree must be on the path first, whatever the folder this is called from)
-
-from demo import cards  # noqa: E402
-from edge.client import bmp, inputs  # noqa: E402
-from edge.client.connection import Agent, peer_credentials  # noqa: E402
-from edge.client.outcome import CommandError  # noqa: E402
-from edge.client.segment import Segment  # noqa: E402
-from edge.rpc._generated import agent_pb2 as pb  # noqa: E402
-
 DATA = ROOT / "demo" / "data"
 AGENT = [sys.executable, str(ROOT / "agent.py")]
 MODEL, VERSION = "digits", "1.0"

@@ -32,6 +32,11 @@ class ModelExistsError(EdgeError):
 class ModelNotFoundError(EdgeError):
     """No model of that name is loaded (P-1, U-1, D, C-2)."""
 
+    @classmethod
+    def of(cls, name: str) -> "ModelNotFoundError":
+        """The error of a call that names such a model."""
+        return cls(f"model {name!r} is not loaded; LoadModel loads it, and ListModels says what is loaded")
+
 
 class PackageNotFoundError(EdgeError):
     """The url is not a local path, or nothing is there (L-3)."""

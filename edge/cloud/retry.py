@@ -236,8 +236,9 @@ def read_retry_after(text: str | None, date: float | None) -> float | None:
     """Seconds of a Retry-After header: a number, or an HTTP date beside the answer's own `date`; at most an hour."""
     if text is None:
         return None
-    if re.fullmatch(r"[0-9]{1,9}", text.strip()):
-        return min(float(text), RETRY_AFTER_MOST_SECONDS)
+    number = text.strip()
+    if re.fullmatch(r"[0-9]{1,9}", number):
+        return min(float(number), RETRY_AFTER_MOST_SECONDS)
     at = read_date(text)
     if at is None or date is None:
         return None

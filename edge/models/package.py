@@ -146,7 +146,9 @@ def shown_path(path: str) -> str:
 def _verify(contents: Contents, trust_dir: Path, reading: TimeReading, available: Callable[[], int]) -> Package:
     head = contents.head()
     if MANIFEST_FILE not in head:
-        raise ManifestError(f"the package has no manifest: {MANIFEST_FILE} is missing")
+        raise ManifestError(
+            f"the package has no manifest: {MANIFEST_FILE} is missing; make the package with this agent's tool (package)"
+        )
     if SIGNATURE_FILE not in head:
         raise SignatureError(f"the package is not signed: {SIGNATURE_FILE} is missing")
     verified = verify_signature(head[SIGNATURE_FILE], load_roots(trust_dir), reading)

@@ -120,7 +120,7 @@ class Registry:
         """
         model = self._ready.get(name)
         if model is None:
-            raise ModelNotFoundError(f"model {name[:MAX_NAME_CHARACTERS]!r} is not loaded")
+            raise ModelNotFoundError.of(name[:MAX_NAME_CHARACTERS])
         return model
 
     def models(self) -> tuple[LoadedModel, ...]:

@@ -94,7 +94,7 @@ class Scheduler:
         """
         with self._lock:
             if self.closing:
-                raise ModelNotFoundError(f"model {self._name!r} is not loaded")
+                raise ModelNotFoundError.of(self._name)
             if not self._idle:
                 return None
             seat = self._idle.pop()
@@ -111,7 +111,7 @@ class Scheduler:
         """
         with self._lock:
             if self.closing:
-                raise ModelNotFoundError(f"model {self._name!r} is not loaded")
+                raise ModelNotFoundError.of(self._name)
             if self._idle:
                 seat = self._idle.pop()
                 seat.since = self._monotonic()

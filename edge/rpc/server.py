@@ -133,7 +133,7 @@ class Server:
                 "grpc.max_send_message_length": max_message_bytes,
                 "grpc.max_receive_message_length": max_message_bytes,
                 "grpc.so_reuseport": 0,
-                # The kernel says when the other end of a Unix socket is gone; a timer moved at every message does not.
+                # Of a Unix socket the kernel says when the other end is gone: no timer needs to be moved at every message.
                 "grpc.keepalive_time_ms": 2**31 - 1,  # never
             },
             clock or SystemClock(),

@@ -1,4 +1,4 @@
-"""`make demo` from another folder, and what it says when it cannot."""
+"""The demo from another folder, and what it says when it cannot."""
 
 import os
 import subprocess
@@ -16,9 +16,9 @@ pytestmark = pytest.mark.skipif(not from_source(), reason="the demo runs the sou
 
 def demo(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, str(ROOT / "demo" / "run.py")],
+        [sys.executable, "-m", "demo.run"],
         cwd=folder,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
         timeout=300,
@@ -44,7 +44,7 @@ def test_in_a_terminal_without_unicode(tmp_path: Path) -> None:
 
 def test_agent_that_does_not_start_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text("import os, sys\nif '-a' in sys.orig_argv:\n    os._exit(9)\n")
-    done = demo(tmp_path, PYTHONPATH=str(tmp_path))
+    done = demo(tmp_path, PYTHONPATH=f"{tmp_path}:{ROOT}")
     assert done.returncode == 1
     assert done.stderr == "\nThe demo failed: the agent ended with 9 instead of starting\n"
 
