@@ -6,10 +6,10 @@ gRPC's own. docs/adr/0007-serving-loop.md weighs the use of `cygrpc`, the privat
 is the only module that touches it.
 
 Theory of operation. One thread at a time has its turn to wait on the queue (edge.rpc.turns). It runs a quick call on the
-spot and waits again: no hand-over at all. A call that may take longer first steps aside (`Call.step_aside`): another
-thread waits in its place, and the call runs without haste. So the queue is left alone for no longer than a quick call
-takes, however slow the others are. A second thread on the queue would be woken for every event that the first is about
-to take anyway.
+spot and waits again: no hand-over at all. A call that may take longer first steps aside (`Call.step_aside`): as soon as
+something comes for the queue, another thread waits in its place, and the call runs without haste. So the queue is left
+alone for no longer than a quick call takes, however slow the others are. A second thread on the queue would be woken for
+every event that the first is about to take anyway.
 """
 
 import logging
@@ -21,8 +21,9 @@ from typing import Any, Protocol
 from grpc._cython import cygrpc
 
 from edge.clock import Clock
-from edge.rpc import status
+from edge.rpc import READS_BY_WAITING_THREAD, status
 from edge.rpc.turns import Turns
+from edge.rpc.watch import epoll_of
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ MAX_CONCURRENT_CALLS = 512  # beyond it a call is refused with RESOURCE_EXHAUSTE
 REQUESTS_AHEAD = 4  # accepted by gRPC before a thread takes them
 JOIN_SECONDS = 1.0  # for the threads at the stop; one that is stuck in a call is left behind
 MAX_UNSENT_MESSAGES = 64  # of one stream
+LARGE_ANSWER_BYTES = 256 * 1024  # to send one is not quick
+EVENTS_READ_AHEAD = 4  # looks at what gRPC may have read and not handed out; each makes it handle one
 _FOREVER_SECONDS = 10 * 365 * 86400.0  # a deadline further away is none
 
 Answer = tuple[bytes | None, status.Code, str]  # the message, the status and its text
@@ -69,7 +72,7 @@ class Call:
         """Let another thread wait for calls: this one may take longer than a quick call. Once is enough."""
         if not self._aside:
             self._aside = True
-            self._server.turns.give_away()
+            self._server.step_aside()
 
     def receive(self) -> None:
         """Ask for the request's message."""
@@ -101,6 +104,10 @@ class Call:
         except Exception as error:
             log.error("a call's handler failed", exc_info=error)
             answer = (None, status.INTERNAL, status.INTERNAL_TEXT)
+        # A large answer is not quick, and comes before the turn.
+        small = answer[0] is None or len(answer[0]) <= LARGE_ANSWER_BYTES
+        if self._aside and small and self._server.turns.take_back():
+            self._aside = False
         try:
             self.answer(answer)
         except Exception as error:
@@ -220,6 +227,8 @@ class CoreServer:
         self._stopping = threading.Event()
         self._stopped = threading.Event()
         self.turns = Turns(self._poll, name="rpc")
+        self._taken: deque[Any] = deque()  # events that the thread which stepped aside has found and not handled
+        self._path = ""
         self._lock = threading.Lock()
         self._closing = False
 
@@ -242,13 +251,14 @@ class CoreServer:
         """
         if self._core.add_http2_port(f"unix:{path}".encode()) == 0:
             raise RuntimeError("the socket cannot be made")
+        self._path = path
 
     def start(self) -> None:
         """Take calls."""
         self._core.start()
         for _ in range(REQUESTS_AHEAD):
             self._request_call()
-        self.turns.start()
+        self.turns.start(epoll_of(self._path) if READS_BY_WAITING_THREAD else None)
 
     def stop(self, grace_seconds: float) -> None:
         """Take no new calls; those under way have `grace_seconds` to finish. Returns when all have ended."""
@@ -269,9 +279,7 @@ class CoreServer:
         with self._lock:
             self._closing = True
         self._close_when_idle()
-        deadline = self.clock.monotonic() + JOIN_SECONDS
-        for thread in self.turns.threads:
-            thread.join(max(0.0, deadline - self.clock.monotonic()))
+        self.turns.join(JOIN_SECONDS, self.clock)
 
     def _close_when_idle(self) -> None:
         """Close the queue, which ends the threads, once no call can start another operation on it: gRPC would abort."""
@@ -287,9 +295,9 @@ class CoreServer:
 
     def _poll(self) -> bool:
         """Handle events until the turn is given away (false) or the queue is closed (true)."""
-        queue = self._queue
+        queue, taken = self._queue, self._taken
         while True:
-            event = queue.poll()
+            event = taken.popleft() if taken else queue.poll()
             tag = event.tag
             if tag is None:
                 return True
@@ -301,6 +309,16 @@ class CoreServer:
                 log.error("an event of a call cannot be handled", exc_info=error)
             # Kept over the next poll, the event would keep the call's memory.
             event = tag = None
+
+    def step_aside(self) -> None:
+        """The calling thread, which has its turn, will not wait for events for a while."""
+        for _ in range(EVENTS_READ_AHEAD):
+            event = self._queue.poll(0)
+            if event.completion_type != cygrpc.CompletionType.queue_timeout:
+                self._taken.append(event)
+                self.turns.give_away()
+                return
+        self.turns.leave()
 
     # --- calls ---------------------------------------------------------------
 

@@ -1,12 +1,16 @@
 """The threads of the serving loop: who waits, who works, who ends."""
 
+import os
+import select
 import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 
 import pytest
 
+from edge.clock import SystemClock
 from edge.rpc import turns as turns_module
+from edge.rpc import watch
 from edge.rpc.turns import MAX_PARKED, Turns
 from tests.system.harness import eventually
 
@@ -14,10 +18,15 @@ TIMEOUT_SECONDS = 30
 
 
 class Loop:
-    """Events that are jobs; None is the end of all. Each job is done after its thread gave its turn away."""
+    """Events that are jobs; None is the end of all. Each job is done after its thread gave its turn up."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, watched: bool) -> None:
+        """`watched`: parked threads are woken by events that come while nobody waits, else at once in any case."""
         self.events: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self.bell = os.eventfd(0, os.EFD_SEMAPHORE)
+        self.epoll = select.epoll()
+        self.epoll.register(self.bell, select.EPOLLIN)
+        self.watched = watched
         self.waiting: list[str] = []
         self.most_waiting = 0
         self.turns = Turns(self._wait, name="loop")
@@ -25,32 +34,45 @@ class Loop:
     def _wait(self) -> bool:
         self.waiting.append(threading.current_thread().name)
         self.most_waiting = max(self.most_waiting, len(self.waiting))
+        os.eventfd_read(self.bell)
         job = self.events.get()
         self.waiting.remove(threading.current_thread().name)
         if job is None:
-            self.events.put(None)
+            self.put(None)
             return True
-        self.turns.give_away()
+        if self.watched:
+            self.turns.leave()
+        else:
+            self.turns.give_away()
         job()
         return False
+
+    def put(self, job: Callable[[], None] | None) -> None:
+        self.events.put(job)
+        os.eventfd_write(self.bell, 1)
+
+    def start(self) -> None:
+        self.turns.start(self.epoll.fileno() if self.watched else None)
 
     def settled(self, threads: int) -> bool:
         """Whether so many threads are left, one of which waits."""
         return len(self.turns.threads) == threads and len(self.waiting) == 1
 
     def end(self) -> None:
-        self.events.put(None)
-        for thread in self.turns.threads:
-            thread.join(TIMEOUT_SECONDS)
-            assert not thread.is_alive()
+        self.put(None)
+        self.turns.join(TIMEOUT_SECONDS, SystemClock())
+        assert not any(thread.is_alive() for thread in self.turns.threads)
 
 
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    made = Loop()
-    made.turns.start()
+@pytest.fixture(params=["watched", "handed over"])
+def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
+    monkeypatch.setattr(watch, "LONGEST_SECONDS", 1000)
+    made = Loop(watched=request.param == "watched")
+    made.start()
     yield made
     made.end()
+    made.epoll.close()
+    os.close(made.bell)
 
 
 class Blocking:
@@ -67,7 +89,7 @@ class Blocking:
 def begin(loop: Loop, count: int) -> list[Blocking]:
     jobs = [Blocking() for _ in range(count)]
     for job in jobs:
-        loop.events.put(job)
+        loop.put(job)
         assert job.inside.wait(TIMEOUT_SECONDS)
     return jobs
 
@@ -100,7 +122,7 @@ def test_with_all_threads_busy_the_first_that_is_done_waits(loop: Loop, monkeypa
     monkeypatch.setattr(turns_module, "MAX_THREADS", 2)
     first, second = begin(loop, 2)
     third = Blocking()
-    loop.events.put(third)
+    loop.put(third)
     assert loop.waiting == []
     second.leave.set()
     assert third.inside.wait(TIMEOUT_SECONDS)
@@ -119,7 +141,7 @@ def test_where_the_system_gives_no_thread_the_first_that_is_done_waits(
         patch.setattr(threading.Thread, "start", refuse)
         (first,) = begin(loop, 1)
     second = Blocking()
-    loop.events.put(second)
+    loop.put(second)
     assert loop.waiting == []
     first.leave.set()
     assert second.inside.wait(TIMEOUT_SECONDS)
@@ -130,7 +152,7 @@ def test_where_the_system_gives_no_thread_the_first_that_is_done_waits(
 def test_the_end_reaches_every_thread(loop: Loop) -> None:
     busy, done = begin(loop, 2)
     done.leave.set()
-    loop.events.put(None)
+    loop.put(None)
     eventually(lambda: not loop.waiting, what="nobody waits")
     busy.leave.set()
     loop.end()
