@@ -32,7 +32,7 @@ from edge.models.binding import InputBinder
 from edge.models.manifest import Manifest, check_target
 from edge.models.scheduler import Scheduler
 from edge.runtime.engine import DelegateRef, Engine, Session
-from edge.runtime.probe import probe, warm_up
+from edge.runtime.probe import ProbeResult, probe, warm_up
 from edge.tensors import TensorSpec
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class LoadedModel:
     scheduler: Scheduler
     memory_bytes: int
     instances: int
+    borrows: frozenset[int]  # inputs, by position, that an inference reads in shared memory where they are
 
 
 @dataclass
@@ -190,7 +191,7 @@ class Registry:
             needed = instances * trial.session_bytes
             self._check_memory(needed)
             entry.state = ModelState.WARMING
-            sessions = self._sessions(package, instances, threads, delegate, trial.in_place)
+            sessions = self._sessions(package, instances, threads, delegate, trial)
             memory_bytes = needed + package.model_bytes
         first = sessions[0]
         scheduler = Scheduler(name, sessions, queue_calls=self._defaults.queue_calls, clock=self._clock)
@@ -204,6 +205,7 @@ class Registry:
             scheduler,
             memory_bytes,
             instances,
+            first.borrows,
         )
 
     def _delegate(self, manifest: Manifest) -> DelegateRef | None:
@@ -224,13 +226,17 @@ class Registry:
             )
 
     def _sessions(
-        self, package: "Package", instances: int, threads: int, delegate: DelegateRef | None, in_place: bool
+        self, package: "Package", instances: int, threads: int, delegate: DelegateRef | None, trial: ProbeResult
     ) -> list[Session]:
         sessions: list[Session] = []
         try:
             for _ in range(instances):
                 session = self._engine.open(
-                    f"/proc/self/fd/{package.model_fd}", threads=threads, delegate=delegate, in_place=in_place
+                    f"/proc/self/fd/{package.model_fd}",
+                    threads=threads,
+                    delegate=delegate,
+                    in_place=trial.in_place,
+                    borrows=trial.borrows,
                 )
                 sessions.append(session)
                 warm_up(session)

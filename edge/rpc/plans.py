@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from edge.models.binding import Segment
 from edge.models.registry import LoadedModel, Registry
 from edge.rpc.codec import ResponseEncoder, byte_data_ranges, parse_predict
+from edge.runtime.borrowing import is_aligned
 from edge.runtime.engine import Data, Shapes
 
 MAX_CONSTANT_BYTES = 4096  # of one request; a longer one is parsed each time
@@ -44,6 +45,7 @@ class Plan:
     slices: tuple[slice, ...] = ()
     constants: tuple[tuple[int, bytes], ...] = ()
     once: tuple[Data, ...] | None = None
+    copied_bytes: int = 0  # out of shared memory
 
     def data(self, raw: bytes) -> list[Data]:
         """The inputs where they lie in the request, in the model's order; empty for one in shared memory."""
@@ -101,7 +103,11 @@ class PlanBook:
             if isinstance(tensor.data, Segment)
         )
         once = tuple(b"" if isinstance(tensor.data, Segment) else tensor.data for tensor in bound)
-        plan = Plan(model, self._encoder(model), tuple(tensor.shape for tensor in bound), shared, once=once)
+        shapes = tuple(tensor.shape for tensor in bound)
+        copied_bytes = sum(
+            one.size for one in shared if one.position not in model.borrows or not is_aligned(one.segment.offset)
+        )
+        plan = Plan(model, self._encoder(model), shapes, shared, once=once, copied_bytes=copied_bytes)
         places = _places(raw, [argument.data for argument in arguments])
         if places is not None:
             slices = tuple(

@@ -55,7 +55,7 @@ class Servicer:
             context.step_aside()
         plan = self._plans.plan(raw)
         scheduler = plan.model.scheduler
-        quick = scheduler.quick
+        quick = scheduler.quick and plan.copied_bytes <= LARGE_REQUEST_BYTES
         seat = scheduler.try_acquire() or self._queue(scheduler, context)
         outputs: Sequence[Output] = ()
         core, done = None, False

@@ -6,7 +6,20 @@ from typing import Protocol
 
 from edge.tensors import TensorSpec
 
-Data = bytes | memoryview
+
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """Memory that an inference may read where it is; READABLE_BEHIND_BYTES after it can be read as well."""
+
+    memory: memoryview
+    address: int
+
+
+READABLE_BEHIND_BYTES = (
+    4096  # vectorised kernels read past the end of their input, XNNPACK's up to XNN_EXTRA_BYTES (128)
+)
+
+Data = bytes | memoryview | Lent
 Shapes = tuple[tuple[int, ...], ...]
 
 
@@ -40,6 +53,7 @@ class Session(Protocol):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     steady: bool  # an inference takes the same time whatever the input
+    borrows: frozenset[int]  # inputs, by position, that are read where they are lent, if they are aligned there
 
     def run(self, data: Sequence[Data], shapes: Shapes) -> Sequence[Output]:
         """Infer. `data` and `shapes` are in the model's order; each shape is one that `fit_shape` gave.
@@ -74,9 +88,15 @@ class Engine(Protocol):
         ...
 
     def open(
-        self, model_path: str, *, threads: int, delegate: DelegateRef | None = None, in_place: bool = False
+        self,
+        model_path: str,
+        *,
+        threads: int,
+        delegate: DelegateRef | None = None,
+        in_place: bool = False,
+        borrows: Sequence[int] = (),
     ) -> Session:
-        """A session on a model file, with its memory allocated; `in_place` as the trial of the model found it.
+        """A session on a model file, with its memory allocated; `in_place` and `borrows` as the trial of the model found them.
 
         Raises:
             ModelRefusedError: the runtime refuses the file (L-7).

@@ -39,11 +39,12 @@ class ProbeResult:
     """What was found out.
 
     `session_bytes`: the memory that one interpreter of the model takes beyond the model file itself. `in_place`: its tensors
-    are where they are from one inference to the next.
+    are where they are from one inference to the next. `borrows`: the inputs, by position, that it can read where they are lent.
     """
 
     session_bytes: int
-    in_place: bool
+    in_place: bool = False
+    borrows: tuple[int, ...] = ()
 
 
 def warm_up(session: Session) -> None:
@@ -112,7 +113,8 @@ def _judge(child: "subprocess.CompletedProcess[bytes]") -> ProbeResult:
         answer = json.loads(child.stdout.splitlines()[-1])
         if "refused" in answer:
             raise _REFUSALS[answer["refused"]](str(answer["reason"]))
-        return ProbeResult(int(answer["session_bytes"]), answer["in_place"] is True)
+        size, in_place = int(answer["session_bytes"]), answer["in_place"] is True
+        return ProbeResult(size, in_place, tuple(map(int, answer.get("borrows", ()))))
     except (ValueError, KeyError, IndexError, TypeError):
         log.error(
             "the trial of the model ended oddly: exit %d: %s",
@@ -126,6 +128,7 @@ def main(task_text: str) -> int:
     """The child: try the model out and answer with a JSON line; the last one counts."""
     signals.unblock()
     from edge.errors import InferenceError
+    from edge.runtime.borrowing import borrows_well
     from edge.runtime.tflite import TfliteEngine
 
     task = json.loads(task_text)
@@ -150,7 +153,13 @@ def main(task_text: str) -> int:
     _say(answer)
     # What follows only makes calls cheaper: whatever becomes of it, the answer stands.
     if "refused" not in answer and delegate is None and _serves_in_place(engine, path, task["threads"]):
-        _say(answer | {"in_place": True})
+        answer["in_place"] = True
+        _say(answer)
+        borrows = engine.borrowable(path)
+        if borrows and borrows_well(
+            engine.open(path, threads=task["threads"], in_place=True, borrows=borrows), frozenset(borrows)
+        ):
+            _say(answer | {"borrows": borrows})
     return 0
 
 

@@ -5,19 +5,22 @@ interpreter's memory, and let no inference begin while there is one: it might mo
 for each inference, and whoever calls a session drops its outputs before the next one.
 
 Making them costs more than a small copy. Where nothing is moved (`in_place`), inputs and outputs are looked up once, by
-address, and stay valid until the next allocation; `TfliteEngine.stays_in_place` says how that is known.
+address, and stay valid until the next allocation; `TfliteEngine.stays_in_place` says how that is known. There a large input
+need not be copied either (edge.runtime.borrowing).
 """
 
 import ctypes
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from edge.arrays import dtype_of, numpy_dtype
 from edge.errors import InferenceError, TensorError, UnsupportedModelError
-from edge.runtime.engine import Data, Output, Shapes
+from edge.runtime.borrowing import TensorTable, is_aligned
+from edge.runtime.engine import Data, Lent, Output, Shapes
 from edge.runtime.tflite import ENGINE_ERRORS
 from edge.tensors import DYNAMIC, MAX_DIMENSION, DType, TensorSpec, shape_text
 
@@ -29,9 +32,18 @@ COPY_WITH_LOCK_BYTES = 16 * 1024  # of an input; a larger one is copied by numpy
 class TfliteSession:
     """An interpreter with its tensors allocated; see `Session`."""
 
-    def __init__(self, interpreter: Any, *, steady: bool, in_place: bool) -> None:
-        """`steady`: its graph has no loops or branches; `in_place`: what `stays_in_place` said of the model."""
+    def __init__(
+        self,
+        interpreter: Any,
+        *,
+        steady: bool,
+        in_place: bool,
+        borrows: Sequence[int] = (),
+        table: TensorTable | None = None,
+    ) -> None:
+        """`steady`: its graph has no loops or branches; `in_place`, `borrows`: what the trial of the model found."""
         self._interpreter = interpreter
+        self._table = table
         try:
             inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
         except UnicodeDecodeError:
@@ -51,6 +63,11 @@ class TfliteSession:
         self._views: tuple[Callable[[], Output], ...] = ()
         self._outputs: tuple[Output, ...] = ()
         self._addresses: list[int] = []
+        self._may_borrow = frozenset(borrows)
+        self._pointers: tuple[
+            tuple[ctypes.c_void_p, int], ...
+        ] = ()  # of inputs that can be borrowed, and their own memory
+        self.borrows: frozenset[int] = frozenset()
         self._look_up()
 
     def _look_up(self) -> None:
@@ -61,14 +78,22 @@ class TfliteSession:
                 [_by_address(tensor(index)()) for index in indices]
                 for indices in (self._input_indices, self._output_indices)
             )
-            self._fill, self._outputs = tuple(map(_filler, inputs)), tuple(outputs)
+            found = [self._pointer(position, view) for position, view in enumerate(inputs)]
+            self._fill, self._outputs = tuple(map(_filler, inputs, found)), tuple(outputs)
             self._addresses = [view.ctypes.data for view in (*inputs, *outputs)]
+            self.borrows = frozenset(position for position, pointer in enumerate(found) if pointer is not None)
+            self._pointers = tuple((pointer, pointer.value or 0) for pointer in found if pointer is not None)
         else:
             self._fill = tuple(
                 _counted_filler(self._interpreter, index, spec.dtype)
                 for index, spec in zip(self._input_indices, self.inputs, strict=True)
             )
             self._views = tuple(tensor(index) for index in self._output_indices)
+
+    def _pointer(self, position: int, view: Any) -> ctypes.c_void_p | None:
+        if self._table is None or position not in self._may_borrow:
+            return None
+        return self._table.data_pointer(self._input_indices[position], self.inputs[position].name, view)
 
     def is_in_place(self) -> bool:
         """Whether inputs and outputs are used by address, and still are where they were looked up."""
@@ -90,6 +115,9 @@ class TfliteSession:
             # A failed invoke may leave tensors half allocated: the next call starts from a fresh allocation.
             self._shapes = ()
             raise InferenceError(str(error)) from error
+        finally:
+            for pointer, own in self._pointers:
+                pointer.value = own
 
     def _resize(self, shapes: Shapes) -> None:
         try:
@@ -106,8 +134,9 @@ class TfliteSession:
 
     def close(self) -> None:
         """See `Session.close`."""
+        self._pointers = self._fill = self._views = self._outputs = ()
         self._interpreter = self._invoke = None  # type: ignore[assignment]
-        self._fill = self._views = self._outputs = ()
+        self._table = None  # not before the interpreter
 
 
 def _by_address(view: Any) -> Any:
@@ -116,18 +145,28 @@ def _by_address(view: Any) -> Any:
     return np.frombuffer(memoryview(memory), view.dtype).reshape(view.shape)
 
 
-def _filler(view: Any) -> Callable[[Data], None]:
-    """Copies bytes into an input that stays where it is."""
+def _filler(view: Any, pointer: ctypes.c_void_p | None) -> Callable[[Data], None]:
+    """Gives an input that stays where it is its bytes; with a `pointer` to its address it may also be lent them."""
     flat = view.reshape(-1).view(np.uint8)
     memory = memoryview(flat)
 
-    def fill_large(data: Data) -> None:
-        np.copyto(flat, np.frombuffer(data, np.uint8).reshape(flat.shape))
-
     def fill(data: Data) -> None:
-        memory[:] = data
+        memory[:] = data.memory if isinstance(data, Lent) else data
 
+    def fill_large(data: Data) -> None:
+        source = data.memory if isinstance(data, Lent) else data
+        np.copyto(flat, np.frombuffer(source, np.uint8).reshape(flat.shape))
+
+    if pointer is not None:
+        return partial(_borrow, pointer, len(memory), fill_large)
     return fill_large if view.nbytes > COPY_WITH_LOCK_BYTES else fill
+
+
+def _borrow(pointer: ctypes.c_void_p, size: int, fill: Callable[[Data], None], data: Data) -> None:
+    if isinstance(data, Lent) and is_aligned(data.address) and len(data.memory) == size:
+        pointer.value = data.address
+    else:
+        fill(data)
 
 
 def _counted_filler(interpreter: Any, index: int, dtype: DType) -> Callable[[Data], None]:
@@ -135,6 +174,8 @@ def _counted_filler(interpreter: Any, index: int, dtype: DType) -> Callable[[Dat
     make_view = interpreter.tensor(index)
 
     def fill(data: Data) -> None:
+        if isinstance(data, Lent):
+            data = data.memory
         view = make_view()
         if not isinstance(view, np.ndarray):  # of a scalar the bindings give a copy
             interpreter.set_tensor(index, np.frombuffer(data, numpy_dtype(dtype)).reshape(()))

@@ -6,6 +6,7 @@ Either `ai_edge_litert` or `tflite_runtime` serves, whichever is installed.
 import importlib
 import importlib.util
 import logging
+from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -67,9 +68,16 @@ class TfliteEngine:
             return name
 
     def open(
-        self, model_path: str, *, threads: int, delegate: DelegateRef | None = None, in_place: bool = False
+        self,
+        model_path: str,
+        *,
+        threads: int,
+        delegate: DelegateRef | None = None,
+        in_place: bool = False,
+        borrows: Sequence[int] = (),
     ) -> "TfliteSession":
         """See `Engine.open`."""
+        from edge.runtime.borrowing import TensorTable
         from edge.runtime.session import TfliteSession
 
         module = self.prepare()
@@ -78,9 +86,10 @@ class TfliteEngine:
             interpreter = module.Interpreter(
                 model_path=model_path, num_threads=threads, experimental_delegates=delegates
             )
+            table = TensorTable(interpreter) if borrows else None
             interpreter.allocate_tensors()
             steady = delegate is None and _straight(interpreter)
-            return TfliteSession(interpreter, steady=steady, in_place=in_place)
+            return TfliteSession(interpreter, steady=steady, in_place=in_place, borrows=borrows, table=table)
         except ENGINE_ERRORS as error:
             if delegate:
                 raise TargetError(f"delegate {delegate.path} refuses the model: {_reason(error)}") from None
@@ -94,15 +103,28 @@ class TfliteEngine:
         come after it, have no memory. So if every operator's output has memory before it, nothing will move. This is
         looked at without delegates, which hide the tensors between the operators they take.
         """
-        module = self.prepare()
         try:
-            plain = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-            interpreter = module.Interpreter(model_path=model_path, num_threads=1, experimental_op_resolver_type=plain)
-            interpreter.allocate_tensors()
+            interpreter = self._open_plain(model_path)
             outputs = [int(index) for operator in interpreter._get_ops_details() for index in operator["outputs"]]
             return bool(outputs) and all(interpreter.tensor(index)().size for index in outputs)
         except (AttributeError, KeyError, *ENGINE_ERRORS):
             return False
+
+    def borrowable(self, model_path: str) -> tuple[int, ...]:
+        """The inputs, by position, whose values are only calculated with; none where that cannot be told."""
+        from edge.runtime.borrowing import borrowable
+
+        try:
+            return borrowable(self._open_plain(model_path))
+        except (AttributeError, KeyError, *ENGINE_ERRORS):
+            return ()
+
+    def _open_plain(self, model_path: str) -> Any:
+        module = self.prepare()
+        plain = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        interpreter = module.Interpreter(model_path=model_path, num_threads=1, experimental_op_resolver_type=plain)
+        interpreter.allocate_tensors()
+        return interpreter
 
 
 def _load_delegate(module: ModuleType, delegate: DelegateRef) -> Any:

@@ -8,28 +8,34 @@ removed segment is detached at once, an unused one by `sweep`, so that the agent
 
 import ctypes
 import errno
+import mmap
 import struct
 import threading
 from dataclasses import dataclass
 
 from edge.clock import Clock
 from edge.errors import SharedMemoryError
+from edge.runtime.engine import READABLE_BEHIND_BYTES, Lent
 from edge.shm.checks import MAX_SEGMENT_ID, SHM_DEST, SegmentStatus, check_mode, check_range
 
 _IPC_STAT = 2
 _SHM_RDONLY = 0o10000
-_SHMAT_FAILED = ctypes.c_void_p(-1).value
+_FAILED = ctypes.c_void_p(-1).value  # of mmap and shmat
 _SHMID_DS_BYTES = 112  # struct shmid_ds on 64-bit Linux (asm-generic/shmbuf.h): x86-64 and aarch64 alike
 _SHMID_DS = struct.Struct("=20xI24xQ")  # mode at 20, shm_segsz at 48
 _PERMISSIONS = slice(0, 24)  # struct ipc64_perm as far as the mode: key, owner, creator, mode
 
 KEEP_UNUSED_SECONDS = 2.0
+ATTACH_ATTEMPTS = 4
 MAX_KEPT = 64  # attachments; more are attached and detached by each call
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.shmat.restype = ctypes.c_void_p
 _libc.shmat.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
 _libc.shmdt.argtypes = (ctypes.c_void_p,)
+_libc.mmap.restype = ctypes.c_void_p
+_libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long)
+_libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
 # A microsecond's system call on every Predict: giving up the interpreter lock for it would cost far more.
 _shmctl = ctypes.PyDLL(None, use_errno=True).shmctl
 _shmctl.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_void_p)
@@ -63,12 +69,22 @@ def segment_status(segment_id: int) -> SegmentStatus:
     return SegmentStatus(size, mode & 0xFFFF, buffer.raw[_PERMISSIONS])
 
 
+def _pages(size: int) -> int:
+    """The bytes of the pages that so many bytes take."""
+    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+_ZEROS_BYTES = _pages(READABLE_BEHIND_BYTES)
+_ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+
+
 @dataclass(slots=True)
 class _Attachment:
     address: int
     memory: memoryview
     size: int
     permissions: bytes  # as they were when they were checked
+    lendable: bool
     users: int = 0
     used: bool = True  # since the last sweep
     unused_since: float = 0.0
@@ -76,20 +92,44 @@ class _Attachment:
 
 
 def _attach(segment_id: int, status: SegmentStatus) -> _Attachment:
-    address = _libc.shmat(segment_id, None, _SHM_RDONLY)
-    if address == _SHMAT_FAILED or address is None:
-        raise _refused(segment_id, ctypes.get_errno())
+    address = _attach_before_zeros(segment_id, status.size)
+    lendable = address is not None
+    if address is None:
+        address = _libc.shmat(segment_id, None, _SHM_RDONLY)
+        if address == _FAILED or address is None:
+            raise _refused(segment_id, ctypes.get_errno())
+    memory = memoryview((ctypes.c_ubyte * status.size).from_address(address)).cast("B").toreadonly()
+    attachment = _Attachment(address, memory, status.size, status.permissions, lendable)
     # The id may have come to mean another, smaller segment just before the attach; from here on it cannot.
-    size = status.size
-    if segment_status(segment_id).size != size:
-        _libc.shmdt(address)
+    if segment_status(segment_id).size != status.size:
+        _detach(attachment)
         raise SharedMemoryError(f"shared memory segment {segment_id}: it was replaced during the call")
-    memory = memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B").toreadonly()
-    return _Attachment(address, memory, size, status.permissions)
+    return attachment
+
+
+def _attach_before_zeros(segment_id: int, size: int) -> int | None:
+    """Attach a segment where zeros follow, for an engine that is lent its memory may read past its end (`Lent`).
+
+    None where that cannot be done.
+    """
+    room = _pages(size)
+    for _ in range(ATTACH_ATTEMPTS):
+        address: int | None = _libc.mmap(None, room + _ZEROS_BYTES, mmap.PROT_READ, _ANONYMOUS, -1, 0)
+        if address == _FAILED or address is None:
+            return None
+        _libc.munmap(address, room)
+        # Into the gap, and nothing else: it fails where another thread has filled it meanwhile, and where the id has come to
+        # mean a segment that is too large for it.
+        if _libc.shmat(segment_id, address, _SHM_RDONLY) == address:
+            return address
+        _libc.munmap(address + room, _ZEROS_BYTES)
+    return None
 
 
 def _detach(attachment: _Attachment) -> None:
     _libc.shmdt(attachment.address)
+    if attachment.lendable:
+        _libc.munmap(attachment.address + _pages(attachment.size), _ZEROS_BYTES)
 
 
 class View:
@@ -101,14 +141,15 @@ class View:
         self._reader, self._segment_id, self._offset, self._size = reader, segment_id, offset, size
         self._attachment: _Attachment | None = None
 
-    def open(self) -> memoryview:
-        """Its bytes.
+    def open(self) -> Lent | memoryview:
+        """Its bytes, to be used where they are if that can be.
 
         Raises:
             SharedMemoryError: as `SegmentReader.view`.
         """
-        self._attachment = self._reader.take(self._segment_id, self._offset, self._size)
-        return self._attachment.memory[self._offset : self._offset + self._size]
+        self._attachment = attachment = self._reader.take(self._segment_id, self._offset, self._size)
+        memory = attachment.memory[self._offset : self._offset + self._size]
+        return Lent(memory, attachment.address + self._offset) if attachment.lendable else memory
 
     def close(self) -> None:
         """The end of its use; the bytes may be gone from now on. Idempotent."""
@@ -117,7 +158,8 @@ class View:
             self._attachment = None
 
     def __enter__(self) -> memoryview:
-        return self.open()
+        data = self.open()
+        return data.memory if isinstance(data, Lent) else data
 
     def __exit__(self, *error: object) -> None:
         self.close()

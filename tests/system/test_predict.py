@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from edge.rpc._generated import agent_pb2 as pb
+from tests.data.make_models import add_one
+from tests.system.conftest import Signer
 from tests.system.harness import ENGINE_SLOWDOWN, AgentProcess, Client, array_of, eventually, tensor_of, zeros_for
 from tests.system.segments import Segment
 
@@ -140,6 +142,23 @@ def test_shared_memory(client: Client, package_of: PackageOf) -> None:  # [P-11]
         before = segment.read()
         client.predict("add", [by_segment(segment)])
         assert segment.read() == before
+
+
+@pytest.mark.parametrize("offset", [0, 64, 16])
+def test_large_inputs_in_shared_memory(client: Client, signer: Signer, offset: int) -> None:  # [P-9] [P-11] ADR 19
+    count = 1 << 18
+    model = client.load(signer.package(add_one((1, count))), f"large-{offset}")
+    metadata = model.input_tensor_metadatas[0]
+    with Segment(4 * count + offset) as first, Segment(4 * count + offset) as second:
+        for turn in range(3):
+            for number, segment in enumerate((first, second)):
+                values = np.arange(count, dtype=np.float32) + turn + number
+                segment.set_mode(0o600).write(values.tobytes(), offset).set_mode(0o400)
+                (y,) = client.predict(model.name, [by_segment(segment, metadata, 0, offset)])
+                assert np.array_equal(array_of(y).ravel(), values + 1)
+                (y,) = client.predict(model.name, [tensor_of((values + 1).reshape(1, -1), metadata.name)])
+                assert np.array_equal(array_of(y).ravel(), values + 2)
+    client.unload(model.name)
 
 
 def test_two_tensors_in_one_segment(client: Client, package_of: PackageOf) -> None:  # [P-11]

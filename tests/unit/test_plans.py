@@ -23,11 +23,14 @@ class Models:
 
     def __init__(self) -> None:
         self.ready: dict[str, Any] = {}
+        self.borrows: frozenset[int] = frozenset()
 
     def add(self, name: str, *inputs: TensorSpec) -> None:
         self.remove(name)
         scheduler = SimpleNamespace(closing=False)
-        self.ready[name] = SimpleNamespace(name=name, binder=InputBinder(inputs), outputs=inputs, scheduler=scheduler)
+        self.ready[name] = SimpleNamespace(
+            name=name, binder=InputBinder(inputs), outputs=inputs, scheduler=scheduler, borrows=self.borrows
+        )
 
     def remove(self, name: str) -> None:
         if name in self.ready:
@@ -172,3 +175,12 @@ def test_a_recognised_request_is_what_the_parser_says(altered: st.DataObject) ->
             book.plan(bytes(raw))
     else:
         assert seen(book.plan(bytes(raw)), bytes(raw)) == expected
+
+
+@pytest.mark.parametrize(("offset", "copied"), [(0, 0), (64, 0), (16, 16), (1, 16)])
+def test_what_is_borrowed_is_not_counted_as_copied(models: Models, offset: int, copied: int) -> None:
+    models.borrows = frozenset({0})
+    models.add("m", A, B)
+    sent = pb.PredictRequest(name="m", tensors=[tensor(A, segment=1), tensor(B, segment=1)])
+    sent.tensors[0].shared_memory_handle.offset = offset
+    assert PlanBook(models).plan(sent.SerializeToString()).copied_bytes == copied + 3  # type: ignore[arg-type]

@@ -9,9 +9,11 @@ import pytest
 
 from edge.errors import MemoryLimitError, ModelRefusedError
 from edge.runtime import probe
+from tests.data.make_models import add_one, identity
 
 DATA = Path(__file__).parents[1] / "data"
 ANSWER = b'{"session_bytes": 5, "in_place": false}\n'
+BEST = b'{"session_bytes": 5, "in_place": true, "borrows": [0, 2]}\n'
 BETTER = b'{"session_bytes": 5, "in_place": true}\n'
 
 
@@ -37,8 +39,19 @@ def test_a_trial_says_whether_tensors_stay_in_place(name: str, in_place: bool) -
         os.close(fd)
 
 
+@pytest.mark.parametrize(("model", "borrows"), [(add_one((1, 8192)), (0,)), (identity("float32", (1, 8192)), ())])
+def test_a_trial_says_what_may_be_borrowed(tmp_path: Path, model: bytes, borrows: tuple[int, ...]) -> None:  # ADR 19
+    (tmp_path / "model.tflite").write_bytes(model)
+    fd = os.open(tmp_path / "model.tflite", os.O_RDONLY)
+    try:
+        assert probe.probe(fd, threads=1, delegate=None).borrows == borrows
+    finally:
+        os.close(fd)
+
+
 def test_the_last_answer_counts() -> None:
     assert probe._judge(ended(0, ANSWER + BETTER)) == probe.ProbeResult(5, True)
+    assert probe._judge(ended(0, ANSWER + BETTER + BEST)) == probe.ProbeResult(5, True, (0, 2))
 
 
 @pytest.mark.parametrize("code", [-11, -9, -6, 1, 139])

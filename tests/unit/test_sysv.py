@@ -1,5 +1,6 @@
 """Reading clients' System V segments (P-3, P-11)."""
 
+import ctypes
 import os
 import threading
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ import pytest
 
 from edge.clock import SystemClock
 from edge.errors import SharedMemoryError
+from edge.runtime.engine import READABLE_BEHIND_BYTES, Lent
 from edge.shm import sysv
 from edge.shm.sysv import KEEP_UNUSED_SECONDS, MAX_KEPT, SegmentReader
 from tests.system.segments import Segment
@@ -226,3 +228,54 @@ def test_threads_share_an_attachment(reader: SegmentReader) -> None:
         assert seen == [b"abcd"] * 800
         assert attached(segment.id) == 2
         reader.close()
+
+
+def test_zeros_follow_a_segment(reader: SegmentReader) -> None:
+    with Segment(8192) as segment:
+        segment.write(b"\xff" * 8192).set_mode(0o400)
+        view = reader.view(segment.id, 0, 8192)
+        lent = view.open()
+        assert isinstance(lent, Lent)
+        assert ctypes.string_at(lent.address, 8192 + READABLE_BEHIND_BYTES) == segment.read() + bytes(
+            READABLE_BEHIND_BYTES
+        )
+        view.close()
+
+
+def test_where_no_zeros_can_follow_a_segment_is_not_lent(
+    reader: SegmentReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sysv, "ATTACH_ATTEMPTS", 0)
+    with Segment(4096) as segment:
+        segment.write(b"abcd").set_mode(0o400)
+        view = reader.view(segment.id, 0, 4)
+        assert view.open() == b"abcd"
+        view.close()
+        assert read(reader, segment) == b"abcd"
+        reader.close()
+        assert attached(segment.id) == 1
+
+
+def test_a_segment_that_became_larger_replaces_no_memory(reader: SegmentReader) -> None:
+    with Segment(1 << 20) as segment:
+        segment.set_mode(0o400)
+        before = mappings()
+        assert sysv._attach_before_zeros(segment.id, 4096) is None
+        assert (mappings(), attached(segment.id)) == (before, 1)
+
+
+def test_all_memory_is_given_back(reader: SegmentReader) -> None:
+    with Segment(4096) as segment:
+        segment.set_mode(0o400)
+        read(reader, segment)
+        reader.close()
+        before = mappings()
+        for _ in range(20):
+            read(reader, segment)
+            reader.close()
+        assert mappings() == before
+
+
+def mappings() -> int:
+    """How many mappings this process has."""
+    return len(Path("/proc/self/maps").read_text().splitlines())
