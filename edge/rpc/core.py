@@ -84,7 +84,7 @@ class Call:
         operations = [cygrpc.SendInitialMetadataOperation((), 0)]
         if message is not None:
             operations.append(cygrpc.SendMessageOperation(message, 0))
-        operations.append(cygrpc.SendStatusFromServerOperation((), code.value[0], text, 0))
+        operations.append(cygrpc.SendStatusFromServerOperation((), status.number(code), text, 0))
         if not self._closing:
             # gRPC wants this operation made once a call; here it costs no event of its own.
             operations.append(cygrpc.ReceiveCloseOnServerOperation(0))
@@ -183,7 +183,7 @@ class Stream(Call):
         elif self._finish is not None:
             self._over = True
             _, code, text = self._finish
-            operations.append(cygrpc.SendStatusFromServerOperation((), code.value[0], text, 0))
+            operations.append(cygrpc.SendStatusFromServerOperation((), status.number(code), text, 0))
         if operations:
             self._sending = True
             self._start(tuple(operations), self._sent)

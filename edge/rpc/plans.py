@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from edge.models.binding import Segment
 from edge.models.registry import LoadedModel, Registry
 from edge.rpc.codec import ResponseEncoder, byte_data_ranges, parse_predict
-from edge.runtime.borrowing import is_aligned
+from edge.runtime.borrowing import ALIGNMENT_BYTES
 from edge.runtime.engine import Data, Shapes
 
 MAX_CONSTANT_BYTES = 4096  # of one request; a longer one is parsed each time
@@ -105,7 +105,7 @@ class PlanBook:
         once = tuple(b"" if isinstance(tensor.data, Segment) else tensor.data for tensor in bound)
         shapes = tuple(tensor.shape for tensor in bound)
         copied_bytes = sum(
-            one.size for one in shared if one.position not in model.borrows or not is_aligned(one.segment.offset)
+            one.size for one in shared if one.position not in model.borrows or one.segment.offset % ALIGNMENT_BYTES
         )
         plan = Plan(model, self._encoder(model), shapes, shared, once=once, copied_bytes=copied_bytes)
         places = _places(raw, [argument.data for argument in arguments])

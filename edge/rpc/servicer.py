@@ -18,7 +18,7 @@ from edge.rpc._generated import operations_pb2 as ops
 from edge.rpc.plans import Plan, PlanBook
 from edge.runtime.engine import Output, Session
 from edge.runtime.placement import Placement
-from edge.shm.sysv import SegmentReader, View
+from edge.shm.sysv import Attachment, SegmentReader
 from edge.tensors import DType, byte_count, dtype_name
 
 log = logging.getLogger(__name__)
@@ -89,18 +89,19 @@ class Servicer:
     def _run(self, session: Session, plan: Plan, raw: bytes, slow: Caller | None) -> Sequence[Output]:
         """Infer; a `slow` call steps aside last of all: whom that wakes then finds the interpreter lock free."""
         data = plan.data(raw)
-        views: list[View] = []
+        attached: list[Attachment] = []
         try:
             for item in plan.shared:
-                view = self._segments.view(item.segment.segment_id, item.segment.offset, item.size)
-                data[item.position] = view.open()
-                views.append(view)
+                segment = item.segment
+                attachment = self._segments.take(segment.segment_id, segment.offset, item.size)
+                attached.append(attachment)
+                data[item.position] = attachment.data(segment.offset, item.size)
             if slow is not None:
                 slow.step_aside()
             return session.run(data, plan.shapes)
         finally:
-            for view in views:
-                view.close()
+            for attachment in attached:
+                self._segments.give_back(attachment)
 
     def load_model(self, raw: bytes, context: Caller) -> bytes:
         """[L]"""

@@ -138,11 +138,6 @@ class TensorTable:
         return ctypes.c_void_p.from_address(ctypes.addressof(tensor) + _Tensor.data.offset)
 
 
-def is_aligned(address: int) -> bool:
-    """Whether the engine takes memory that begins there; for an offset, whether it does in memory that begins at a page."""
-    return address % ALIGNMENT_BYTES == 0
-
-
 def borrowable(interpreter: Any) -> tuple[int, ...]:
     """The inputs that may be borrowed, by position, of a model opened without delegates, which hide operators."""
     outputs = {int(detail["index"]) for detail in interpreter.get_output_details()}

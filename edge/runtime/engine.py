@@ -7,7 +7,7 @@ from typing import Protocol
 from edge.tensors import TensorSpec
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: those take three times as long to make
 class Lent:
     """Memory that an inference may read where it is; READABLE_BEHIND_BYTES after it can be read as well."""
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from edge.arrays import dtype_of, numpy_dtype
 from edge.errors import InferenceError, TensorError, UnsupportedModelError
-from edge.runtime.borrowing import TensorTable, is_aligned
+from edge.runtime.borrowing import ALIGNMENT_BYTES, TensorTable
 from edge.runtime.engine import Data, Lent, Output, Shapes
 from edge.runtime.tflite import ENGINE_ERRORS
 from edge.tensors import DYNAMIC, MAX_DIMENSION, DType, TensorSpec, shape_text
@@ -57,7 +57,6 @@ class TfliteSession:
         self._in_place = (
             in_place and self.steady and all(spec.shape and spec.byte_count for spec in (*self.inputs, *self.outputs))
         )
-        self._invoke: Callable[[], None] = interpreter.invoke
         self._shapes: Shapes = tuple(spec.shape for spec in self.inputs)
         self._fill: tuple[Callable[[Data], None], ...] = ()
         self._views: tuple[Callable[[], Output], ...] = ()
@@ -109,7 +108,11 @@ class TfliteSession:
         try:
             for fill, one in zip(self._fill, data, strict=True):
                 fill(one)
-            self._invoke()
+            if self._in_place:
+                # What `invoke` does besides is to count views, and there are none. Nothing of it may be kept: it would be counted.
+                self._interpreter._interpreter.Invoke()
+            else:
+                self._interpreter.invoke()
             return self._outputs or [view() for view in self._views]
         except ENGINE_ERRORS as error:
             # A failed invoke may leave tensors half allocated: the next call starts from a fresh allocation.
@@ -135,7 +138,7 @@ class TfliteSession:
     def close(self) -> None:
         """See `Session.close`."""
         self._pointers = self._fill = self._views = self._outputs = ()
-        self._interpreter = self._invoke = None  # type: ignore[assignment]
+        self._interpreter = None
         self._table = None  # not before the interpreter
 
 
@@ -163,7 +166,7 @@ def _filler(view: Any, pointer: ctypes.c_void_p | None) -> Callable[[Data], None
 
 
 def _borrow(pointer: ctypes.c_void_p, size: int, fill: Callable[[Data], None], data: Data) -> None:
-    if isinstance(data, Lent) and is_aligned(data.address) and len(data.memory) == size:
+    if isinstance(data, Lent) and not data.address % ALIGNMENT_BYTES and len(data.memory) == size:
         pointer.value = data.address
     else:
         fill(data)

@@ -11,11 +11,13 @@ import errno
 import mmap
 import struct
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from edge.clock import Clock
 from edge.errors import SharedMemoryError
-from edge.runtime.engine import READABLE_BEHIND_BYTES, Lent
+from edge.runtime.engine import READABLE_BEHIND_BYTES, Data, Lent
 from edge.shm.checks import MAX_SEGMENT_ID, SHM_DEST, SegmentStatus, check_mode, check_range
 
 _IPC_STAT = 2
@@ -79,7 +81,10 @@ _ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 @dataclass(slots=True)
-class _Attachment:
+class Attachment:
+    """A segment in the agent's memory."""
+
+    segment_id: int
     address: int
     memory: memoryview
     size: int
@@ -90,8 +95,13 @@ class _Attachment:
     unused_since: float = 0.0
     doomed: bool = False
 
+    def data(self, offset: int, size: int) -> Data:
+        """A part of it, to be used where it is if that can be."""
+        memory = self.memory[offset : offset + size]
+        return Lent(memory, self.address + offset) if self.lendable else memory
 
-def _attach(segment_id: int, status: SegmentStatus) -> _Attachment:
+
+def _attach(segment_id: int, status: SegmentStatus) -> Attachment:
     address = _attach_before_zeros(segment_id, status.size)
     lendable = address is not None
     if address is None:
@@ -99,7 +109,7 @@ def _attach(segment_id: int, status: SegmentStatus) -> _Attachment:
         if address == _FAILED or address is None:
             raise _refused(segment_id, ctypes.get_errno())
     memory = memoryview((ctypes.c_ubyte * status.size).from_address(address)).cast("B").toreadonly()
-    attachment = _Attachment(address, memory, status.size, status.permissions, lendable)
+    attachment = Attachment(segment_id, address, memory, status.size, status.permissions, lendable)
     # The id may have come to mean another, smaller segment just before the attach; from here on it cannot.
     if segment_status(segment_id).size != status.size:
         _detach(attachment)
@@ -126,43 +136,10 @@ def _attach_before_zeros(segment_id: int, size: int) -> int | None:
     return None
 
 
-def _detach(attachment: _Attachment) -> None:
+def _detach(attachment: Attachment) -> None:
     _libc.shmdt(attachment.address)
     if attachment.lendable:
         _libc.munmap(attachment.address + _pages(attachment.size), _ZEROS_BYTES)
-
-
-class View:
-    """A range of a segment, readable inside a `with` block, or from `open` to `close`. Made by `SegmentReader.view`."""
-
-    __slots__ = ("_attachment", "_offset", "_reader", "_segment_id", "_size")
-
-    def __init__(self, reader: "SegmentReader", segment_id: int, offset: int, size: int) -> None:
-        self._reader, self._segment_id, self._offset, self._size = reader, segment_id, offset, size
-        self._attachment: _Attachment | None = None
-
-    def open(self) -> Lent | memoryview:
-        """Its bytes, to be used where they are if that can be.
-
-        Raises:
-            SharedMemoryError: as `SegmentReader.view`.
-        """
-        self._attachment = attachment = self._reader.take(self._segment_id, self._offset, self._size)
-        memory = attachment.memory[self._offset : self._offset + self._size]
-        return Lent(memory, attachment.address + self._offset) if attachment.lendable else memory
-
-    def close(self) -> None:
-        """The end of its use; the bytes may be gone from now on. Idempotent."""
-        if self._attachment is not None:
-            self._reader.give_back(self._segment_id, self._attachment)
-            self._attachment = None
-
-    def __enter__(self) -> memoryview:
-        data = self.open()
-        return data.memory if isinstance(data, Lent) else data
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
 
 
 class SegmentReader:
@@ -171,18 +148,23 @@ class SegmentReader:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._lock = threading.Lock()
-        self._kept: dict[int, _Attachment] = {}
+        self._kept: dict[int, Attachment] = {}
         self._status = ctypes.create_string_buffer(_SHMID_DS_BYTES)
 
-    def view(self, segment_id: int, offset: int, size: int) -> View:
+    @contextmanager
+    def view(self, segment_id: int, offset: int, size: int) -> Iterator[memoryview]:
         """`size` bytes from `offset` of a segment, for the length of the `with` block only.
 
         Raises, on entry:
             SharedMemoryError: no such segment, not readable, writable or executable by anyone, or out of range (P-3).
         """
-        return View(self, segment_id, offset, size)
+        attachment = self.take(segment_id, offset, size)
+        try:
+            yield attachment.memory[offset : offset + size]
+        finally:
+            self.give_back(attachment)
 
-    def take(self, segment_id: int, offset: int, size: int) -> _Attachment:
+    def take(self, segment_id: int, offset: int, size: int) -> Attachment:
         """Check a segment and attach it where it is not attached yet; each `take` needs its `give_back`.
 
         Raises:
@@ -196,12 +178,12 @@ class SegmentReader:
             attachment.used = True
             return attachment
 
-    def _unchanged(self, segment_id: int, attachment: _Attachment) -> bool:
+    def _unchanged(self, segment_id: int, attachment: Attachment) -> bool:
         """Whether owner and mode still are what was found good; the size of a segment never changes."""
         status = self._status
         return _shmctl(segment_id, _IPC_STAT, status) == 0 and status.raw[_PERMISSIONS] == attachment.permissions
 
-    def _checked(self, segment_id: int, offset: int, size: int) -> _Attachment:
+    def _checked(self, segment_id: int, offset: int, size: int) -> Attachment:
         status = segment_status(segment_id)
         check_mode(segment_id, status)
         check_range(segment_id, status, offset, size)
@@ -218,13 +200,13 @@ class SegmentReader:
             self._kept[segment_id] = attachment
         return attachment
 
-    def give_back(self, segment_id: int, attachment: _Attachment) -> None:
-        """The end of a use that `take` began."""
+    def give_back(self, attachment: Attachment) -> None:
+        """The end of a use that `take` began; its bytes may be gone from now on."""
         with self._lock:
             attachment.users -= 1
             if attachment.doomed and not attachment.users:
-                if self._kept.get(segment_id) is attachment:
-                    del self._kept[segment_id]
+                if self._kept.get(attachment.segment_id) is attachment:
+                    del self._kept[attachment.segment_id]
                 _detach(attachment)
 
     def sweep(self) -> None:

@@ -75,18 +75,18 @@ Lend = Callable[..., Lent]
 @pytest.fixture
 def lend() -> Iterator[Lend]:
     """Puts bytes into a segment and lends it, as the agent is lent a client's."""
-    reader, views = SegmentReader(SystemClock()), []
+    reader, attached = SegmentReader(SystemClock()), []
 
     def lent(segment: Segment, data: bytes, offset: int = 0) -> Lent:
         segment.set_mode(0o600).write(data, offset).set_mode(0o400)
-        views.append(reader.view(segment.id, offset, len(data)))
-        memory = views[-1].open()
+        attached.append(reader.take(segment.id, offset, len(data)))
+        memory = attached[-1].data(offset, len(data))
         assert isinstance(memory, Lent)
         return memory
 
     yield lent
-    for view in views:
-        view.close()
+    for attachment in attached:
+        reader.give_back(attachment)
     reader.close()
 
 

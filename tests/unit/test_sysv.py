@@ -233,13 +233,13 @@ def test_threads_share_an_attachment(reader: SegmentReader) -> None:
 def test_zeros_follow_a_segment(reader: SegmentReader) -> None:
     with Segment(8192) as segment:
         segment.write(b"\xff" * 8192).set_mode(0o400)
-        view = reader.view(segment.id, 0, 8192)
-        lent = view.open()
+        attachment = reader.take(segment.id, 0, 8192)
+        lent = attachment.data(0, 8192)
         assert isinstance(lent, Lent)
         assert ctypes.string_at(lent.address, 8192 + READABLE_BEHIND_BYTES) == segment.read() + bytes(
             READABLE_BEHIND_BYTES
         )
-        view.close()
+        reader.give_back(attachment)
 
 
 def test_where_no_zeros_can_follow_a_segment_is_not_lent(
@@ -248,9 +248,9 @@ def test_where_no_zeros_can_follow_a_segment_is_not_lent(
     monkeypatch.setattr(sysv, "ATTACH_ATTEMPTS", 0)
     with Segment(4096) as segment:
         segment.write(b"abcd").set_mode(0o400)
-        view = reader.view(segment.id, 0, 4)
-        assert view.open() == b"abcd"
-        view.close()
+        attachment = reader.take(segment.id, 0, 4)
+        assert attachment.data(0, 4) == b"abcd"
+        reader.give_back(attachment)
         assert read(reader, segment) == b"abcd"
         reader.close()
         assert attached(segment.id) == 1
