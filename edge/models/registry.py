@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from edge.clock import Clock
 from edge.device import memory
+from edge.device.huge_pages import use_huge_pages
 from edge.errors import (
     EdgeError,
     InferenceError,
@@ -193,6 +194,7 @@ class Registry:
             entry.state = ModelState.WARMING
             sessions = self._sessions(package, instances, threads, delegate, trial)
             memory_bytes = needed + package.model_bytes
+        use_huge_pages()
         first = sessions[0]
         scheduler = Scheduler(name, sessions, queue_calls=self._defaults.queue_calls, clock=self._clock)
         return LoadedModel(

@@ -1,0 +1,97 @@
+"""Which memory is put on huge pages, in this process's own memory."""
+
+import ctypes
+import mmap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge.device import huge_pages
+from edge.device.huge_pages import use_huge_pages
+
+SETTING = Path("/sys/kernel/mm/transparent_hugepage")
+BLOCK = int((SETTING / "hpage_pmd_size").read_text()) if SETTING.exists() else 0
+needs_huge_pages = pytest.mark.skipif(
+    not BLOCK or "[never]" in (SETTING / "enabled").read_text(),
+    reason="this kernel has no huge pages, or shall not use them",
+)
+
+
+class Memory:
+    """Two blocks' worth of memory, among which one whole block is."""
+
+    def __init__(self) -> None:
+        self.map = mmap.mmap(-1, 2 * BLOCK, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._array = (ctypes.c_ubyte * len(self.map)).from_buffer(self.map)
+        self.offset = -ctypes.addressof(self._array) % BLOCK
+
+    def fill(self, pages: int) -> None:
+        for page in range(pages):
+            self.map[self.offset + page * mmap.PAGESIZE] = 7
+
+    def huge_bytes(self) -> int:
+        """Of this memory, by /proc/self/smaps."""
+        found, inside = 0, False
+        for line in Path("/proc/self/smaps").read_text().splitlines():
+            word = line.split()[0]
+            if "-" in word:
+                start, stop = (int(part, 16) for part in word.split("-"))
+                inside = start < ctypes.addressof(self._array) + self.offset + BLOCK <= stop
+            elif inside and word == "AnonHugePages:":
+                found += int(line.split()[1]) * 1024
+        return found
+
+    def close(self) -> None:
+        del self._array
+        self.map.close()
+
+
+@pytest.fixture
+def memory() -> Iterator[Memory]:
+    made = Memory()
+    yield made
+    made.close()
+
+
+@needs_huge_pages
+def test_what_is_in_use_is_put_on_huge_pages(memory: Memory) -> None:
+    memory.fill(BLOCK // mmap.PAGESIZE)
+    assert memory.huge_bytes() == 0
+    assert use_huge_pages() >= 1
+    assert memory.huge_bytes() == BLOCK
+    assert memory.map[memory.offset] == memory.map[memory.offset + BLOCK - mmap.PAGESIZE] == 7
+    assert use_huge_pages() >= 1
+
+
+@needs_huge_pages
+def test_what_is_not_in_use_is_left_alone(memory: Memory) -> None:
+    memory.fill(BLOCK // mmap.PAGESIZE // 2)
+    use_huge_pages()
+    assert memory.huge_bytes() == 0
+
+
+@pytest.mark.parametrize("enabled", ["always madvise [never]\n", None])
+@needs_huge_pages
+def test_where_the_system_wants_none(memory: Memory, tmp_path: Path, enabled: str | None) -> None:
+    folder = tmp_path / "kernel/mm/transparent_hugepage"
+    folder.mkdir(parents=True)
+    (folder / "hpage_pmd_size").write_text(f"{BLOCK}\n")
+    if enabled:
+        (folder / "enabled").write_text(enabled)
+    memory.fill(BLOCK // mmap.PAGESIZE)
+    assert use_huge_pages(sys=tmp_path) == 0
+    assert memory.huge_bytes() == 0
+
+
+def test_other_memory_is_not_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self/maps").write_text(
+        "1000-2000 r-xp 00000000 08:01 12 /usr/bin/program with a space\n"
+        "2000-3000 rw-p 00000000 00:00 0 \n"
+        "3000-4000 r--p 00000000 00:00 0 \n"
+        "4000-5000 rw-p 00000000 00:00 0 [heap]\n"
+        "5000-6000 rw-s 00000000 00:01 5 /SYSV00000000 (deleted)\n"
+        "6000-7000 rw-p 00000000 00:00 0 [stack]\n"
+    )
+    assert list(huge_pages._anonymous(tmp_path)) == [(0x2000, 0x3000), (0x4000, 0x5000)]
