@@ -14,7 +14,6 @@ from bench import report
 from bench.rig import ASKING, CPUS, MODELS, SERVING, Rig, engine, load, pin, result, start_engine, start_load
 
 CALLS = {"tiny": 2000, "float32": 60, "int8": 60, "large": 60}
-LARGE_BYTES = 1024 * 1024 * 3 * 4  # the input of the model of that name
 CLIENTS = (1, 2, 4, 8)
 CLIENTS_SECONDS = 2.0
 MIXED_SECONDS = 4.0
@@ -92,9 +91,6 @@ class Bench:
             took = round(self.results[f"{model} engine"][-1])
             waiting = echo | {"method": f"/bench.Model{took}/{self.answer_bytes[model]}", "mode": "shared"}
             self.note("float32 model cpp", load(self.cpp, **waiting, calls=calls, cpus=ASKING))
-        if model == "large":
-            copying = echo | {"method": f"/bench.Copy{LARGE_BYTES}/{self.answer_bytes[model]}", "mode": "shared"}
-            self.note("large copied by cpp", load(self.cpp, **copying, calls=calls, cpus=ASKING))
 
     def clients(self) -> None:
         limits = {"seconds": CLIENTS_SECONDS, "calls": 1_000_000}

@@ -2,15 +2,12 @@
 //
 // The name of the method is the size of the answer in bytes, so that a
 // measurement can ask for the answer that the agent would give:
-// /bench.Echo/4021 answers 4021 bytes. /bench.Copy12582912/4021 first copies
-// 12582912 bytes out of shared memory, as an agent does with a large input;
-// /bench.Model7000/4021 first works for 7000 microseconds of a core and reads
-// 14 MB in that time, as an inference of MobileNetV2 does with its weights, so
-// that the caches are as they are after one.
+// /bench.Echo/4021 answers 4021 bytes. /bench.Model7000/4021 first works for
+// 7000 microseconds of a core and reads 14 MB in that time, as an inference of
+// MobileNetV2 does with its weights, so that the caches are as they are after
+// one.
 #include <grpcpp/generic/async_generic_service.h>
 #include <grpcpp/grpcpp.h>
-
-#include <sys/mman.h>
 
 #include <chrono>
 #include <cstdint>
@@ -19,8 +16,6 @@
 #include <ctime>
 #include <iostream>
 #include <memory>
-#include <mutex>
-#include <new>
 #include <numeric>
 #include <optional>
 #include <string>
@@ -30,24 +25,8 @@
 namespace {
 
 constexpr int kThreads = 2;
-constexpr char kCopy[] = "/bench.Copy", kModel[] = "/bench.Model";
+constexpr char kModel[] = "/bench.Model";
 constexpr std::size_t kWeightBytes = 14'000'000;
-
-// Copies so many bytes of shared memory to memory of its own; one call at a time.
-void copy(std::size_t size) {
-  static std::mutex lock;
-  static std::vector<char> target;
-  static void* source = nullptr;
-  const std::lock_guard<std::mutex> guard(lock);
-  if (target.size() != size) {
-    if (source) munmap(source, target.size());
-    target.assign(size, '\1');
-    source = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (source == MAP_FAILED) throw std::bad_alloc();
-    std::memset(source, 2, size);
-  }
-  std::memcpy(target.data(), source, size);
-}
 
 // What the calling thread has had of a core, so that a thread that is kept from it has as much left to do as a model would.
 std::chrono::nanoseconds worked() {
@@ -88,7 +67,6 @@ class Call {
     } else if (state_ == State::kReading && ok) {
       state_ = State::kAnswering;
       const std::string& method = context_.method();
-      if (const auto bytes = number_after(kCopy, method)) copy(*bytes);
       if (const auto microseconds = number_after(kModel, method)) be_a_model(*microseconds);
       const std::size_t size = std::strtoul(method.c_str() + method.rfind('/') + 1, nullptr, 10);
       const grpc::Slice slice(std::string(size, '\0'));
