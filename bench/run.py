@@ -15,7 +15,8 @@ from bench.rig import ASKING, CPUS, MODELS, SERVING, Rig, engine, load, pin, res
 
 CALLS = {"tiny": 2000, "float32": 60, "int8": 60, "large": 60}
 CLIENTS = (1, 2, 4, 8)
-CLIENTS_SECONDS = 2.0
+THROUGHPUT: dict[str, Any] = {"seconds": 2.0, "calls": 1_000_000}
+TWO_CLIENTS: dict[str, Any] = {"model": "float32-2", "mode": "shared", "clients": 2, "warmup": 5, **THROUGHPUT}
 MIXED_SECONDS = 4.0
 SLOW_CALL_SECONDS = 0.2
 PREDICT = "/AWS.SageMaker.Edge.Agent/Predict"
@@ -93,22 +94,27 @@ class Bench:
             self.note("float32 model cpp", load(self.cpp, **waiting, calls=calls, cpus=ASKING))
 
     def clients(self) -> None:
-        limits = {"seconds": CLIENTS_SECONDS, "calls": 1_000_000}
-        for processes in (1, 2):
-            running = [start_engine("float32", pause_us=0, **limits) for _ in range(processes)]
-            self.results[f"bare {processes}"].append(sum(result(each)["per_second"] for each in running))
-        for instances in (1, 2):
-            for clients in CLIENTS:
-                found = load(
-                    self.agent.socket, model=f"float32-{instances}", mode="shared", clients=clients, warmup=5, **limits
-                )
-                self.note(f"clients {clients} instances {instances}", found, "per_second")
-
+        """Throughput; what is divided by something else is measured next to it."""
+        self.bare(1)
+        for clients in CLIENTS:
+            self.served(1, clients)
+        for clients in (1, 4, 8):
+            self.served(2, clients)
+        self.bare(2)
+        self.served(2, 2)
         took = round(2e6 / self.results["bare 2"][-1])
-        two: dict[str, Any] = {"model": "float32-2", "mode": "shared", "clients": 2, "warmup": 5, **limits}
         method = f"/bench.Model{took}/{self.answer_bytes['float32']}"
-        found = load(self.cpp_on_all, agent=self.agent.socket, method=method, **two)
+        found = load(self.cpp_on_all, agent=self.agent.socket, method=method, **TWO_CLIENTS)
         self.note("clients 2 model cpp", found, "per_second")
+
+    def bare(self, processes: int) -> None:
+        running = [start_engine("float32", pause_us=0, **THROUGHPUT) for _ in range(processes)]
+        self.results[f"bare {processes}"].append(sum(result(each)["per_second"] for each in running))
+
+    def served(self, instances: int, clients: int) -> None:
+        options = TWO_CLIENTS | {"model": f"float32-{instances}", "clients": clients}
+        found = load(self.agent.socket, **options)
+        self.note(f"clients {clients} instances {instances}", found, "per_second")
 
     def mixed(self) -> None:
         fast = {"model": "tiny", "mode": "inline", "seconds": MIXED_SECONDS, "calls": 1_000_000, "pause_ms": 1}
