@@ -24,6 +24,10 @@ class Caller(Protocol):
         """Say that the call may take a while, so that other calls are not kept waiting by it."""
         ...
 
+    def after_answer(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called by this thread as soon as the answer is on its way, or cannot be sent; at most one."""
+        ...
+
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """Have `callback` called when the call ends (cancelled, disconnected); false where it has ended already."""
         ...

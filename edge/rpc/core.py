@@ -46,7 +46,7 @@ def _not_unary(raw: bytes, call: "Call") -> Answer:
 class Call:
     """One call; what a handler asks of it is the `Caller` of edge.models.scheduler."""
 
-    __slots__ = ("_aside", "_call", "_closing", "_deadline", "_on_close", "_server", "_unary")
+    __slots__ = ("_after", "_aside", "_call", "_closing", "_deadline", "_on_close", "_server", "_unary")
 
     def __init__(self, server: "CoreServer", event: Any, unary: Unary) -> None:
         self._server = server
@@ -55,6 +55,7 @@ class Call:
         self._unary = unary
         self._closing = self._aside = False
         self._on_close: Callable[[], None] | None = None
+        self._after: Callable[[], None] | None = None
 
     def time_remaining(self) -> float | None:
         """Seconds until the caller's deadline; None where it has none."""
@@ -67,6 +68,10 @@ class Call:
         self._closing = True
         self._start((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
         return True
+
+    def after_answer(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called as soon as the answer is on its way."""
+        self._after = callback
 
     def step_aside(self) -> None:
         """Let another thread wait for calls: this one may take longer than a quick call. Once is enough."""
@@ -113,6 +118,8 @@ class Call:
         except Exception as error:
             log.error("a call cannot be answered", exc_info=error)
             self._server.forget(self)
+        if self._after is not None:
+            self._after()
         return self._aside
 
     def _closed(self, event: Any) -> bool:

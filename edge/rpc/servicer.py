@@ -16,7 +16,7 @@ from edge.rpc import codec
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
 from edge.rpc.plans import Plan, PlanBook
-from edge.runtime.engine import Output, Session
+from edge.runtime.engine import Output
 from edge.runtime.placement import Placement
 from edge.shm.sysv import Attachment, SegmentReader
 from edge.tensors import DType, byte_count, dtype_name
@@ -41,12 +41,12 @@ class Servicer:
     ) -> None:
         self._registry = registry
         self._captures = captures
-        self._segments = segments
+        self.segments = segments
         self._max_message_bytes = max_message_bytes
         self._describe = describe
         self._waiting = threading.BoundedSemaphore(MAX_WAITING_CALLS)
         self._plans = PlanBook(registry)
-        self._placement = Placement()
+        self.placement = Placement()
         self._list: tuple[tuple[LoadedModel, ...], bytes] = ((), b"")
 
     def predict(self, raw: bytes, context: Caller) -> bytes:
@@ -56,23 +56,20 @@ class Servicer:
         plan = self._plans.plan(raw)
         scheduler = plan.model.scheduler
         quick = scheduler.quick and plan.copied_bytes <= LARGE_REQUEST_BYTES
-        seat = scheduler.try_acquire() or self._queue(scheduler, context)
-        outputs: Sequence[Output] = ()
-        core, done = None, False
+        stay = _Stay(self, scheduler, scheduler.try_acquire() or self._queue(scheduler, context))
         try:
             if not quick:
-                core = self._placement.begin()
-            outputs = self._run(seat.session, plan, raw, None if quick else context)
-            answer = plan.encoder.encode(outputs)
-            done = True
-        except Exception as error:
+                stay.core = self.placement.begin()
+            # The outputs are the session's own memory, and the next call's as well: nothing may hold them.
+            answer = plan.encoder.encode(self._run(stay, plan, raw, None if quick else context))
+        except BaseException as error:
             traceback.clear_frames(error.__traceback__)  # they may hold outputs
+            stay.end(done=False)
             raise
-        finally:
-            outputs = ()  # they are the session's own memory, and the next call's as well
-            if core is not None:
-                self._placement.end(core)
-            scheduler.release(seat, done=done)
+        if scheduler.waiting:
+            stay.end()
+        else:  # while the client has its answer to read
+            context.after_answer(stay.end)
         return answer
 
     def _queue(self, scheduler: Scheduler, caller: Caller) -> Seat:
@@ -86,22 +83,17 @@ class Servicer:
         finally:
             self._waiting.release()
 
-    def _run(self, session: Session, plan: Plan, raw: bytes, slow: Caller | None) -> Sequence[Output]:
+    def _run(self, stay: "_Stay", plan: Plan, raw: bytes, slow: Caller | None) -> Sequence[Output]:
         """Infer; a `slow` call steps aside last of all: whom that wakes then finds the interpreter lock free."""
         data = plan.data(raw)
-        attached: list[Attachment] = []
-        try:
-            for item in plan.shared:
-                segment = item.segment
-                attachment = self._segments.take(segment.segment_id, segment.offset, item.size)
-                attached.append(attachment)
-                data[item.position] = attachment.data(segment.offset, item.size)
-            if slow is not None:
-                slow.step_aside()
-            return session.run(data, plan.shapes)
-        finally:
-            for attachment in attached:
-                self._segments.give_back(attachment)
+        for item in plan.shared:
+            segment = item.segment
+            attachment = self.segments.take(segment.segment_id, segment.offset, item.size)
+            stay.attached.append(attachment)
+            data[item.position] = attachment.data(segment.offset, item.size)
+        if slow is not None:
+            slow.step_aside()
+        return stay.seat.session.run(data, plan.shapes)
 
     def load_model(self, raw: bytes, context: Caller) -> bytes:
         """[L]"""
@@ -193,7 +185,7 @@ class Servicer:
 
     def _copy_segment(self, handle: Segment, size: int, budget: "_Budget") -> bytes:
         budget.take(size)
-        with self._segments.view(handle.segment_id, handle.offset, size) as view:
+        with self.segments.view(handle.segment_id, handle.offset, size) as view:
             return bytes(view)
 
     def capture_status(self, raw: bytes, context: Caller) -> bytes:
@@ -207,6 +199,25 @@ class Servicer:
         codec.parse(ops.GetStatusRequest, raw)
         message: bytes = self._describe().SerializeToString()
         return message
+
+
+class _Stay:
+    """A call's time on a model: its seat, the core that its inference began on, the segments it reads."""
+
+    __slots__ = ("attached", "core", "scheduler", "seat", "servicer")
+
+    def __init__(self, servicer: Servicer, scheduler: Scheduler, seat: Seat) -> None:
+        self.servicer, self.scheduler, self.seat = servicer, scheduler, seat
+        self.core: int | None = None
+        self.attached: list[Attachment] = []
+
+    def end(self, *, done: bool = True) -> None:
+        """Give everything back; `done` where the model answered."""
+        for attachment in self.attached:
+            self.servicer.segments.give_back(attachment)
+        if self.core is not None:
+            self.servicer.placement.end(self.core)
+        self.scheduler.release(self.seat, done=done)
 
 
 class _Budget:

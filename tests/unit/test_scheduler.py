@@ -36,6 +36,9 @@ class Caller:
     def step_aside(self) -> None:
         """Nobody else is served here."""
 
+    def after_answer(self, callback: Callable[[], None]) -> None:
+        callback()
+
     def add_callback(self, callback: Callable[[], None]) -> bool:
         self.end = callback
         self.waits.set()

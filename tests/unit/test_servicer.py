@@ -1,6 +1,6 @@
 """What a Predict leaves behind when it fails after the inference (P-6)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +26,9 @@ class Caller:
 
     def step_aside(self) -> None:
         """Nobody else is served here."""
+
+    def after_answer(self, callback: Callable[[], None]) -> None:
+        callback()
 
     def add_callback(self, callback: object) -> bool:
         return True
