@@ -1,5 +1,7 @@
 """Predict over the socket: every row of its table (P-1 to P-11)."""
 
+import json
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +12,19 @@ import numpy as np
 import pytest
 
 from edge.rpc._generated import agent_pb2 as pb
+from edge.runtime.probe import FLAG
 from tests.data.make_models import add_one
 from tests.system.conftest import Signer
-from tests.system.harness import ENGINE_SLOWDOWN, AgentProcess, Client, array_of, eventually, tensor_of, zeros_for
+from tests.system.harness import (
+    ENGINE_SLOWDOWN,
+    AgentProcess,
+    Client,
+    agent_command,
+    array_of,
+    eventually,
+    tensor_of,
+    zeros_for,
+)
 from tests.system.segments import Segment
 
 PackageOf = Callable[[str], Path]
@@ -159,6 +171,18 @@ def test_large_inputs_in_shared_memory(client: Client, signer: Signer, offset: i
                 (y,) = client.predict(model.name, [tensor_of((values + 1).reshape(1, -1), metadata.name)])
                 assert np.array_equal(array_of(y).ravel(), values + 2)
     client.unload(model.name)
+
+
+def test_the_trial_finds_inputs_that_can_be_lent(tmp_path: Path) -> None:  # ADR 19, in the program under test
+    (tmp_path / "model.tflite").write_bytes(add_one((1, 8192)))
+    with (tmp_path / "model.tflite").open("rb") as model:
+        task = json.dumps({"fd": model.fileno(), "threads": 1, "delegate": None})
+        trial = subprocess.run(
+            [*agent_command(), FLAG, task], capture_output=True, text=True, pass_fds=(model.fileno(),), check=True
+        )
+    assert json.loads(trial.stdout.splitlines()[-1]) | {"session_bytes": 0} == {
+        "session_bytes": 0, "in_place": True, "borrows": [0],
+    }  # fmt: skip
 
 
 def test_two_tensors_in_one_segment(client: Client, package_of: PackageOf) -> None:  # [P-11]
