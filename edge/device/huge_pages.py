@@ -48,7 +48,11 @@ def _block_bytes(sys: Path) -> int:
 
 def _anonymous(proc: Path) -> Iterator[tuple[int, int]]:
     """Where this process has writable memory that belongs to no file; proc_pid_maps(5) has the format."""
-    for line in (proc / "self/maps").read_text().splitlines():
+    try:
+        lines = (proc / "self/maps").read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
         place, permissions, _, _, inode, *name = line.split(maxsplit=5)
         if permissions == "rw-p" and inode == "0" and name in ([], ["[heap]"]):
             start, _, stop = place.partition("-")

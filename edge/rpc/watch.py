@@ -8,6 +8,7 @@ that first), nor what other threads of the process take from it (those of gRPC's
 their sake it wakes a thread after LONGEST_SECONDS in any case.
 """
 
+import contextlib
 import ctypes
 import os
 import select
@@ -22,9 +23,8 @@ _CLOCK_MONOTONIC = 1  # linux/time.h
 _libc = ctypes.PyDLL(None, use_errno=True)
 _timerfd_settime = _libc.timerfd_settime
 _timerfd_settime.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-_ITIMERSPEC = struct.Struct(
-    "@4l"
-)  # timerfd_create(2): the interval and the first time, each in seconds and nanoseconds
+# timerfd_create(2): the interval and the first time, each in seconds and nanoseconds.
+_ITIMERSPEC = struct.Struct("@4l")
 
 
 def epoll_of(path: str) -> int | None:
@@ -91,7 +91,11 @@ class Watch:
         if self._watched is None:
             return False
         _timerfd_settime(self._timer, 0, self._longest, None)
-        self._epoll.modify(self._watched, select.EPOLLIN | select.EPOLLONESHOT)
+        try:
+            self._epoll.modify(self._watched, select.EPOLLIN | select.EPOLLONESHOT)
+        except OSError:
+            self._watched = None  # its owner has closed it
+            return False
         self._armed = True
         return True
 
@@ -99,7 +103,8 @@ class Watch:
         """Somebody waits for events again."""
         if self._armed and self._watched is not None:
             self._armed = False
-            self._epoll.modify(self._watched, 0)
+            with contextlib.suppress(OSError):  # its owner may have closed it
+                self._epoll.modify(self._watched, 0)
 
     def ring(self) -> None:
         """Wake one thread."""

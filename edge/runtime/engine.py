@@ -15,9 +15,8 @@ class Lent:
     address: int
 
 
-READABLE_BEHIND_BYTES = (
-    4096  # vectorised kernels read past the end of their input, XNNPACK's up to XNN_EXTRA_BYTES (128)
-)
+# Vectorised kernels read past the end of their input, XNNPACK's up to XNN_EXTRA_BYTES (128).
+READABLE_BEHIND_BYTES = 4096
 
 Data = bytes | memoryview | Lent
 Shapes = tuple[tuple[int, ...], ...]

@@ -63,9 +63,8 @@ class TfliteSession:
         self._outputs: tuple[Output, ...] = ()
         self._addresses: list[int] = []
         self._may_borrow = frozenset(borrows)
-        self._pointers: tuple[
-            tuple[ctypes.c_void_p, int], ...
-        ] = ()  # of inputs that can be borrowed, and their own memory
+        # Of inputs that can be borrowed: where the engine has their address, and the address of their own memory.
+        self._pointers: tuple[tuple[ctypes.c_void_p, int], ...] = ()
         self.borrows: frozenset[int] = frozenset()
         self._look_up()
 

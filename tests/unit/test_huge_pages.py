@@ -102,3 +102,7 @@ def test_other_memory_is_not_looked_at(tmp_path: Path) -> None:
         "6000-7000 rw-p 00000000 00:00 0 [stack]\n"
     )
     assert list(huge_pages._anonymous(tmp_path)) == [(0x2000, 0x3000), (0x4000, 0x5000)]
+
+
+def test_without_a_proc_file_system_nothing_is_done(tmp_path: Path) -> None:
+    assert use_huge_pages(proc=tmp_path) == 0

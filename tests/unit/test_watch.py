@@ -132,6 +132,15 @@ def test_it_wakes_in_the_end(events: Events, monkeypatch: pytest.MonkeyPatch) ->
     sleepers.end()
 
 
+def test_what_its_owner_has_closed_cannot_be_watched(events: Events) -> None:
+    watch = Watch(events.epoll.fileno())
+    assert watch.arm()
+    events.epoll.close()
+    watch.disarm()
+    assert not watch.arm()
+    watch.close()
+
+
 def test_nothing_to_watch() -> None:
     watch = Watch(None)
     assert not watch.arm()
