@@ -6,8 +6,8 @@ the input is copied out of a System V segment, as the agent's is: numpy's own ar
 has them, segments do not. With --asked-from CPU it waits between calls as a server does, in a read from a socket, until
 a process on that core, which is busy for the pause, asks for the next.
 
-`python -m bench.engine MODEL [--calls N] [--seconds S] [--threads N]` prints latencies as JSON, in the load generator's
-words. It uses the interpreter package that the agent in this environment uses.
+`python -m bench.engine MODEL [--calls N] [--seconds S] [--threads N]` measures once for each line of its input and prints
+latencies as JSON, in the load generator's words. It uses the interpreter package that the agent in this environment uses.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import importlib
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from types import ModuleType
@@ -106,30 +107,36 @@ def main() -> None:
     interpreter = module.Interpreter(model_path=options.model, num_threads=options.threads)
     interpreter.allocate_tensors()
     given = interpreter.get_input_details()[0]
-    out = interpreter.get_output_details()[0]["index"]
     array = pattern(given["shape"], given["dtype"], options.int32)
     if options.segment:
         array = in_segment(array)
+    for _ in sys.stdin:
+        print(json.dumps(measure(interpreter, array, options, wait)), flush=True)
+
+
+def measure(
+    interpreter: Any, array: "np.ndarray[Any, Any]", options: argparse.Namespace, wait: Callable[[], None]
+) -> dict[str, float]:
+    """Some inferences, `wait` after each."""
+    given, out = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
     took: list[float] = []
-    end = time.perf_counter() + options.seconds
     start = time.perf_counter()
     for turn in range(options.warmup + options.calls):
         if turn == options.warmup:
             start = time.perf_counter()
         before = time.perf_counter()
-        interpreter.set_tensor(given["index"], array)
+        interpreter.set_tensor(given, array)
         interpreter.invoke()
         interpreter.get_tensor(out).tobytes()
         after = time.perf_counter()
         if turn >= options.warmup:
             took.append((after - before) * 1e6)
-            if after > end:
+            if after - start > options.seconds:
                 break
         wait()
     seconds = time.perf_counter() - start
-    p10, p50, p90, p99 = (float(value) for value in np.percentile(took, [10, 50, 90, 99]))
-    result = {"calls": len(took), "seconds": seconds, "per_second": len(took) / seconds}
-    print(json.dumps(result | {"p10_us": p10, "p50_us": p50, "p90_us": p90, "p99_us": p99, "failed": 0}))
+    latencies = {f"p{n}_us": float(np.percentile(took, n)) for n in (10, 50, 90, 99)}
+    return {"calls": len(took), "seconds": seconds, "per_second": len(took) / seconds, "failed": 0, **latencies}
 
 
 if __name__ == "__main__":

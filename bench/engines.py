@@ -46,7 +46,7 @@ def main() -> int:
                         str(python), "bench/engine.py", str(MODELS[model]), "--calls", str(calls), "--threads", str(threads),
                     ]  # fmt: skip
                     done = subprocess.run(
-                        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, cwd=ROOT
+                        command, input=b"\n", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, cwd=ROOT
                     )
                     found[model, threads, name].append(json.loads(done.stdout)["p50_us"] / 1000)
     print("| model, threads | " + " | ".join(pythons) + " |")

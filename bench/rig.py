@@ -6,8 +6,8 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,6 +25,8 @@ MODELS = {
     "slow": ROOT / "tests" / "data" / "slow.tflite",
 }
 READY_SECONDS = 30
+
+Found = dict[str, Any]  # what a measurement prints
 CPUS = sorted(os.sched_getaffinity(0))
 # Where a case has one client, what serves has one core and the client another: cores of a virtual machine may differ by
 # half, and a thread that changes between them would measure that.
@@ -124,32 +126,75 @@ def on(cpus: Iterable[int] | None, command: list[str]) -> list[str]:
     return command if cpus is None else ["taskset", "-c", ",".join(map(str, cpus)), *command]
 
 
-def start_load(target: str, *, cpus: Iterable[int] | None = None, **options: Any) -> "subprocess.Popen[str]":
-    """The load generator, running."""
-    command = on(cpus, [str(LOADGEN), *words_of({"target": target, **options})])
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=PLAIN)
+class Measurement:
+    """A process that makes a measurement each time it is asked to, with a method to call where it is a load generator."""
+
+    def __init__(self, command: list[str], cpus: Iterable[int] | None, stderr: int | None) -> None:
+        self._process = subprocess.Popen(
+            on(cpus, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
+            cwd=ROOT, env=PLAIN,
+        )  # fmt: skip
+        assert self._process.stdin and self._process.stdout
+        self._asked, self._answers = self._process.stdin, self._process.stdout
+
+    def begin(self, method: str = "") -> None:
+        """Let it measure; `found` has what it found."""
+        self._asked.write(method + "\n")
+        self._asked.flush()
+
+    def found(self) -> Found:
+        """What it found.
+
+        Raises:
+            SystemExit: a call failed, or an answer was not like the others.
+        """
+        line = self._answers.readline()
+        found: Found = json.loads(line or "{}")
+        if not line or found["failed"] or found.get("different"):
+            raise SystemExit(f"{shlex.join(map(str, self._process.args))}: {line or 'it ended'}")  # type: ignore[arg-type]
+        return found
+
+    def __call__(self, method: str = "") -> Found:
+        self.begin(method)
+        return self.found()
+
+    def close(self) -> None:
+        """End the process."""
+        self._asked.close()
+        self._process.wait()
+        self._answers.close()
 
 
-def start_engine(model: str, *, cpus: Iterable[int] | None = None, **options: Any) -> "subprocess.Popen[str]":
-    """The bare engine in a process, running."""
-    command = on(cpus, [sys.executable, "-m", "bench.engine", str(MODELS[model]), *words_of(options)])
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT)
+class Together:
+    """Measurements made at the same time."""
+
+    def __init__(self, each: Sequence[Measurement]) -> None:
+        self._each = each
+
+    def per_second(self, method: str = "") -> float:
+        """The calls a second of all."""
+        for one in self._each:
+            one.begin(method)
+        return sum(float(one.found()["per_second"]) for one in self._each)
 
 
-def result(process: "subprocess.Popen[str]") -> dict[str, Any]:
-    """What a started measurement found; it must have had no failure."""
-    out, _ = process.communicate()
-    if process.returncode or not out:
-        raise SystemExit(f"{shlex.join(map(str, process.args))}: exit {process.returncode}: {out}")  # type: ignore[arg-type]
-    found: dict[str, Any] = json.loads(out)
-    return found
+class Measurements(ExitStack):
+    """Starts measurements, which end with the `with` block."""
+
+    def load(self, target: str, *, cpus: Iterable[int] | None = None, **options: Any) -> Measurement:
+        """A load generator."""
+        return self._start([str(LOADGEN), *words_of({"target": target, **options})], cpus, None)
+
+    def engine(self, model: str, *, cpus: Iterable[int] | None = None, **options: Any) -> Measurement:
+        """The bare engine."""
+        command = [sys.executable, "-m", "bench.engine", str(MODELS[model]), *words_of(options)]
+        return self._start(command, cpus, subprocess.DEVNULL)  # it says which delegate it has
+
+    def _start(self, command: list[str], cpus: Iterable[int] | None, stderr: int | None) -> Measurement:
+        return self.enter_context(closing(Measurement(command, cpus, stderr)))
 
 
-def load(target: str, **options: Any) -> dict[str, Any]:
+def load(target: str, **options: Any) -> Found:
     """One measurement by the load generator."""
-    return result(start_load(target, **options))
-
-
-def engine(model: str, **options: Any) -> dict[str, Any]:
-    """One measurement of the bare engine."""
-    return result(start_engine(model, **options))
+    with Measurements() as start:
+        return start.load(target, **options)()

@@ -1,7 +1,9 @@
 """`python -m bench.run [--rounds N]`: the benchmark, one run of interleaved rounds, and bench/REPORT.md.
 
-Each round measures every case once, so that what else the machine does falls on all cases alike; ratios are taken
-within a round, and what is reported is their median over the rounds.
+What is compared is measured by turns, each turn a fraction of a second of every case: on a virtual machine a core may be
+a fifth slower for as long as somebody else uses the other half of it. Ratios are taken within a turn, and what is
+reported is their median over all turns. The bare engines and the clients are started anew in each round, for how fast
+a process is depends on which memory it got.
 """
 
 import argparse
@@ -11,15 +13,15 @@ from collections import defaultdict
 from typing import Any
 
 from bench import report
-from bench.rig import ASKING, CPUS, MODELS, SERVING, Rig, engine, load, pin, result, start_engine, start_load
+from bench.rig import ASKING, CPUS, MODELS, SERVING, Found, Measurements, Rig, Together, load, pin
 
-CALLS = {"tiny": 2000, "float32": 60, "int8": 60, "large": 60}
+# Of each model: the calls of a case in a turn, those before them that do not count, and the turns of a round.
+TURNS = {"tiny": (300, 30, 6), "float32": (20, 3, 8), "int8": (6, 2, 2), "large": (20, 3, 6)}
 CLIENTS = (1, 2, 4, 8)
-THROUGHPUT: dict[str, Any] = {"seconds": 2.0, "calls": 1_000_000}
-TWO_CLIENTS: dict[str, Any] = {"model": "float32-2", "mode": "shared", "clients": 2, "warmup": 5, **THROUGHPUT}
+THROUGHPUT: dict[str, Any] = {"seconds": 0.3, "calls": 1_000_000, "warmup": 3}
+COMPARED_TURNS, OTHER_TURNS = 8, 2
 MIXED_SECONDS = 4.0
 SLOW_CALL_SECONDS = 0.2
-PREDICT = "/AWS.SageMaker.Edge.Agent/Predict"
 
 QUIET = " p10"  # of a case: its quickest tenth, least disturbed by others
 
@@ -33,111 +35,132 @@ class Bench:
         self.rig = rig
         self.results: Results = defaultdict(list)
         self.agent = rig.agent()
-        for name in ("tiny", "float32", "int8", "large"):
+        for name in TURNS:
             self.agent.client.load(rig.package(name), name)
-        for instances in (1, 2):
-            self.agent.client.load(rig.package("float32", instances=instances), f"float32-{instances}")
+        self.agent.client.load(rig.package("float32", instances=2), "float32-2")
         self.agent.client.load(rig.package("slow"), "slow")
         self.cpp, self.python = rig.cpp_echo(), rig.python_echo()
         self.cpp_on_all = rig.cpp_echo(CPUS)
-        self.answer_bytes: dict[str, int] = {}
+        self.answer_bytes = {name: int(load(self.agent.socket, model=name, calls=1)["answer_bytes"]) for name in TURNS}
         self.slow_rounds = self.calibrate()
 
     def calibrate(self) -> int:
         """How many rounds the slow model needs for SLOW_CALL_SECONDS."""
         rounds = 2000
-        took = engine("slow", calls=10, warmup=1, int32=rounds)["p10_us"] / 1e6  # the least disturbed
+        with Measurements() as start:
+            took = start.engine("slow", calls=10, warmup=1, int32=rounds)()["p10_us"] / 1e6  # the least disturbed
         return int(rounds * SLOW_CALL_SECONDS / took)
 
-    def note(self, case: str, found: dict[str, Any], key: str = "p50_us") -> None:
-        self.results[case].append(float(found[key]))
+    def note(self, case: str, found: Found, key: str = "p50_us") -> float:
+        value = float(found[key])
+        self.results[case].append(value)
         if key == "p50_us":
             self.results[case + QUIET].append(float(found["p10_us"]))
+        return value
 
     def round(self) -> None:
-        """Every case once."""
+        """Every case."""
         assert self.agent.process
         pin(self.agent.process.pid, SERVING)
-        self.empty()
-        for model in CALLS:
+        for model in TURNS:
             self.model(model)
         pin(self.agent.process.pid, CPUS)
         self.clients()
         self.mixed()
 
-    def empty(self) -> None:
-        socket = self.agent.socket
-        limits: dict[str, Any] = {"calls": CALLS["tiny"], "cpus": ASKING}
-        found = load(socket, **limits)
-        size = found["answer_bytes"]
-        self.note("empty agent", found)
-        self.note("empty python", load(self.python, method=f"/bench.Echo/{size}", **limits))
-        self.note("empty cpp", load(self.cpp, method=f"/bench.Echo/{size}", **limits))
-
     def model(self, model: str) -> None:
-        socket, calls = self.agent.socket, CALLS[model]
-        # The floor waits between its calls as long as an empty call of this round took.
-        alone: dict[str, Any] = {"calls": calls, "cpus": SERVING, "pause_us": round(self.results["empty agent"][-1])}
-        self.note(f"{model} engine", engine(model, **alone))
-        self.note(f"{model} engine, segment", engine(model, segment=True, **alone))
-        self.note(f"{model} engine, asked", engine(model, segment=True, asked_from=min(ASKING), **alone))
-        for mode in ("inline", "shared"):
-            found = load(socket, model=model, mode=mode, calls=calls, cpus=ASKING)
-            self.answer_bytes[model] = found["answer_bytes"]
-            self.note(f"{model} {mode}", found)
-        echo = {"agent": socket, "model": model, "method": f"/bench.Echo/{self.answer_bytes[model]}"}
-        self.note(f"{model} cpp", load(self.cpp, **echo, calls=calls, cpus=ASKING))
-        self.note(f"{model} python", load(self.python, **echo, calls=calls, cpus=ASKING))
-        if model == "float32":
-            took = round(self.results[f"{model} engine"][-1])
-            waiting = echo | {"method": f"/bench.Model{took}/{self.answer_bytes[model]}", "mode": "shared"}
-            self.note("float32 model cpp", load(self.cpp, **waiting, calls=calls, cpus=ASKING))
+        socket, (calls, warmup, turns) = self.agent.socket, TURNS[model]
+        limits: dict[str, Any] = {"calls": calls, "warmup": warmup}
+        asking, serving = limits | {"cpus": ASKING}, limits | {"cpus": SERVING}
+        empty_calls: dict[str, Any] = {"calls": TURNS["tiny"][0], "warmup": TURNS["tiny"][1], "cpus": ASKING}
+        size = self.answer_bytes[model]
+        echo = {"agent": socket, "model": model, "method": f"/bench.Echo/{size}"}
+        with Measurements() as start:
+            empty = start.load(socket, **empty_calls)
+            # The floor waits between its calls as long as an empty call takes.
+            serving["pause_us"] = round(empty()["p50_us"])
+            engine = start.engine(model, **serving)
+            segment = start.engine(model, segment=True, **serving)
+            asked = start.engine(model, segment=True, asked_from=min(ASKING), **serving)
+            inline = start.load(socket, model=model, mode="inline", **asking)
+            shared = start.load(socket, model=model, mode="shared", **asking)
+            like_engine = start.load(self.cpp, **echo, mode="shared", **asking)
+            cpp, python = (start.load(server, **echo, **asking) for server in (self.cpp, self.python))
+            for _ in range(turns):
+                self.note(f"{model} empty", empty())
+                took = self.note(f"{model} engine", engine())
+                self.note(f"{model} shared", shared())
+                if model == "float32":
+                    self.note("float32 model cpp", like_engine(f"/bench.Model{round(took)}/{size}"))
+                self.note(f"{model} inline", inline())
+                self.note(f"{model} cpp", cpp())
+                self.note(f"{model} python", python())
+                self.note(f"{model} engine, segment", segment())
+                self.note(f"{model} engine, asked", asked())
+            if model == "tiny":
+                self.empty(turns, empty_calls)
+
+    def empty(self, turns: int, limits: dict[str, Any]) -> None:
+        with Measurements() as start:
+            agent = start.load(self.agent.socket, **limits)
+            size = agent()["answer_bytes"]
+            cpp, python = (
+                start.load(server, method=f"/bench.Echo/{size}", **limits) for server in (self.cpp, self.python)
+            )
+            for _ in range(turns):
+                self.note("empty agent", agent())
+                self.note("empty python", python())
+                self.note("empty cpp", cpp())
 
     def clients(self) -> None:
-        """Throughput; what is divided by something else is measured next to it."""
-        self.bare(1)
-        for clients in CLIENTS:
-            self.served(1, clients)
-        for clients in (1, 4, 8):
-            self.served(2, clients)
-        self.bare(2)
-        self.served(2, 2)
-        took = round(2e6 / self.results["bare 2"][-1])
-        method = f"/bench.Model{took}/{self.answer_bytes['float32']}"
-        found = load(self.cpp_on_all, agent=self.agent.socket, method=method, **TWO_CLIENTS)
-        self.note("clients 2 model cpp", found, "per_second")
-
-    def bare(self, processes: int) -> None:
-        running = [start_engine("float32", pause_us=0, **THROUGHPUT) for _ in range(processes)]
-        self.results[f"bare {processes}"].append(sum(result(each)["per_second"] for each in running))
-
-    def served(self, instances: int, clients: int) -> None:
-        options = TWO_CLIENTS | {"model": f"float32-{instances}", "clients": clients}
-        found = load(self.agent.socket, **options)
-        self.note(f"clients {clients} instances {instances}", found, "per_second")
+        """Throughput; each client is a process of its own, as an application is."""
+        socket = self.agent.socket
+        with Measurements() as start:
+            asked = {"mode": "shared", **THROUGHPUT}
+            served = {
+                (clients, instances): Together([start.load(socket, model=model, **asked) for _ in range(clients)])
+                for instances, model in ((1, "float32"), (2, "float32-2"))
+                for clients in CLIENTS
+            }
+            bare = {n: Together([start.engine("float32", pause_us=0, **THROUGHPUT) for _ in range(n)]) for n in (1, 2)}
+            like_engine = Together(
+                [start.load(self.cpp_on_all, agent=socket, model="float32", **asked) for _ in range(2)]
+            )
+            for _ in range(OTHER_TURNS):
+                self.results["bare 1"].append(bare[1].per_second())
+                for (clients, instances), together in served.items():
+                    if (clients, instances) != (2, 2):
+                        self.results[f"clients {clients} instances {instances}"].append(together.per_second())
+            for _ in range(COMPARED_TURNS):
+                floor = bare[2].per_second()
+                self.results["bare 2"].append(floor)
+                self.results["clients 2 instances 2"].append(served[2, 2].per_second())
+                method = f"/bench.Model{round(2e6 / floor)}/{self.answer_bytes['float32']}"
+                self.results["clients 2 model cpp"].append(like_engine.per_second(method))
 
     def mixed(self) -> None:
-        fast = {"model": "tiny", "mode": "inline", "seconds": MIXED_SECONDS, "calls": 1_000_000, "pause_ms": 1}
-        alone = load(self.agent.socket, **fast)
-        slow = start_load(
-            self.agent.socket, model="slow", int32=self.slow_rounds, warmup=1, calls=1_000_000,
-            seconds=MIXED_SECONDS + 1.0,
-        )  # fmt: skip
-        beside = load(self.agent.socket, **fast)
-        slow_found = result(slow)
-        for key in ("p50_us", "p99_us"):
-            self.note(f"mixed alone {key}", alone, key)
-            self.note(f"mixed beside {key}", beside, key)
-        self.note("mixed slow", slow_found)
+        socket = self.agent.socket
+        with Measurements() as start:
+            fast = start.load(socket, model="tiny", mode="inline", seconds=MIXED_SECONDS, calls=1_000_000, pause_ms=1)
+            slow = start.load(
+                socket, model="slow", int32=self.slow_rounds, warmup=1, calls=1_000_000, seconds=MIXED_SECONDS + 1.0
+            )
+            alone = fast()
+            slow.begin()
+            beside = fast()
+            for key in ("p50_us", "p99_us"):
+                self.note(f"mixed alone {key}", alone, key)
+                self.note(f"mixed beside {key}", beside, key)
+            self.note("mixed slow", slow.found())
 
     def ratio(self, top: tuple[str, ...], bottom: tuple[str, ...], *, quiet: bool = False) -> float | None:
-        """Median over the rounds of a sum of cases over another; `quiet`: of their p10, None where there is none."""
+        """Median over the turns of a sum of cases over another; `quiet`: of their p10, None where there is none."""
         tops, bottoms = ([case + QUIET if quiet else case for case in cases] for cases in (top, bottom))
         if not all(case in self.results for case in (*tops, *bottoms)):
             return None
-        rounds = range(len(self.results["empty agent"]))
+        turns = range(len(self.results[tops[0]]))
         return statistics.median(
-            sum(self.results[case][n] for case in tops) / sum(self.results[case][n] for case in bottoms) for n in rounds
+            sum(self.results[case][n] for case in tops) / sum(self.results[case][n] for case in bottoms) for n in turns
         )
 
     def median(self, case: str) -> float:
@@ -156,7 +179,7 @@ def main() -> int:
         for number in range(options.rounds):
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
             bench.round()
-        text = report.render(bench.median, bench.ratio, options.rounds, bench.answer_bytes)
+        text = report.render(bench.median, bench.ratio, options.rounds)
     report.PATH.write_text(text)
     print(text)
     return 0

@@ -1,4 +1,10 @@
-// Makes calls from one or several clients and prints their latencies as JSON.
+// Makes calls from one or several clients and prints their latencies as JSON,
+// once for each line of standard input, on new connections each time. A line
+// that is not empty is the method to call.
+//
+// Clients of one process share gRPC's poller and wake each other for what has
+// come for the other. Applications do not: to measure several of them, start a
+// load generator for each.
 //
 // Requests are serialised once, and answers are not parsed, so that what is
 // measured is the server. Every answer must equal the first.
@@ -239,30 +245,42 @@ void print(Shared& shared, double seconds) {
       all.size(), seconds, static_cast<double>(all.size()) / seconds,
       all.empty() ? 0.0 : sum / static_cast<double>(all.size()), at(0.1), at(0.5), at(0.9), at(0.99), at(1.0),
       shared.answer.size(), failed, shared.different);
+  std::fflush(stdout);
   for (const auto& [code, count] : shared.errors) {
     std::cerr << count << " calls failed with status " << code << ": " << shared.first_error << "\n";
   }
 }
 
+// One measurement; false where a call failed or an answer differed.
+bool measure(const Options& options, const std::optional<api::Model>& model) {
+  Shared shared(options);
+  shared.model = model;
+  std::vector<std::thread> clients;
+  for (int i = 0; i < options.clients; ++i) clients.emplace_back([&shared] { client(shared); });
+  while (shared.ready < options.clients) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  const auto start = Clock::now();
+  shared.go = true;
+  for (std::thread& thread : clients) thread.join();
+  print(shared, std::chrono::duration<double>(Clock::now() - start).count());
+  return shared.errors.empty() && shared.different == 0;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  const Options options = parse(argc, argv);
-  Shared shared(options);
+  Options options = parse(argc, argv);
+  bool well = true;
   try {
-    if (!options.model.empty()) {
-      shared.model = sagemaker_edge::Client(options.agent).describe_model(options.model);
+    std::optional<api::Model> model;
+    if (!options.model.empty()) model = sagemaker_edge::Client(options.agent).describe_model(options.model);
+    const std::string method = options.method;
+    for (std::string line; std::getline(std::cin, line);) {
+      options.method = line.empty() ? method : line;
+      well = measure(options, model) && well;
     }
-    std::vector<std::thread> clients;
-    for (int i = 0; i < options.clients; ++i) clients.emplace_back([&shared] { client(shared); });
-    while (shared.ready < options.clients) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    const auto start = Clock::now();
-    shared.go = true;
-    for (std::thread& thread : clients) thread.join();
-    print(shared, std::chrono::duration<double>(Clock::now() - start).count());
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";
     return 1;
   }
-  return shared.errors.empty() && shared.different == 0 ? 0 : 1;
+  return well ? 0 : 1;
 }
