@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from edge.device import memory
 from edge.errors import ModelRefusedError, TargetError
 from edge.runtime.engine import DelegateRef
+from edge.runtime.xnnpack import Delegate, Xnnpack
 
 if TYPE_CHECKING:
+    from edge.runtime.borrowing import TensorTable
     from edge.runtime.session import TfliteSession
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ class TfliteEngine:
     def __init__(self) -> None:
         self._name = ""
         self._module: ModuleType | None = None
+        self._xnnpack: Xnnpack | None = None
 
     def prepare(self) -> ModuleType:
         """Load the interpreter package, and numpy with it, if that was not done yet.
@@ -54,6 +57,7 @@ class TfliteEngine:
                     log.warning("the runtime %s is installed and cannot be loaded: %s", name, error)
             else:
                 raise TargetError("no TensorFlow Lite runtime that is installed here can be loaded")
+            self._xnnpack = Xnnpack.of(self._name)
             memory.settle()
         return self._module
 
@@ -77,23 +81,36 @@ class TfliteEngine:
         borrows: Sequence[int] = (),
     ) -> "TfliteSession":
         """See `Engine.open`."""
-        from edge.runtime.borrowing import TensorTable
         from edge.runtime.session import TfliteSession
 
         module = self.prepare()
-        delegates = [_load_delegate(module, delegate)] if delegate else None
+        library = _load_delegate(module, delegate) if delegate else None
         try:
-            interpreter = module.Interpreter(
-                model_path=model_path, num_threads=threads, experimental_delegates=delegates
-            )
-            table = TensorTable(interpreter) if borrows else None
-            interpreter.allocate_tensors()
+            interpreter, table = self._allocated(model_path, threads, library, look_up=bool(borrows))
             steady = delegate is None and _straight(interpreter)
             return TfliteSession(interpreter, steady=steady, in_place=in_place, borrows=borrows, table=table)
         except ENGINE_ERRORS as error:
             if delegate:
                 raise TargetError(f"delegate {delegate.path} refuses the model: {_reason(error)}") from None
             raise ModelRefusedError(f"the runtime refuses the model file: {_reason(error)}") from None
+
+    def _allocated(
+        self, model_path: str, threads: int, delegate: Any, *, look_up: bool
+    ) -> "tuple[Any, TensorTable | None]":
+        """An interpreter with its tensors allocated, and where they are if that is to be looked up."""
+        module = self.prepare()
+        if delegate is None and self._xnnpack is not None:
+            try:
+                interpreter = self._plain(model_path, threads)
+                if _has_8_bit_tensors(interpreter):
+                    return interpreter, _allocate(interpreter, self._xnnpack.delegate(threads), look_up=look_up)
+            except ENGINE_ERRORS as error:
+                # A graph with tensors of unknown size, say, is run without a delegate that the interpreter chose by itself,
+                # and takes none that it is given.
+                log.info("the model is run without XNNPACK's quantised operators: %s", _reason(error))
+        delegates = [delegate] if delegate else None
+        interpreter = module.Interpreter(model_path=model_path, num_threads=threads, experimental_delegates=delegates)
+        return interpreter, _allocate(interpreter, None, look_up=look_up)
 
     def stays_in_place(self, model_path: str) -> bool:
         """Whether no inference ever moves the model's tensors; false where that cannot be told.
@@ -120,11 +137,32 @@ class TfliteEngine:
             return ()
 
     def _open_plain(self, model_path: str) -> Any:
-        module = self.prepare()
-        plain = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        interpreter = module.Interpreter(model_path=model_path, num_threads=1, experimental_op_resolver_type=plain)
+        interpreter = self._plain(model_path, 1)
         interpreter.allocate_tensors()
         return interpreter
+
+    def _plain(self, model_path: str, threads: int) -> Any:
+        """An interpreter that makes no delegate by itself."""
+        module = self.prepare()
+        plain = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        return module.Interpreter(model_path=model_path, num_threads=threads, experimental_op_resolver_type=plain)
+
+
+def _has_8_bit_tensors(interpreter: Any) -> bool:
+    names = {getattr(detail["dtype"], "__name__", "") for detail in interpreter.get_tensor_details()}
+    return not names.isdisjoint({"int8", "uint8"})
+
+
+def _allocate(interpreter: Any, delegate: Delegate | None, *, look_up: bool) -> "TensorTable | None":
+    """Allocate an interpreter's tensors, with a delegate given or not."""
+    from edge.runtime.borrowing import TensorTable
+
+    table = TensorTable(interpreter) if look_up else None  # before a delegate, which makes the graph immutable
+    if delegate is not None:
+        interpreter.given = delegate  # its own __del__ sees to it that an interpreter goes before what it has
+        interpreter._interpreter.ModifyGraphWithDelegate(delegate.pointer)
+    interpreter.allocate_tensors()
+    return table
 
 
 def _load_delegate(module: ModuleType, delegate: DelegateRef) -> Any:
