@@ -35,10 +35,10 @@ std::chrono::nanoseconds worked() {
   return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
 }
 
-// The weights are the same for all threads, as those of a model's instances are.
+// Each thread has weights of its own, as each instance of a model has those that XNNPACK packs.
 void be_a_model(std::size_t microseconds) {
   const auto end = worked() + std::chrono::microseconds(microseconds);
-  static const std::vector<std::uint64_t> weights(kWeightBytes / sizeof(std::uint64_t), 1);
+  thread_local const std::vector<std::uint64_t> weights(kWeightBytes / sizeof(std::uint64_t), 1);
   if (std::accumulate(weights.begin(), weights.end(), std::uint64_t{0}) != weights.size()) std::abort();
   while (worked() < end) {
   }
