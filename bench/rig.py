@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, ExitStack, closing
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -139,8 +139,9 @@ class Measurement:
 
     def begin(self, method: str = "") -> None:
         """Let it measure; `found` has what it found."""
-        self._asked.write(method + "\n")
-        self._asked.flush()
+        with suppress(BrokenPipeError):  # it has ended, which `found` says
+            self._asked.write(method + "\n")
+            self._asked.flush()
 
     def found(self) -> Found:
         """What it found.
@@ -160,7 +161,8 @@ class Measurement:
 
     def close(self) -> None:
         """End the process."""
-        self._asked.close()
+        with suppress(BrokenPipeError):
+            self._asked.close()
         self._process.wait()
         self._answers.close()
 

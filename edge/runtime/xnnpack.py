@@ -37,7 +37,8 @@ class Delegate:
         if not pointer:
             raise MemoryError("no XNNPACK delegate can be made")
         self.pointer: int = pointer
-        weakref.finalize(self, library.TfLiteXNNPackDelegateDelete, pointer)
+        # Not at the exit: an interpreter that nobody closed is still there then.
+        weakref.finalize(self, library.TfLiteXNNPackDelegateDelete, pointer).atexit = False
 
 
 class Xnnpack:

@@ -4,6 +4,9 @@ What a quantised net answers with them is compared in tests/system/test_numerics
 """
 
 import gc
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +19,7 @@ from edge.runtime.tflite import TfliteEngine
 from edge.runtime.xnnpack import QUANTISED, Xnnpack
 from tests.data.tflite_writer import Model, Op, Quantization, u8
 
+ROOT = Path(__file__).parents[2]
 MIB = 1 << 20
 STEP = Quantization(0.5)
 
@@ -76,11 +80,33 @@ def test_memory_and_threads_go_with_the_session(tmp_path: Path) -> None:  # [U-3
 
     answers(tmp_path / "net.tflite", [x], threads=2)
     memory, threads = held()
-    for _ in range(6):
+    for _ in range(20):
         answers(tmp_path / "net.tflite", [x], threads=2)
     now = held()
-    assert now[0] - memory < 32 * MIB
+    assert now[0] - memory < 128 * MIB  # glibc keeps two or three sets of weights for the next one
     assert now[1] <= threads
+
+
+def test_nothing_is_taken_from_an_interpreter_that_is_open_at_the_exit(tmp_path: Path) -> None:  # as the trial's may be
+    (tmp_path / "program.py").write_text(
+        """
+from types import SimpleNamespace
+from edge.runtime.xnnpack import Xnnpack, _Options
+library = SimpleNamespace(
+    TfLiteXNNPackDelegateOptionsDefault=lambda: _Options(),
+    TfLiteXNNPackDelegateCreate=lambda options: 1,
+    TfLiteXNNPackDelegateDelete=lambda pointer: print("deleted", pointer),
+)
+first, second = Xnnpack(library).delegate(1), Xnnpack(library).delegate(1)
+del first
+print("exit")
+"""
+    )
+    command = [sys.executable, str(tmp_path / "program.py")]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split("\n") == ["deleted 1", "exit", ""]
 
 
 @pytest.mark.parametrize("flags", [0, 1, QUANTISED, QUANTISED | 64])
