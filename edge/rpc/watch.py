@@ -13,6 +13,7 @@ import ctypes
 import os
 import select
 import socket
+import stat
 import struct
 from pathlib import Path
 
@@ -55,10 +56,15 @@ def _members(number: int) -> list[int]:
 
 def _listens(number: int, path: str) -> bool:
     try:
-        with socket.socket(fileno=os.dup(number)) as sock:
+        if not stat.S_ISSOCK(os.fstat(number).st_mode):
+            return False
+        sock = socket.socket(fileno=number)
+        try:
             return sock.family == socket.AF_UNIX and sock.getsockname() == path
+        finally:
+            sock.detach()  # it stays its owner's
     except OSError:
-        return False  # not a socket
+        return False  # closed meanwhile
 
 
 class Watch:

@@ -158,3 +158,21 @@ def test_the_epoll_instance_of_a_server_is_found(tmp_path: Path) -> None:
     assert epoll_of(str(tmp_path / "other.sock")) is None
     server.start()
     server.stop(0)
+
+
+def files() -> set[str]:
+    return {number.name for number in Path("/proc/self/fd").iterdir()}
+
+
+def test_looking_for_it_opens_nothing(tmp_path: Path) -> None:
+    server, path = CoreServer({}, SystemClock()), str(tmp_path / "core.sock")
+    server.listen(path)
+    found = epoll_of(path)
+    # As another server of this process has it: gRPC's instance is then itself a member of one, and no socket.
+    watch = Watch(found)
+    before = files()
+    assert [epoll_of(path) for _ in range(3)] == [found] * 3
+    assert files() == before
+    watch.close()
+    server.start()
+    server.stop(0)
