@@ -22,6 +22,7 @@ LONGEST_SECONDS = 0.02  # from arming the watch until a thread wakes though noth
 _CLOCK_MONOTONIC = 1  # linux/time.h
 # The interpreter lock is kept: giving it up would take longer than these calls.
 _libc = ctypes.PyDLL(None, use_errno=True)
+_timerfd_create = _libc.timerfd_create
 _timerfd_settime = _libc.timerfd_settime
 _timerfd_settime.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 # timerfd_create(2): the interval and the first time, each in seconds and nanoseconds.
@@ -81,7 +82,9 @@ class Watch:
         self._longest = _ITIMERSPEC.pack(0, 0, 0, int(LONGEST_SECONDS * 1e9))
         self._epoll = select.epoll()
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._timer: int = _libc.timerfd_create(_CLOCK_MONOTONIC, os.O_CLOEXEC | os.O_NONBLOCK)
+        self._timer: int = _timerfd_create(_CLOCK_MONOTONIC, os.O_CLOEXEC | os.O_NONBLOCK)
+        if self._timer < 0:
+            raise OSError(ctypes.get_errno(), "no timer can be made")
         # Edge-triggered: each ring wakes one thread, and nobody has to read it.
         for number in (self._bell, self._timer):
             self._epoll.register(number, select.EPOLLIN | select.EPOLLET)

@@ -1,6 +1,8 @@
 """What wakes a parked thread: real epoll instances, and gRPC's own."""
 
+import errno
 import os
+import resource
 import select
 import threading
 from collections.abc import Iterator
@@ -64,6 +66,11 @@ class Events:
         self.epoll.close()
         os.close(self._read)
         os.close(self._write)
+
+
+def files() -> set[int]:
+    listed = list(Path("/proc/self/fd").iterdir())  # with the directory itself, which is closed again
+    return {int(number.name) for number in listed if number.exists()}
 
 
 @pytest.fixture
@@ -148,6 +155,20 @@ def test_nothing_to_watch() -> None:
     watch.close()
 
 
+@pytest.mark.parametrize("free", range(3))
+def test_no_files_left(free: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = files()
+    first_refused = [number for number in range(len(taken) + 3) if number not in taken][free]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first_refused, hard))
+    try:
+        with pytest.raises(OSError) as caught:
+            Watch(None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caught.value.errno == errno.EMFILE
+
+
 def test_the_epoll_instance_of_a_server_is_found(tmp_path: Path) -> None:
     server, path = CoreServer({}, SystemClock()), str(tmp_path / "core.sock")
     assert epoll_of(path) is None
@@ -158,10 +179,6 @@ def test_the_epoll_instance_of_a_server_is_found(tmp_path: Path) -> None:
     assert epoll_of(str(tmp_path / "other.sock")) is None
     server.start()
     server.stop(0)
-
-
-def files() -> set[str]:
-    return {number.name for number in Path("/proc/self/fd").iterdir()}
 
 
 def test_looking_for_it_opens_nothing(tmp_path: Path) -> None:
