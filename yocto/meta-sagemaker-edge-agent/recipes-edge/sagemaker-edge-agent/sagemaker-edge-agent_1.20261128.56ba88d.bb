@@ -5,8 +5,8 @@ LIC_FILES_CHKSUM:aarch64 = "file://docs/attributions/agent.txt;md5=3abdbf30b3d33
 LIC_FILES_CHKSUM:x86-64 = "file://docs/attributions/agent.txt;md5=a56d215f2879dbb1ee1d06539c04f3ea \
                            file://docs/attributions/core.txt;md5=25a1de3ed2de52cc64ea82ef2d0775fe"
 
-SRC_URI[arm64.sha256sum] = "8132380114f3e1b8b2a98596dd5bf9d788d12c1edc5a1f729dfb1db92cbe9619"
-SRC_URI[amd64.sha256sum] = "a5b4d76c467247e423aaf0a0308c46b8fe49702b5b1c2f36b41ab3c7fe92e52d"
+SRC_URI[arm64.sha256sum] = "009efffe62748472d71fdbbe61ee46a510994a1c604e8832ac66b426e9e7c4f8"
+SRC_URI[amd64.sha256sum] = "31269c0433bf5a683dd709f50626112f6af99b6362da9ed959f6c4e74a7d7919"
 
 # What the program brings along is its own business: no other recipe may come to depend on it.
 # nooelint: oelint.vars.mispell.unknown - oelint's list lacks this variable of package.bbclass
