@@ -59,7 +59,11 @@ class Buffer:
 
 @dataclass
 class Usage:
-    """What the spool holds: bytes, files, and captures that wait for the uploader."""
+    """What the spool holds: bytes, files, and captures that wait for the uploader.
+
+    `captures` is below zero while a batch has been uploaded which the thread that sealed it has not counted yet: the
+    buffer still counts it then.
+    """
 
     size: int = 0
     files: int = 0
@@ -84,7 +88,7 @@ class Room:
         """What is held now."""
         with self._lock:
             usage = self._usage
-            return Usage(max(0, usage.size), max(0, usage.files), max(0, usage.captures))
+            return Usage(max(0, usage.size), max(0, usage.files), usage.captures)
 
     def add(self, size: int = 0, files: int = 0, captures: int = 0) -> None:
         """Count what is there (negative: what went), whatever the bounds.

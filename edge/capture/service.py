@@ -201,7 +201,10 @@ class CaptureService:
         with self._lock:
             oldest = [batch.opened for batch in (*self._open.values(), *self._sealing)]
             error = self._error
+        # In this order: a batch that goes from the buffer to the spool meanwhile is counted twice rather than not at all.
+        buffered = self._buffer.captures
         usage = self._spool.usage()
+        pending = max(0, buffered + usage.captures)
         first = next(self._spool.batches(), None) if self._ready else None
         if first is not None:
             oldest.append(first.accepted)
@@ -209,9 +212,9 @@ class CaptureService:
             error = max(error, self._uploader.last_error(), key=lambda item: item[1])
         return CaptureSnapshot(
             destination=self._settings.destination,
-            pending=self._buffer.captures + usage.captures,
+            pending=pending,
             pending_bytes=usage.size,
-            oldest_pending_unix_seconds=int(min(oldest, default=0)),
+            oldest_pending_unix_seconds=int(min(oldest, default=0)) if pending else 0,
             succeeded=self._statuses.succeeded,
             failed=self._statuses.failed,
             dropped=self._spool.dropped,

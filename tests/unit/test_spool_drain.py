@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from edge.capture import batch as open_batch
 from edge.capture.service import CaptureService
 from edge.capture.spool import Spool
 from edge.clock import SystemClock
@@ -104,3 +105,27 @@ def test_all_that_is_accepted_arrives_once(tmp_path: Path, settings: Any, bounds
         for p in tmp_path.rglob("*")
         if p.is_file() and p.suffix in (".jsonl", ".bin", ".open", ".done") and "statuses" not in p.name
     ]
+
+
+def test_what_is_uploaded_before_its_folder_is_durable_is_not_pending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = CaptureService(cloud_settings(tmp_path, push_period=60), SystemClock(), None)
+    spool, seen = service._spool, []
+    real = open_batch.seal
+
+    def seal(*args: Any, **kwargs: Any) -> None:
+        seen.append(service.snapshot())
+        real(*args, **kwargs)
+        seen.append(service.snapshot())
+        Drain().drain(spool)
+        seen.append(service.snapshot())
+
+    monkeypatch.setattr(open_batch, "seal", seal)
+    service.start()
+    for number in range(3):
+        service.submit(small(f"c-{number}"))
+    service.stop(60)
+    seen.append(service.snapshot())
+    assert [shot.pending for shot in seen] == [3, 3, 0, 0]
+    assert [bool(shot.oldest_pending_unix_seconds) for shot in seen] == [True, True, False, False]
