@@ -20,7 +20,8 @@ from tests.system.harness import eventually
 
 ENVIRONMENT = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET}
 _LOOK_SECONDS = 0.01
-STALL_SECONDS = 0.5
+STALL_SECONDS = 5.0
+SOON_SECONDS = 0.5  # for stores that stall
 
 
 class SkewedClock(SystemClock):
@@ -69,9 +70,10 @@ def s3_store(
     ca_file: Path | str = "",
     region: str = REGION,
     bucket: str = BUCKET,
+    stall_seconds: float = STALL_SECONDS,
 ) -> S3Store:
     """A store with short patience."""
-    location = S3Location(bucket, region, endpoint, connect_seconds=2.0, stall_seconds=STALL_SECONDS)
+    location = S3Location(bucket, region, endpoint, connect_seconds=2.0, stall_seconds=stall_seconds)
     source = credentials or EnvironmentCredentials(ENVIRONMENT)
     return S3Store(location, source, clock or SystemClock(), lambda: public_trust(str(ca_file)))
 

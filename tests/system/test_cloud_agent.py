@@ -125,6 +125,7 @@ def test_from_the_socket_to_the_bucket(
     assert all(key.startswith("plant/a/fleet-1/digits/") for key in stub.objects)
     assert iot.given == 1
     eventually(lambda: not waiting_files(tmp_path), 10, "the spool is empty")
+    eventually(lambda: agent.client.status().captures.pending == 0, 10, "nothing is pending")
     status = agent.client.status().captures
     assert (status.destination, status.pending, status.pending_bytes, status.failed) == ("Cloud", 0, 0, 0)
     assert agent.stop() == 0

@@ -49,7 +49,7 @@ def settings_for(iot: IotEndpoint, **changes: Any) -> IotSettings:
             key_file=str(iot.device.key_file),
             thing_name=THING,
             connect_seconds=2.0,
-            stall_seconds=0.5,
+            stall_seconds=5.0,
         ),
         **changes,
     )

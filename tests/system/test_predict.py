@@ -249,9 +249,9 @@ def rounds(count: int) -> Any:
 
 
 class Slow:
-    """Predict calls on the slow model, each held in the engine for a second or more."""
+    """Predict calls on the slow model, each held in the engine for seconds."""
 
-    ROUNDS = 20_000 // ENGINE_SLOWDOWN
+    ROUNDS = 80_000 // ENGINE_SLOWDOWN
 
     def __init__(self, agent: AgentProcess, name: str = "slow") -> None:
         self.agent, self.name = agent, name
@@ -336,7 +336,7 @@ def test_unload_waits_for_calls_in_flight(
     slow.until(1, 1)
     unload = threading.Thread(target=client.unload, args=("slow",))
     unload.start()
-    eventually(lambda: all(m.state == "DRAINING" for m in client.status().models), 30, "it drains")
+    eventually(lambda: [m.state for m in client.status().models] == ["DRAINING"], 30, "it drains")
     with refused("NOT_FOUND"):
         client.predict("slow", [rounds(1)])
     with refused("NOT_FOUND"):

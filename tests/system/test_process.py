@@ -75,7 +75,7 @@ def test_signals_stop_cleanly(agents: Any, package_of: PackageOf, number: int) -
     agent = agents().start()
     agent.client.load(package_of("slow"), "slow")
     slow = Slow(agent)
-    size = 5_000 // ENGINE_SLOWDOWN
+    size = 20_000 // ENGINE_SLOWDOWN  # half a second: the stop waits for it
     slow.start(size=size)
     slow.until(1, 0)
     agent.client.capture(model_name="slow", capture_id="last")

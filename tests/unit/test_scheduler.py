@@ -8,6 +8,7 @@ import pytest
 from edge.clock import SystemClock
 from edge.errors import DeadlineError, ModelNotFoundError, QueueFullError
 from edge.models.scheduler import Scheduler
+from tests.system.harness import eventually
 
 
 class Session:
@@ -148,6 +149,7 @@ def test_drain_lets_running_and_waiting_calls_finish() -> None:  # [U-2]
     second = Call(target, log, "2").waiting()
     drain = threading.Thread(target=target.drain)
     drain.start()
+    eventually(lambda: target.closing, what="it drains")
     first.leave.set()
     assert second.inside.wait(30)
     with pytest.raises(ModelNotFoundError), target.session(Caller()):

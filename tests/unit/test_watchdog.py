@@ -339,8 +339,10 @@ def test_a_signal_from_the_service_manager_leaves_every_stack() -> None:
         "import os, signal\n"
         "from edge.clock import SystemClock\n"
         "from edge.device.notify import Notifier\n"
+        "from edge.device.stacks import thread_stacks\n"
         "from edge.device.watchdog import Watchdog\n"
         "Watchdog([], Notifier(), SystemClock()).start()\n"
+        "while '_run (watchdog.py' not in thread_stacks(): pass\n"
         "def hung_here(): os.kill(os.getpid(), signal.SIGABRT)\n"
         "hung_here()\n"
     )
