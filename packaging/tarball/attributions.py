@@ -1,4 +1,4 @@
-"""Write docs/attributions: every component that is really in the binary, with its licence text.
+"""Write docs/attributions: every component that is really in the binary, with its licence text, and as a CycloneDX SBOM.
 
 The compiler's report names the distributions; each shared object of the program must belong to one of them or be
 listed in components.toml. Whatever has no licence text fails the build.
@@ -11,6 +11,8 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
+
+import sbom
 
 HERE = Path(__file__).parent
 LICENCE_FILE = re.compile(r"(licen[cs]e|copying|notice)", re.IGNORECASE)
@@ -168,7 +170,9 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="the build root")
     parser.add_argument("--report", type=Path, required=True, help="the compiler's report")
     parser.add_argument("--tree", type=Path, required=True, help="the unpacked program")
-    parser.add_argument("--output", type=Path, required=True, help="folder for agent.txt and core.txt")
+    parser.add_argument("--version", required=True, help="of the release")
+    parser.add_argument("--seconds", type=int, required=True, help="date of the release, seconds since the epoch")
+    parser.add_argument("--output", type=Path, required=True, help="folder for agent.txt, core.txt and sbom.cdx.json")
     options = parser.parse_args()
     table = tomllib.loads((HERE / "components.toml").read_text())
     site = options.root / "opt/python/lib/python3.11/dist-packages"
@@ -185,6 +189,8 @@ def main() -> None:
             common,
         )
         write(options.output / "core.txt", "Components below it: interpreter, C libraries, start program", core, common)
+        parts = [(c.name, c.version) for c in (*agent, *core)]
+        (options.output / "sbom.cdx.json").write_text(sbom.bill(options.version, options.seconds, parts))
     except AttributionError as error:
         sys.exit(str(error))
 

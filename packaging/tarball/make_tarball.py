@@ -32,6 +32,7 @@ def content(binary: Path, attributions: Path) -> dict[str, Path]:
         "docs/api/agent.proto": TOP / "proto/agent.proto",
         "docs/attributions/agent.txt": attributions / "agent.txt",
         "docs/attributions/core.txt": attributions / "core.txt",
+        "docs/attributions/sbom.cdx.json": attributions / "sbom.cdx.json",
         **{f"docs/{EXAMPLE}/{name}": TOP / EXAMPLE / name for name in EXAMPLE_FILES},
     }
 

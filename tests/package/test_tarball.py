@@ -1,6 +1,7 @@
 """The release tarball: the layout of section 9, to the file. Needs RELEASE_ARCH, a machine whose release is in dist/."""
 
 import hashlib
+import json
 import os
 import subprocess
 import tarfile
@@ -19,6 +20,7 @@ LAYOUT = {
     "docs/api/agent.proto",
     "docs/attributions/agent.txt",
     "docs/attributions/core.txt",
+    "docs/attributions/sbom.cdx.json",
     *(
         f"{EXAMPLE}/{name}"
         for name in (
@@ -100,6 +102,22 @@ def test_attributions_have_each_component_with_a_text(tree: Path, file: str, nam
     }
     assert set(names) <= set(texts)
     assert all(len(body.strip()) > 40 for body in texts.values()), [k for k, v in texts.items() if len(v.strip()) <= 40]
+
+
+def test_the_bill_of_materials_names_what_is_attributed(tree: Path) -> None:
+    attributions = tree / "docs/attributions"
+    document = json.loads((attributions / "sbom.cdx.json").read_text())
+    assert (document["bomFormat"], document["metadata"]["component"]["version"]) == ("CycloneDX", VERSION)
+    listed = {
+        line.split()[0]
+        for file in ("agent.txt", "core.txt")
+        for line in (attributions / file).read_text().splitlines()
+        if line.startswith("  ") and "Debian" not in line.split()[0]
+    }
+    named = {part["name"].split()[0] for part in document["components"]}
+    assert named <= listed
+    assert {"grpcio", "numpy", "openssl", "boringssl"} <= named
+    assert (DIST / f"{VERSION}.cdx.json").read_text() == (attributions / "sbom.cdx.json").read_text()
 
 
 def test_no_bundled_file_needs_a_newer_c_library(tree: Path) -> None:
