@@ -10,7 +10,7 @@ PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
 ARCH ?= $(shell dpkg --print-architecture 2>/dev/null || echo amd64)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check proto unit system clean
+.PHONY: help venv demo test check proto unit system coverage audit clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 20
@@ -49,6 +49,13 @@ system: $(VENV)/.tests ## System tests: the real agent over its socket
 
 test: $(VENV)/.tests ## All tests that need no packages built
 	@$(PYTEST)
+
+coverage: $(VENV)/.tests ## What the unit and system tests run of edge/, by file
+	@$(PYTEST) --cov --cov-report=term
+
+audit: venv ## Known vulnerabilities of the pinned versions (asks the advisory database)
+	@[ -x build/audit/bin/pip-audit ] || { $(PYTHON) -m venv build/audit && build/audit/bin/python -m pip install -q --disable-pip-version-check pip-audit; }
+	@build/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements.txt
 
 clean: ## What builds left behind
 	@rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -42,3 +42,14 @@ def test_cited_behaviours_are_in_the_specification() -> None:
     for source in sources:
         if "_generated" not in source.parts:
             assert set(CITED.findall(source.read_text())) <= known, source
+
+
+def test_every_decision_is_in_the_index() -> None:
+    folder = ROOT / "docs" / "adr"
+    listed = dict(
+        re.findall(
+            r"^\| \d+ \| \[(.*)\]\((\d{4}-.*\.md)\) \| \d{4}-\d\d-\d\d \|$", (folder / "README.md").read_text(), re.M
+        )
+    )
+    pages = {path.name: path.read_text().splitlines()[0].partition(". ")[2] for path in folder.glob("0*.md")}
+    assert {name: title for title, name in listed.items()} == pages
