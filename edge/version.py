@@ -1,7 +1,8 @@
 """The version, `<MAJOR>.<YYYYMMDD>.<SHA-7>`, and the build date that the clock rule S-6 rests on.
 
-A build writes `edge/_build.py` with VERSION and BUILD_DATE. From source they come from git; a tree without either
-says so in its version, and its build date is that of this file.
+A build writes `edge/_build.py` with VERSION and BUILD_DATE. From source they come from the repository whose top folder
+holds this package, never from another one around it; a tree without either says so in its version, and its build date
+is that of this file.
 """
 
 import datetime
@@ -14,9 +15,12 @@ MAJOR = 1
 
 def _from_source() -> tuple[str, int]:
     here = Path(__file__).resolve()
+    top = here.parents[1]
     try:
+        if not (top / ".git").exists():
+            raise FileNotFoundError(top / ".git")
         shown = subprocess.run(
-            ["git", "-C", str(here.parent), "log", "-1", "--format=%ct %h", "--abbrev=7"],
+            ["git", "-C", str(top), "log", "-1", "--format=%ct %h", "--abbrev=7"],
             capture_output=True,
             text=True,
             timeout=10,

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 
 import sdnotify
 
-from edge.clock import SystemClock
-
 MAX_STATUS_CHARACTERS = 500
 
 
@@ -33,10 +31,6 @@ class Notifier:
         if line != self._last_status:
             self._last_status = line
             self._send(f"STATUS={line}")
-
-    def reloading(self) -> None:
-        """A new configuration is being taken on; `ready` ends it."""
-        self._send(f"RELOADING=1\nMONOTONIC_USEC={int(SystemClock().monotonic() * 1e6)}")
 
     def stopping(self) -> None:
         """The agent takes no new calls and is about to end."""

@@ -12,7 +12,7 @@ PINS = HERE.parents[1] / "requirements.txt"
 # The C libraries whose wheels may be taken: none newer than the floor that `make binary` promises.
 FLOORS = ("2014", "_2_17", "_2_26", "_2_27", "_2_28", "_2_31")
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
-HEADER = "# Written by `make lock` from requirements.in. Do not edit.\n"
+HEADER = "# Written by `make binary-lock` from requirements.in. Do not edit.\n"
 
 
 def wanted() -> list[str]:

@@ -217,7 +217,7 @@ def test_a_packager_unpacks_it(tmp_path: Path) -> None:
     assert run("--unpack", str(target)).returncode == 0
     program = target / "sagemaker_edge_agent"
     assert os.access(program, os.X_OK)
-    # The installed form: the program itself under the names of section 9.
+    # The installed form: the program itself under the original names.
     client = tmp_path / "sagemaker_edge_agent_client_example"
     client.symlink_to(program)
     assert "usage" in subprocess.run([client, "--help"], capture_output=True, text=True, check=True).stdout.lower()

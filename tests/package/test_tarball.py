@@ -1,4 +1,4 @@
-"""The release tarball: the layout of section 9, to the file. Needs RELEASE_ARCH, a machine whose release is in dist/."""
+"""The release tarball: the layout of an Edge Manager release, to the file (docs/release.md). Needs RELEASE_ARCH, a machine whose release is in dist/."""
 
 import hashlib
 import json

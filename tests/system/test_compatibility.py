@@ -1,4 +1,4 @@
-"""Applications in the field: stubs from other definitions of the same wire, and the samples' order of calls (section 7)."""
+"""Applications in the field: stubs from other definitions of the same wire, and the samples' order of calls (docs/spec/api.md)."""
 
 import subprocess
 import sys

@@ -33,7 +33,7 @@ def capable() -> str | None:
     return ", ".join(missing) or None
 
 
-def test_the_example_is_the_released_files() -> None:  # section 9
+def test_the_example_is_the_released_files() -> None:
     assert {path.name for path in EXAMPLE.iterdir()} == RELEASED
 
 

@@ -1,4 +1,4 @@
-"""The configuration file (section 6): every key, all errors at once."""
+"""The configuration file (docs/configuration.md): every key, all errors at once."""
 
 import json
 from pathlib import Path

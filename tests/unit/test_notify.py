@@ -31,11 +31,7 @@ def test_each_message_as_sd_notify_has_it(manager: socket.socket, notifier: Noti
     notifier.ready()
     notifier.alive()
     notifier.stopping()
-    notifier.reloading()
     assert [manager.recv(4096) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
-    reloading, stamp = manager.recv(4096).split(b"\n")
-    assert reloading == b"RELOADING=1"
-    assert int(stamp.removeprefix(b"MONOTONIC_USEC=")) > 0
 
 
 def test_status_is_one_line_of_utf8_within_bounds(manager: socket.socket, notifier: Notifier) -> None:

@@ -1,8 +1,11 @@
-"""The version and the build date (section 9, S-6)."""
+"""The version and the build date (S-6)."""
 
+import os
 import re
+import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +29,35 @@ def test_a_build_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_git_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(version.subprocess, "run", lambda *a, **k: (_ for _ in ()).throw(FileNotFoundError()))
     assert version._from_source()[0].endswith(".unknown")
+
+
+def test_a_repository_around_the_tree_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # [S-6]
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    subprocess.run(
+        [
+            "git",
+            "-C",
+            str(tmp_path),
+            "-c",
+            "user.name=n",
+            "-c",
+            "user.email=e@x.example",
+            "commit",
+            "-qm",
+            "x",
+            "--allow-empty",
+            "--date=2050-01-01T00:00:00Z",
+        ],
+        check=True,
+        env={**os.environ, "GIT_COMMITTER_DATE": "2050-01-01T00:00:00Z"},
+    )
+    module = tmp_path / "vendor" / "edge" / "version.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("")
+    monkeypatch.setattr(version, "__file__", str(module))
+    text, built = version._from_source()
+    assert text.endswith(".unknown")
+    assert built == int(module.stat().st_mtime)
 
 
 def test_the_program_can_start_itself_again() -> None:
