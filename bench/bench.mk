@@ -1,11 +1,15 @@
 # Benchmarks. `bench` needs what the C++ example needs: g++, cmake, pkg-config, libgrpc++-dev, protobuf-compiler-grpc.
-.PHONY: bench bench-build bench-cloud bench-engines bench-spool soak
+.PHONY: bench bench-compare bench-build bench-cloud bench-engines bench-spool soak
 
 ROUNDS ?= 7
+BASE ?= HEAD
 SOAK_CALLS ?= 1000000
 
 bench: bench-build ## Predict against its floor, one run of interleaved rounds (ROUNDS=7); writes bench/REPORT.md
 	@$(PY) -m bench.run --rounds $(ROUNDS)
+
+bench-compare: bench-build ## This tree beside revision BASE (default: HEAD), by turns: what a change costs (ROUNDS=7)
+	@$(PY) -m bench.compare $(BASE) --rounds $(ROUNDS)
 
 bench-build: venv
 	@cmake -S bench/loadgen -B build/bench >/dev/null

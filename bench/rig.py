@@ -35,9 +35,9 @@ SERVING, ASKING = {CPUS[0]}, set(CPUS[1:]) or {CPUS[0]}
 PLAIN = {key: value for key, value in os.environ.items() if key != "GRPC_EXPERIMENTS"}
 
 
-def run_tool(*words: str) -> None:
-    """A command of the packaging tool."""
-    done = subprocess.run([*client_command(), *words], capture_output=True, text=True, check=False)
+def run_tool(*words: str, command: Sequence[str] = ()) -> None:
+    """A command of the packaging tool, of the program under test unless `command` starts another."""
+    done = subprocess.run([*(command or client_command()), *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{shlex.join(words)}: {done.stdout}{done.stderr}")
 
@@ -56,8 +56,8 @@ class Rig(AbstractContextManager["Rig"]):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._stack.close()
 
-    def agent(self, **settings: Any) -> AgentProcess:
-        """An agent with the demo CA's root; `settings` without the common prefix."""
+    def agent(self, *, command: Sequence[str] = (), **settings: Any) -> AgentProcess:
+        """An agent with the demo CA's root; `settings` without the common prefix, `command` where it is another agent."""
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         (folder / "captures").mkdir()
         config = {
@@ -67,11 +67,11 @@ class Rig(AbstractContextManager["Rig"]):
             "core_capture_data_disk_path": str(folder / "captures"),
             **settings,
         }
-        agent = AgentProcess(folder, {PREFIX + key: value for key, value in config.items()})
+        agent = AgentProcess(folder, {PREFIX + key: value for key, value in config.items()}, (), command)
         self._stack.callback(agent.stop)
         return agent.start()
 
-    def package(self, model: str, *, instances: int = 1, threads: int = 1) -> Path:
+    def package(self, model: str, *, instances: int = 1, threads: int = 1, command: Sequence[str] = ()) -> Path:
         """A signed package of one of MODELS."""
         target = self.folder / f"{model}-{instances}-{threads}"
         if not target.exists():
@@ -79,6 +79,7 @@ class Rig(AbstractContextManager["Rig"]):
                 "package", "--model", str(MODELS[model]), "--name", model, "--version", "1.0",
                 "--key", str(self.folder / "ca" / "signing.key"), "--cert", str(self.folder / "ca" / "signing.pem"),
                 "--instances", str(instances), "--threads", str(threads), "--out", str(target),
+                command=command,
             )  # fmt: skip
         return target
 

@@ -50,9 +50,11 @@ def from_source() -> bool:
 
 
 class AgentProcess:
-    """A running agent."""
+    """A running agent; `command` starts another one than the agent under test."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], arguments: Sequence[str] = (), command: Sequence[str] = ()
+    ) -> None:
         self.folder = folder
         self.socket = str(folder / "agent.sock")
         self.captures = Path(config.get(PREFIX + "core_capture_data_disk_path", folder / "captures"))
@@ -60,12 +62,13 @@ class AgentProcess:
         self.config_path.write_text(json.dumps(dict(config)))
         self.log_path = folder / "agent.log"
         self._arguments = list(arguments)
+        self._command = list(command) or agent_command()
         self.process: subprocess.Popen[bytes] | None = None
         self._channel: grpc.Channel | None = None
 
     def start(self, *, force: bool = False, env: Mapping[str, str] | None = None) -> "AgentProcess":
         """Start it and wait until its health says SERVING."""
-        command = [*agent_command(), "-a", self.socket, "-c", str(self.config_path), *self._arguments]
+        command = [*self._command, "-a", self.socket, "-c", str(self.config_path), *self._arguments]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "-f"] if force else command,

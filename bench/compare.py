@@ -1,0 +1,98 @@
+"""`python -m bench.compare BASE [--rounds N]`: this tree's agent and the one of revision BASE, by turns.
+
+The agents of both revisions run side by side from source with the same packages, and are asked one after the other, a
+fraction of a second each, the first of each pair by turns. A ratio above 1 says that this tree takes longer.
+"""
+
+import argparse
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bench.rig import ASKING, CPUS, SERVING, Measurement, Measurements, Rig, pin
+from tests.system.harness import ROOT, AgentProcess
+
+# What is compared: the load generator's options, and the calls of a turn and before it.
+CASES: dict[str, tuple[dict[str, Any], int, int]] = {
+    "empty call": ({}, 300, 30),
+    "tiny inline": ({"model": "tiny"}, 300, 30),
+    "tiny shared": ({"model": "tiny", "mode": "shared"}, 300, 30),
+    "MobileNetV2 float32 inline": ({"model": "float32"}, 20, 3),
+    "MobileNetV2 float32 shared": ({"model": "float32", "mode": "shared"}, 20, 3),
+    "12.6 MB inline": ({"model": "large"}, 20, 3),
+    "12.6 MB shared": ({"model": "large", "mode": "shared"}, 40, 5),
+}
+LOADED = ("tiny", "float32", "large")
+TURNS = 8  # of a round
+
+
+def checked_out(revision: str, folder: Path) -> Path:
+    """The tree of a revision, without a repository.
+
+    Raises:
+        SystemExit: there is no such revision.
+    """
+    archive = subprocess.run(["git", "-C", str(ROOT), "archive", revision], capture_output=True, check=False)
+    if archive.returncode:
+        raise SystemExit(archive.stderr.decode())
+    tree = folder / "base"
+    tree.mkdir()
+    subprocess.run(["tar", "-x", "-C", str(tree)], input=archive.stdout, check=True)
+    return tree
+
+
+def turn(pair: list[Measurement], first: int) -> list[float]:
+    """The p50 of both, in microseconds; `first` of them begins."""
+    found = [0.0, 0.0]
+    for which in (first, 1 - first):
+        found[which] = float(pair[which]()["p50_us"])
+    return found
+
+
+def round_of(agents: list[AgentProcess], note: Callable[[str, list[float]], None]) -> None:
+    """Every case, each in TURNS turns, with clients started anew."""
+    for case, (options, calls, warmup) in CASES.items():
+        with Measurements() as start:
+            pair = [start.load(agent.socket, calls=calls, warmup=warmup, cpus=ASKING, **options) for agent in agents]
+            for number in range(TURNS):
+                note(case, turn(pair, number % 2))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("base", help="a revision of this repository")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    results: dict[str, list[list[float]]] = {case: [] for case in CASES}
+    with Rig() as rig, tempfile.TemporaryDirectory(prefix="edge-base-") as folder:
+        base = checked_out(options.base, Path(folder))
+        # Packages are made by the base: what it makes, both must read.
+        before = [sys.executable, str(base / "agent.py")]
+        packages = {name: rig.package(name, command=before) for name in LOADED}
+        for number in range(options.rounds):
+            agents = [rig.agent(command=before), rig.agent()]
+            for agent in agents:
+                assert agent.process
+                pin(agent.process.pid, SERVING)
+                for name, package in packages.items():
+                    agent.client.load(package, name)
+            round_of(agents, lambda case, found: results[case].append(found))
+            for agent in agents:
+                agent.stop()
+            print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
+    print(f"this tree / {shlex.quote(options.base)}, medians of {options.rounds * TURNS} turns on {len(CPUS)} cores\n")
+    print("| case | before, µs | after, µs | ratio |\n|---|---|---|---|")
+    for case, turns in results.items():
+        old, new = (statistics.median(one[which] for one in turns) for which in (0, 1))
+        ratio = statistics.median(after / before for before, after in turns)
+        print(f"| {case} | {old:.0f} | {new:.0f} | {ratio:.3f} |")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
