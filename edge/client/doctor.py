@@ -21,13 +21,13 @@ from edge.client.outcome import CommandError, Exit
 from edge.clock import SystemClock
 from edge.config import Config, load_config
 from edge.errors import ConfigError
+from edge.runtime.tflite import PACKAGES
 from edge.version import version
 
 INSTALLED_CONFIG = "/etc/sagemaker-edge-agent/config.json"
 EXPIRES_SOON_DAYS = 60
 LEAST_SEGMENT_BYTES = 64 << 20  # as large as the largest message
 LEAST_MEMORY_BYTES = 64 << 20
-ENGINES = ("tflite_runtime", "ai_edge_litert")
 
 
 class Level(StrEnum):
@@ -99,7 +99,7 @@ def check_engine() -> Iterator[Finding]:
     import importlib
     import importlib.metadata
 
-    for package in ENGINES:
+    for package in PACKAGES:
         try:
             importlib.import_module(f"{package}.interpreter")
         except ModuleNotFoundError as error:
@@ -115,7 +115,7 @@ def check_engine() -> Iterator[Finding]:
                 number = "built in"
             yield ok("engine", f"{package} {number}")
         return
-    yield fail("engine", "no TensorFlow Lite interpreter is installed", "install tflite-runtime or ai-edge-litert")
+    yield fail("engine", "no TensorFlow Lite interpreter is installed", "install ai-edge-litert")
 
 
 def check_config(path: str | None) -> tuple[Config | None, list[Finding]]:

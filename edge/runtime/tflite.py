@@ -1,6 +1,6 @@
 """TensorFlow Lite: the only module that imports an interpreter package, and that with the first model.
 
-Either `ai_edge_litert` or `tflite_runtime` serves, whichever is installed.
+`ai_edge_litert` serves, or where that cannot be had `tflite_runtime`.
 """
 
 import importlib

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 try:
-    from tflite_runtime.interpreter import Interpreter
-except ImportError:
     from ai_edge_litert.interpreter import Interpreter
+except ImportError:
+    from tflite_runtime.interpreter import Interpreter
 
 DATA = Path(__file__).parents[2] / "demo" / "data"
 FEWEST_CORRECT = 0.97
