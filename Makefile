@@ -44,8 +44,8 @@ check: $(VENV)/.tests ## Lint, format, types, generated code, unit tests
 unit: $(VENV)/.tests ## Unit tests: seconds, no root, no network
 	@$(PYTEST) tests/unit
 
-system: $(VENV)/.tests ## System tests: the real agent over its socket
-	@$(PYTEST) tests/system
+system: $(VENV)/.tests ## System tests: the real agent over its socket, and under attack
+	@$(PYTEST) tests/system tests/adversary
 
 test: $(VENV)/.tests ## All tests that need no packages built
 	@$(PYTEST)

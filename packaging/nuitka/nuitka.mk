@@ -7,10 +7,10 @@ binary: ## One binary for ARCH (amd64, arm64) into dist/ARCH; root
 binary-lock: venv ## The hashes of what goes into the binary, after a change of versions
 	@$(PY) packaging/nuitka/lock.py
 
-test-binary: $(VENV)/.tests ## The system tests against the binary of this machine
+test-binary: $(VENV)/.tests ## The system and adversary tests against the binary of this machine
 	@ARCH=amd64 PY=$(PY) packaging/nuitka/test.sh $(TESTS)
 
-test-arm64: $(VENV)/.tests ## The system tests against the aarch64 binary, emulated; root
+test-arm64: $(VENV)/.tests ## The system and adversary tests against the aarch64 binary, emulated; root
 	@ARCH=arm64 PY=$(PY) packaging/nuitka/test.sh $(TESTS)
 
 footprint: $(VENV)/.tests ## Measure the binaries anew: docs/footprint.md
