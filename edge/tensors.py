@@ -82,6 +82,13 @@ def byte_count(dtype: DType, shape: Sequence[int]) -> int:
     return dtype.itemsize * math.prod(shape)
 
 
+def rank_fault(shape: Sequence[int]) -> str | None:
+    """What is wrong with the number of a shape's dimensions, in words; before anything is calculated from them."""
+    if len(shape) <= MAX_RANK:
+        return None
+    return f"got a shape of {len(shape)} dimensions; at most {MAX_RANK} are allowed"
+
+
 def shape_text(shape: Sequence[int]) -> str:
     """A shape as people write it: `[1, 224, 224, 3]`, with `?` for a dynamic dimension."""
     return "[" + ", ".join("?" if n == DYNAMIC else str(n) for n in shape) + "]"

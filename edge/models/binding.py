@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge.errors import TensorError
-from edge.tensors import TensorSpec, byte_count, dtype_name, fit_shape, shape_text
+from edge.tensors import TensorSpec, byte_count, dtype_name, fit_shape, rank_fault, shape_text
 
 SHOWN_CHARACTERS = 80
 
@@ -72,6 +72,8 @@ def _fit(spec: TensorSpec, argument: TensorArgument) -> BoundTensor:
             raise TensorError(
                 f"tensor {_shown(spec.name)}: got data type {dtype_name(argument.dtype or 0)}, expected {spec.dtype.name}"
             )
+        if fault := rank_fault(argument.shape):
+            raise TensorError(f"tensor {_shown(spec.name)}: {fault}")
         fitted = fit_shape(spec, argument.shape)
         if fitted is None:
             raise TensorError(

@@ -4,7 +4,7 @@ Requests arrive as raw bytes and are parsed here, so that a malformed one is ans
 answer has in common with the answers before it is built once, when the model is loaded.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError, Message
@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError, Message
 from edge.errors import RequestError
 from edge.models.binding import Segment, TensorArgument
 from edge.models.registry import LoadedModel
+from edge.rpc import wire
 from edge.rpc._generated import agent_pb2 as pb
 from edge.runtime.engine import Output
 from edge.tensors import TensorSpec
@@ -28,11 +29,12 @@ def parse(message: type[Message], raw: bytes) -> Any:
     """The request's message.
 
     Raises:
-        RequestError: the bytes are not such a message, or a text in it is not UTF-8.
+        RequestError: the bytes are not such a message, a text in it is not UTF-8, or it is dearer to parse than is allowed.
     """
     try:
+        wire.check_cost(message.DESCRIPTOR, raw)
         return message.FromString(raw)
-    except DecodeError:
+    except (DecodeError, ValueError):
         raise RequestError(
             f"the request is not a valid {message.DESCRIPTOR.name}: malformed bytes, or text that is not UTF-8"
         ) from None
@@ -68,43 +70,17 @@ def parse_predict(raw: bytes) -> tuple[str, list[TensorArgument]]:
 
 
 def byte_data_ranges(raw: bytes) -> list[tuple[int, int]] | None:
-    """Where the tensors' `byte_data` lie in a Predict request, in order; None where the wire has anything unusual."""
-    found: list[tuple[int, int]] = []
+    """Where the tensors' `byte_data` lie in a Predict request, in order; None where they are no message."""
     try:
-        for number, start, stop in _fields(raw, 0, len(raw)):
-            if number == 2:  # PredictRequest.tensors
-                found += [(at, end) for field, at, end in _fields(raw, start, stop) if field == 4]  # Tensor.byte_data
-    except (IndexError, ValueError):
+        return [
+            (begin, end)
+            for number, sized, start, stop in wire.fields(raw, 0, len(raw))
+            if number == 2 and sized  # PredictRequest.tensors
+            for inner, inner_sized, begin, end in wire.fields(raw, start, stop)
+            if inner == 4 and inner_sized  # Tensor.byte_data
+        ]
+    except ValueError:
         return None
-    return found
-
-
-def _fields(raw: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """The length-delimited fields of a message: number, and where the content begins and ends.
-
-    Raises:
-        ValueError: another wire type, or a field past the end.
-        IndexError: a number past the end.
-    """
-    while start < stop:
-        tag, start = _read_varint(raw, start)
-        size, start = _read_varint(raw, start)
-        if tag & 7 != 2 or start + size > stop:
-            raise ValueError
-        yield tag >> 3, start, start + size
-        start += size
-
-
-def _read_varint(raw: bytes, start: int) -> tuple[int, int]:
-    number = shift = 0
-    while shift < 35:
-        byte = raw[start]
-        start += 1
-        number |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return number, start
-        shift += 7
-    raise ValueError
 
 
 def _metadata(spec: TensorSpec, shape: Iterable[int]) -> Any:

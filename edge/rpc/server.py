@@ -26,6 +26,7 @@ OPERATIONS_SERVICE = operations_pb2.DESCRIPTOR.services_by_name["Operations"].fu
 MAX_SOCKET_PATH_BYTES = 107  # sun_path in sys/un.h, less its terminator
 SOCKET_UMASK = 0o117  # the owner and the group may connect
 CONNECT_TIMEOUT_SECONDS = 2.0
+MAX_CALLS_PER_CONNECTION = 128  # further ones wait in the client
 
 Handler = Callable[[bytes, Call], bytes]
 
@@ -133,6 +134,7 @@ class Server:
                 "grpc.max_send_message_length": max_message_bytes,
                 "grpc.max_receive_message_length": max_message_bytes,
                 "grpc.so_reuseport": 0,
+                "grpc.max_concurrent_streams": MAX_CALLS_PER_CONNECTION,
                 # Of a Unix socket the kernel says when the other end is gone: no timer needs to be moved at every message.
                 "grpc.keepalive_time_ms": 2**31 - 1,  # never
             },

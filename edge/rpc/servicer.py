@@ -19,7 +19,7 @@ from edge.rpc.plans import Plan, PlanBook
 from edge.runtime.engine import Output
 from edge.runtime.placement import Placement
 from edge.shm.sysv import Attachment, SegmentReader
-from edge.tensors import DType, byte_count, dtype_name
+from edge.tensors import DType, byte_count, dtype_name, rank_fault
 
 log = logging.getLogger(__name__)
 
@@ -155,6 +155,8 @@ class Servicer:
             dtype = DType(argument.dtype)
         except ValueError:
             raise CaptureContentError(f"tensor {name[:80]!r}: {dtype_name(argument.dtype)}") from None
+        if fault := rank_fault(argument.shape):
+            raise CaptureContentError(f"tensor {name[:80]!r}: {fault}")
         if any(n < 0 for n in argument.shape):
             raise CaptureContentError(f"tensor {name[:80]!r}: its shape has a negative dimension")
         needed = byte_count(dtype, argument.shape)

@@ -9,7 +9,7 @@ from edge.models.manifest import parse_manifest
 
 ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "docs" / "spec"
-CITED = re.compile(r"\b(?:X|L|U|P|C|G|S|R)-\d+\b")
+CITED = re.compile(r"\b(?:X|L|U|P|C|G|S|R|B)-\d+\b")
 
 
 def json_blocks(document: Path) -> list[str]:

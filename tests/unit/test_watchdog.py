@@ -248,6 +248,16 @@ def test_a_full_server_is_load_and_not_a_hang(serve: Callable[..., str]) -> None
     check.close()
 
 
+def test_a_server_that_sheds_calls_is_load_and_not_a_hang(serve: Callable[..., str]) -> None:
+    class Sheds(health.HealthServicer):
+        def Check(self, request: object, context: grpc.ServicerContext) -> None:
+            context.abort(grpc.StatusCode.CANCELLED, "too many")
+
+    check = ServerAnswers(serve(Sheds()), timeout_s=30)
+    assert check.missing() is None
+    check.close()
+
+
 def test_a_server_that_hangs(serve: Callable[..., str]) -> None:
     servicer = Hanging()
     check = ServerAnswers(serve(servicer), timeout_s=0.2)

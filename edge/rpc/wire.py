@@ -1,0 +1,97 @@
+"""The protobuf wire format, read without making anything of it (https://protobuf.dev/programming-guides/encoding). Pure.
+
+A parser makes an object of every field, and two bytes may be a field: a message no larger than is allowed could take a
+hundred times its size. So tags and lengths are counted first, in one pass that ends at the first bound.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from edge.errors import RequestError
+
+HARMLESS_BYTES = 4096  # a request no larger is parsed without a look: it cannot cost much
+MAX_VALUES = 16_384  # of a request: its fields, those in others included, and the numbers of its lists
+MAX_TEXT_BYTES = 4096  # of a name, an id or a url
+
+_VARINT, _FIXED64, _SIZED, _FIXED32 = 0, 1, 2, 5
+_FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
+_MAX_VARINT_BYTES = 10
+
+
+def fields(raw: bytes, start: int, stop: int) -> Iterator[tuple[int, bool, int, int]]:
+    """The fields of the message between two places: number, whether it has a length, begin and end of its content.
+
+    Raises:
+        ValueError: these bytes are no message, or one with groups, which nothing here has.
+    """
+    while start < stop:
+        tag, start = _varint(raw, start, stop)
+        kind = tag & 7
+        if kind == _SIZED:
+            size, start = _varint(raw, start, stop)
+            end = start + size
+        elif kind == _VARINT:
+            _, end = _varint(raw, start, stop)
+        else:
+            end = start + _FIXED_BYTES.get(kind, stop)
+        if end > stop:
+            raise ValueError("a field reaches past the end")
+        yield tag >> 3, kind == _SIZED, start, end
+        start = end
+
+
+def _varint(raw: bytes, start: int, stop: int) -> tuple[int, int]:
+    number = 0
+    for place in range(start, min(stop, start + _MAX_VARINT_BYTES)):
+        byte = raw[place]
+        number |= (byte & 0x7F) << 7 * (place - start)
+        if byte < 0x80:
+            return number, place + 1
+    raise ValueError("a number without an end")
+
+
+def check_cost(message: Any, raw: bytes) -> None:
+    """Refuse a request that is dear to parse; `message` is the descriptor of what it should be.
+
+    Raises:
+        RequestError: it has too many values, or a text in it is too long.
+        ValueError: it is no message.
+    """
+    if len(raw) > HARMLESS_BYTES:
+        _Count(raw).message(message, 0, len(raw))
+
+
+class _Count:
+    """One pass over a request."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+        self._values = 0
+
+    def message(self, message: Any, start: int, stop: int) -> None:
+        texts, lists, messages = _kinds(message)
+        for number, sized, begin, end in fields(self._raw, start, stop):
+            # A number in a list takes one byte or more.
+            self._values += end - begin + 1 if sized and number in lists else 1
+            if self._values > MAX_VALUES:
+                raise RequestError(
+                    f"the request has more than {MAX_VALUES} fields and dimensions, the most that are allowed together"
+                )
+            if not sized:
+                continue
+            if number in texts and end - begin > MAX_TEXT_BYTES:
+                raise RequestError(
+                    f"{message.name}.{texts[number]} has {end - begin} bytes; at most {MAX_TEXT_BYTES} are allowed"
+                )
+            if number in messages:
+                self.message(messages[number], begin, end)
+
+
+@cache
+def _kinds(message: Any) -> tuple[dict[int, str], frozenset[int], dict[int, Any]]:
+    """Of a kind of message the texts with their names, the lists of numbers, and the messages, by their numbers."""
+    texts = {field.number: field.name for field in message.fields if field.type == field.TYPE_STRING}
+    messages = {field.number: field.message_type for field in message.fields if field.message_type is not None}
+    lists = {field.number for field in message.fields if field.is_packed}
+    return texts, frozenset(lists), messages
