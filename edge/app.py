@@ -52,7 +52,12 @@ class App:
         self._captures = CaptureService(
             capture_settings(self._config), self._clock, _uploader(self._config, self._clock)
         )
-        self._server = Server(self._socket, max_message_bytes=max_message_bytes, clock=self._clock)
+        self._server = Server(
+            self._socket,
+            max_message_bytes=max_message_bytes,
+            clock=self._clock,
+            kind=self._config.edge_rpc_server,
+        )
         self._registry = Registry(
             self._engine, self._open_package, _defaults(self._config), self._clock, self._server.set_serving
         )

@@ -209,6 +209,13 @@ SETTINGS: tuple[Setting, ...] = (
         choices=("refuse", "drop-oldest"),
     ),
     _int("edge_capture_buffer_mib", 64, 1, 4096, "Captures that may wait to be written, in MiB."),
+    Setting(
+        "edge_rpc_server",
+        Kind.CHOICE,
+        "How calls are served: core, the quick loop, or grpc, gRPC's own server.",
+        default="core",
+        choices=("core", "grpc"),
+    ),
     _int("edge_upload_max_kib_per_second", 0, 0, 1 << 22, "Upload bandwidth, in KiB a second. 0: no limit."),
 )
 

@@ -16,16 +16,31 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from grpc._cython import cygrpc
 
 from edge.clock import Clock
-from edge.rpc import READS_BY_WAITING_THREAD, status
+from edge.models.scheduler import Caller
+from edge.rpc import READS_BY_WAITING_THREAD, calls, status
+from edge.rpc.calls import Answer, StreamHandler, Unary
 from edge.rpc.turns import Turns
 from edge.rpc.watch import epoll_of
 
 log = logging.getLogger(__name__)
+
+# What this module uses of the private binding; a gRPC that lacks any of it is served by `edge.rpc.fallback`.
+_USED = {
+    cygrpc: ("CompletionQueue", "CompletionType", "ReceiveCloseOnServerOperation", "ReceiveMessageOperation",
+             "SendInitialMetadataOperation", "SendMessageOperation", "SendStatusFromServerOperation", "Server"),
+    cygrpc.Server: ("add_http2_port", "cancel_all_calls", "destroy", "register_completion_queue", "request_call",
+                    "shutdown", "start"),
+    cygrpc.CompletionQueue: ("poll", "shutdown"),
+}  # fmt: skip
+for _holder, _names in _USED.items():
+    for _name in _names:
+        if not hasattr(_holder, _name):
+            raise ImportError(f"{_holder.__name__} has no {_name}")
 
 MAX_CONCURRENT_CALLS = 512  # beyond it a call is refused with RESOURCE_EXHAUSTED
 REQUESTS_AHEAD = 4  # accepted by gRPC before a thread takes them
@@ -33,13 +48,9 @@ JOIN_SECONDS = 1.0  # for the threads at the stop; one that is stuck in a call i
 MAX_UNSENT_MESSAGES = 64  # of one stream
 LARGE_ANSWER_BYTES = 256 * 1024  # to send one is not quick
 EVENTS_READ_AHEAD = 4  # looks at what gRPC may have read and not handed out; each makes it handle one
-_FOREVER_SECONDS = 10 * 365 * 86400.0  # a deadline further away is none
-
-Answer = tuple[bytes | None, status.Code, str]  # the message, the status and its text
-Unary = Callable[[bytes, "Call"], Answer]
 
 
-def _not_unary(raw: bytes, call: "Call") -> Answer:
+def _not_unary(raw: bytes, call: Caller) -> Answer:
     raise NotImplementedError
 
 
@@ -60,7 +71,7 @@ class Call:
     def time_remaining(self) -> float | None:
         """Seconds until the caller's deadline; None where it has none."""
         remaining = self._deadline - self._server.clock.now()
-        return max(remaining, 0.0) if remaining < _FOREVER_SECONDS else None
+        return max(remaining, 0.0) if remaining < calls.FOREVER_SECONDS else None
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """Have `callback` called once when the call ends, for whatever reason; at most one may be added."""
@@ -104,11 +115,7 @@ class Call:
             self.answer((None, status.UNIMPLEMENTED, "the request has no message"))
             return False
         # Nothing is raised from here: the thread must know whether it still has its turn.
-        try:
-            answer = self._unary(raw, self)
-        except Exception as error:
-            log.error("a call's handler failed", exc_info=error)
-            answer = (None, status.INTERNAL, status.INTERNAL_TEXT)
+        answer = calls.answer_of(self._unary, raw, self)
         # A large answer is not quick, and comes before the turn.
         small = answer[0] is None or len(answer[0]) <= LARGE_ANSWER_BYTES
         if self._aside and small and self._server.turns.take_back():
@@ -132,28 +139,12 @@ class Call:
         return False
 
 
-class StreamHandler(Protocol):
-    """What a streaming method does with one call."""
-
-    def message(self, raw: bytes) -> None:
-        """A message of the client came."""
-        ...
-
-    def half_closed(self) -> None:
-        """The client will send no more."""
-        ...
-
-    def closed(self) -> None:
-        """The call is over."""
-        ...
-
-
 class Stream(Call):
     """A call with any number of messages both ways."""
 
     __slots__ = ("_finish", "_handler", "_lock", "_over", "_sending", "_started", "_unsent")
 
-    def __init__(self, server: "CoreServer", event: Any, make: "Callable[[Stream], StreamHandler]") -> None:
+    def __init__(self, server: "CoreServer", event: Any, make: Callable[[calls.Stream], StreamHandler]) -> None:
         super().__init__(server, event, _not_unary)
         self._lock = threading.Lock()
         self._unsent: deque[bytes] = deque()
@@ -229,7 +220,7 @@ class CoreServer:
         self._queue = cygrpc.CompletionQueue()
         self._core.register_completion_queue(self._queue)
         self._unary: dict[bytes, Unary] = {}
-        self._streams: dict[bytes, Callable[[Stream], StreamHandler]] = {}
+        self._streams: dict[bytes, Callable[[calls.Stream], StreamHandler]] = {}
         self._calls: set[Call] = set()
         self._stopping = threading.Event()
         self._stopped = threading.Event()
@@ -246,7 +237,7 @@ class CoreServer:
         """
         self._unary[method.encode()] = handler
 
-    def add_stream(self, method: str, make: Callable[[Stream], StreamHandler]) -> None:
+    def add_stream(self, method: str, make: Callable[[calls.Stream], StreamHandler]) -> None:
         """Serve `/service/Method` with a handler made for each call."""
         self._streams[method.encode()] = make
 

@@ -6,8 +6,8 @@ from grpc_health.v1 import health_pb2 as pb
 
 from edge.errors import ModelNotFoundError, RequestError
 from edge.rpc import status
+from edge.rpc.calls import Stream
 from edge.rpc.codec import parse
-from edge.rpc.core import Stream
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Health"].full_name
 _State = pb.HealthCheckResponse

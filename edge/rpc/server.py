@@ -11,10 +11,11 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from edge.clock import Clock, SystemClock
 from edge.errors import EdgeError, RequestError, SocketInUseError
+from edge.models.scheduler import Caller
 from edge.rpc import status
 from edge.rpc._generated import agent_pb2, operations_pb2
+from edge.rpc.calls import Answer, CallServer, Stream, Unary
 from edge.rpc.codec import parse
-from edge.rpc.core import Answer, Call, CoreServer, Stream, Unary
 from edge.rpc.health import SERVICE as HEALTH_SERVICE
 from edge.rpc.health import Health
 from edge.rpc.servicer import Servicer
@@ -28,7 +29,7 @@ SOCKET_UMASK = 0o117  # the owner and the group may connect
 CONNECT_TIMEOUT_SECONDS = 2.0
 MAX_CALLS_PER_CONNECTION = 128  # further ones wait in the client
 
-Handler = Callable[[bytes, Call], bytes]
+Handler = Callable[[bytes, Caller], bytes]
 
 
 def claim_socket(path: str, *, replace: bool) -> None:
@@ -79,7 +80,7 @@ def _guarded(call: Handler, *, quick: bool) -> Unary:
     One that is not `quick` steps aside first.
     """
 
-    def guarded(raw: bytes, context: Call) -> Answer:
+    def guarded(raw: bytes, context: Caller) -> Answer:
         if not quick:
             context.step_aside()
         try:
@@ -122,14 +123,31 @@ class _Reflection:
         """Nothing was kept."""
 
 
-class Server:
-    """The server; it takes calls from `start` to `stop`."""
+def _call_server(kind: str, options: Mapping[str, int | str], clock: Clock) -> CallServer:
+    """The server of calls that the configuration asks for; "core" where this version of gRPC has what that needs."""
+    from edge.rpc.fallback import FallbackServer
 
-    def __init__(self, path: str, *, max_message_bytes: int, clock: Clock | None = None) -> None:
+    if kind == "core":
+        try:
+            from edge.rpc.core import CoreServer
+        except ImportError as error:
+            log.warning(
+                "this gRPC is not as edge.rpc.core expects (%s): calls are served by grpc.server, slower", error
+            )
+        else:
+            return CoreServer(options, clock)
+    return FallbackServer(options, clock)
+
+
+class Server:
+    """The server; it takes calls from `start` to `stop`. `kind` is "core" or "grpc", as `edge_rpc_server`."""
+
+    def __init__(self, path: str, *, max_message_bytes: int, clock: Clock | None = None, kind: str = "core") -> None:
         self._path = path
         self._inode: tuple[int, int] | None = None
         self._health = Health()
-        self._core = CoreServer(
+        self._core = _call_server(
+            kind,
             {
                 "grpc.max_send_message_length": max_message_bytes,
                 "grpc.max_receive_message_length": max_message_bytes,

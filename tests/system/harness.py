@@ -59,7 +59,8 @@ class AgentProcess:
         self.socket = str(folder / "agent.sock")
         self.captures = Path(config.get(PREFIX + "core_capture_data_disk_path", folder / "captures"))
         self.config_path = folder / "config.json"
-        self.config_path.write_text(json.dumps(dict(config)))
+        # AGENT_SETTINGS: keys and values, as JSON, that every agent of this run gets beside its own.
+        self.config_path.write_text(json.dumps({**json.loads(os.environ.get("AGENT_SETTINGS", "{}")), **config}))
         self.log_path = folder / "agent.log"
         self._arguments = list(arguments)
         self._command = list(command) or agent_command()

@@ -1,4 +1,4 @@
-"""The serving loop over real sockets: threads, statuses, deadlines, streams and the stop."""
+"""The two servers of calls over real sockets: threads, statuses, deadlines, streams and the stop."""
 
 import os
 import select
@@ -16,7 +16,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from edge.clock import SystemClock
 from edge.rpc import core, status
+from edge.rpc.calls import CallServer
 from edge.rpc.core import Call, CoreServer
+from edge.rpc.fallback import FallbackServer
 from edge.rpc.health import Health
 from tests.system.harness import ROOT, eventually
 
@@ -26,8 +28,10 @@ TIMEOUT_SECONDS = 30
 class Service:
     """A server with a few methods, and a channel to it."""
 
-    def __init__(self, path: Path) -> None:
-        self.server = CoreServer({"grpc.max_receive_message_length": 1 << 20}, SystemClock())
+    def __init__(
+        self, path: Path, kind: Callable[[dict[str, int | str], SystemClock], CallServer] = CoreServer
+    ) -> None:
+        self.server = kind({"grpc.max_receive_message_length": 1 << 20}, SystemClock())
         self.path = str(path / "core.sock")
         self.inside, self.leave = threading.Semaphore(0), threading.Semaphore(0)
         self.remaining: list[float | None] = []
@@ -91,6 +95,14 @@ def service(tmp_path: Path) -> Iterator[Service]:
     service.end()
 
 
+@pytest.fixture(params=[CoreServer, FallbackServer])
+def any_service(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Service]:
+    """A service on each of the two servers: what their tests ask of one holds for the other."""
+    service = Service(tmp_path, request.param).start()
+    yield service
+    service.end()
+
+
 def code_of(call: Callable[[], object]) -> grpc.StatusCode:
     with pytest.raises(grpc.RpcError) as caught:
         call()
@@ -98,17 +110,17 @@ def code_of(call: Callable[[], object]) -> grpc.StatusCode:
     return code
 
 
-def test_answers(service: Service) -> None:
-    assert service.call("Echo", b"x" * 100_000) == b"x" * 100_000
-    assert service.call("Echo") == b""
+def test_answers(any_service: Service) -> None:
+    assert any_service.call("Echo", b"x" * 100_000) == b"x" * 100_000
+    assert any_service.call("Echo") == b""
 
 
-def test_refusals(service: Service) -> None:
+def test_refusals(any_service: Service) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        service.call("Refuse")
+        any_service.call("Refuse")
     assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "why: ü")  # type: ignore[attr-defined]
-    assert code_of(lambda: service.call("Nothing")) is grpc.StatusCode.UNIMPLEMENTED
-    assert code_of(lambda: service.call("Echo", bytes(2 << 20))) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert code_of(lambda: any_service.call("Nothing")) is grpc.StatusCode.UNIMPLEMENTED
+    assert code_of(lambda: any_service.call("Echo", bytes(2 << 20))) is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_a_request_without_a_message(service: Service) -> None:
@@ -198,13 +210,13 @@ def test_calls_that_come_together_with_a_slow_one_are_seen_at_once(elsewhere: El
             call.result(TIMEOUT_SECONDS)
 
 
-def test_what_comes_together_with_a_slow_call_is_answered(service: Service) -> None:
+def test_what_comes_together_with_a_slow_call_is_answered(any_service: Service) -> None:
     for _ in range(20):
-        calls = [service.later("Block"), *(service.later("Echo") for _ in range(8))]
+        calls = [any_service.later("Block"), *(any_service.later("Echo") for _ in range(8))]
         for call in calls[1:]:
             assert call.result(TIMEOUT_SECONDS) == b""
-        assert service.inside.acquire(timeout=TIMEOUT_SECONDS)
-        service.release(calls[:1])
+        assert any_service.inside.acquire(timeout=TIMEOUT_SECONDS)
+        any_service.release(calls[:1])
 
 
 def test_a_large_answer_of_a_slow_call(tmp_path: Path) -> None:
@@ -252,42 +264,43 @@ def test_calls_wait_where_the_system_gives_no_thread(service: Service, monkeypat
     assert service.call("Echo", b"after") == b"after"
 
 
-def test_a_bug_in_a_handler_costs_no_thread(service: Service) -> None:
+def test_a_bug_in_a_handler_costs_no_thread(any_service: Service) -> None:
     for _ in range(8):
-        assert code_of(lambda: service.call("Break")) is grpc.StatusCode.INTERNAL
-    assert service.call("Echo", b"still") == b"still"
+        assert code_of(lambda: any_service.call("Break")) is grpc.StatusCode.INTERNAL
+    assert any_service.call("Echo", b"still") == b"still"
 
 
-def test_deadlines(service: Service) -> None:  # [P-5]
-    service.call("Remaining", timeout=None)
-    service.call("Remaining", timeout=20)
-    none, some = service.remaining
+def test_deadlines(any_service: Service) -> None:  # [P-5]
+    any_service.call("Remaining", timeout=None)
+    any_service.call("Remaining", timeout=20)
+    none, some = any_service.remaining
     assert none is None
     assert some is not None and 0 < some < TIMEOUT_SECONDS  # gRPC rounds it up a little
 
 
-def test_a_caller_that_goes_away_is_noticed(service: Service) -> None:  # [P-5]
-    (call,) = service.block(1)
-    assert not service.ended.is_set()
+def test_a_caller_that_goes_away_is_noticed(any_service: Service) -> None:  # [P-5]
+    (call,) = any_service.block(1)
+    assert not any_service.ended.is_set()
     call.cancel()
-    assert service.ended.wait(TIMEOUT_SECONDS)
-    service.leave.release()
+    assert any_service.ended.wait(TIMEOUT_SECONDS)
+    any_service.leave.release()
 
 
-def test_health_watch(service: Service) -> None:  # [N]
-    service.health.set("", True)
-    answers = health_pb2_grpc.HealthStub(service.channel).Watch(
+def test_health_watch(any_service: Service) -> None:  # [N]
+    any_service.health.set("", True)
+    answers = health_pb2_grpc.HealthStub(any_service.channel).Watch(
         health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS
     )
     state = health_pb2.HealthCheckResponse
     assert next(answers).status == state.SERVING
-    service.health.set("", False)
+    any_service.health.set("", False)
     assert next(answers).status == state.NOT_SERVING
     answers.cancel()
 
 
-def test_the_stop_lets_calls_finish_and_ends_streams(tmp_path: Path) -> None:  # [X-4]
-    service = Service(tmp_path).start()
+@pytest.mark.parametrize("kind", [CoreServer, FallbackServer])
+def test_the_stop_lets_calls_finish_and_ends_streams(tmp_path: Path, kind: Any) -> None:  # [X-4]
+    service = Service(tmp_path, kind).start()
     answers = health_pb2_grpc.HealthStub(service.channel).Watch(
         health_pb2.HealthCheckRequest(), timeout=TIMEOUT_SECONDS
     )
@@ -302,8 +315,9 @@ def test_the_stop_lets_calls_finish_and_ends_streams(tmp_path: Path) -> None:  #
     service.channel.close()
 
 
-def test_the_stop_does_not_wait_for_ever(tmp_path: Path) -> None:  # [X-4]
-    service = Service(tmp_path).start()
+@pytest.mark.parametrize("kind", [CoreServer, FallbackServer])
+def test_the_stop_does_not_wait_for_ever(tmp_path: Path, kind: Any) -> None:  # [X-4]
+    service = Service(tmp_path, kind).start()
     (call,) = service.block(1)
     service.server.stop(0.05)
     assert code_of(call.result) in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
@@ -311,7 +325,8 @@ def test_the_stop_does_not_wait_for_ever(tmp_path: Path) -> None:  # [X-4]
     service.channel.close()
 
 
-def test_a_server_that_never_started_stops(tmp_path: Path) -> None:
-    Service(tmp_path).server.stop(1)
+@pytest.mark.parametrize("kind", [CoreServer, FallbackServer])
+def test_a_server_that_never_started_stops(tmp_path: Path, kind: Any) -> None:
+    Service(tmp_path, kind).server.stop(1)
     with pytest.raises(RuntimeError):
-        Service(tmp_path / "missing").server.listen(str(tmp_path / "missing" / "x.sock"))
+        Service(tmp_path / "missing", kind).server.listen(str(tmp_path / "missing" / "x.sock"))

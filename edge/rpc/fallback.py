@@ -1,0 +1,156 @@
+"""Serves calls by gRPC's public `grpc.server`, where the loop of `edge.rpc.core` cannot be used or is not wanted.
+
+The same handlers, statuses and limits; what differs is speed, for each call goes through three threads (ADR 7).
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import grpc
+
+from edge.clock import Clock
+from edge.rpc import status
+from edge.rpc.calls import FOREVER_SECONDS, Stream, StreamHandler, Unary, answer_of
+
+MAX_THREADS = 128
+MAX_CONCURRENT_CALLS = 512  # beyond it a call is refused with RESOURCE_EXHAUSTED
+MAX_UNSENT_MESSAGES = 64  # of one stream
+
+
+class _Call:
+    """One unary call: the `Caller` of edge.models.scheduler on a context of grpc."""
+
+    __slots__ = ("_context",)
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def time_remaining(self) -> float | None:
+        remaining: float | None = self._context.time_remaining()
+        return remaining if remaining is not None and remaining < FOREVER_SECONDS else None
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        added: bool = self._context.add_callback(callback)
+        return added
+
+    def after_answer(self, callback: Callable[[], None]) -> None:
+        if not self._context.add_callback(callback):
+            callback()
+
+    def step_aside(self) -> None:
+        """Each call has a thread of its own here."""
+
+
+class _Stream:
+    """One streaming call: what the handler sends waits here until gRPC's thread takes it."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+        self._changed = threading.Condition()
+        self._unsent: deque[bytes] = deque(maxlen=MAX_UNSENT_MESSAGES)
+        self._finish: tuple[status.Code, str] | None = None
+        self._over = False
+
+    def send(self, message: bytes) -> None:
+        with self._changed:
+            self._unsent.append(message)
+            self._changed.notify()
+
+    def finish(self, code: status.Code, text: str = "") -> None:
+        with self._changed:
+            self._finish = self._finish or (code, text)
+            self._changed.notify()
+
+    def end(self) -> None:
+        """The call is over: nothing is sent any more."""
+        with self._changed:
+            self._over = True
+            self._changed.notify()
+
+    def messages(self) -> Iterator[bytes]:
+        """What is to be sent, as it comes, until the stream is finished."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._unsent or self._finish or self._over)
+                if self._over:
+                    return
+                message = self._unsent.popleft() if self._unsent else None
+            if message is None:
+                code, text = self._finish or (status.OK, "")
+                if code is not status.OK:
+                    self._context.abort(code, text)
+                return
+            yield message
+
+
+class FallbackServer:
+    """The `CallServer` on grpc.server."""
+
+    def __init__(self, options: Mapping[str, int | str], clock: Clock) -> None:
+        self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="rpc")
+        self._server = grpc.server(
+            self._threads,
+            options=tuple(options.items()),
+            maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
+        )
+        self._methods: dict[str, dict[str, grpc.RpcMethodHandler]] = {}  # by service
+        self._streams: set[_Stream] = set()
+
+    def add_unary(self, method: str, handler: Unary) -> None:
+        def serve(raw: bytes, context: Any) -> bytes:
+            message, code, text = answer_of(handler, raw, _Call(context))
+            if code is not status.OK:
+                context.abort(code, text)
+            return message or b""
+
+        self._add(method, grpc.unary_unary_rpc_method_handler(serve))
+
+    def add_stream(self, method: str, make: Callable[[Stream], StreamHandler]) -> None:
+        def serve(requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+            stream = _Stream(context)
+            handler = make(stream)
+            self._streams.add(stream)
+            if not context.add_callback(stream.end):
+                stream.end()
+            reader = threading.Thread(target=_read, args=(requests, handler), name="rpc-stream", daemon=True)
+            reader.start()
+            try:
+                yield from stream.messages()
+            finally:
+                self._streams.discard(stream)
+                handler.closed()
+
+        self._add(method, grpc.stream_stream_rpc_method_handler(serve))
+
+    def _add(self, method: str, handler: grpc.RpcMethodHandler) -> None:
+        _, service, name = method.split("/")
+        self._methods.setdefault(service, {})[name] = handler
+
+    def listen(self, path: str) -> None:
+        for service, methods in self._methods.items():
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+        if self._server.add_insecure_port(f"unix:{path}") == 0:
+            raise RuntimeError("the socket cannot be made")
+
+    def start(self) -> None:
+        self._server.start()
+
+    def stop(self, grace_seconds: float) -> None:
+        stopped = self._server.stop(grace_seconds)
+        for stream in list(self._streams):
+            stream.finish(status.UNAVAILABLE, "the agent is stopping")
+        stopped.wait()
+        self._threads.shutdown(wait=False)
+
+
+def _read(requests: Iterator[bytes], handler: StreamHandler) -> None:
+    """Hand the client's messages to the handler, on a thread of the stream's own."""
+    try:
+        for raw in requests:
+            handler.message(raw)
+    except Exception:  # noqa: BLE001 - how gRPC says that the call is over; `closed` follows
+        return
+    handler.half_closed()
