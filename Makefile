@@ -10,7 +10,7 @@ PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
 ARCH ?= $(shell dpkg --print-architecture 2>/dev/null || echo amd64)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check proto unit system coverage audit clean
+.PHONY: help venv demo test check proto unit system test-grpc test-fallback coverage audit clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 20
@@ -49,6 +49,19 @@ system: $(VENV)/.tests ## System tests: the real agent over its socket, and unde
 
 test: $(VENV)/.tests ## All tests that need no packages built
 	@$(PYTEST)
+
+GRPC_VERSIONS ?= 1.80.1 1.85.3
+test-grpc: $(VENV)/.tests ## The serving tests with each of GRPC_VERSIONS: the floor and the ceiling in pyproject.toml
+	@set -e; for version in $(GRPC_VERSIONS); do \
+	  echo "grpcio $$version"; \
+	  $(PIP) --no-deps --upgrade --target build/grpcio-$$version grpcio==$$version \
+	    "grpcio-health-checking<=$$version" "grpcio-reflection<=$$version"; \
+	  PYTHONPATH=build/grpcio-$$version $(PY) -m pytest tests/unit/test_core.py tests/unit/test_watch.py \
+	    tests/unit/test_turns.py tests/unit/test_servicer.py tests/system/test_predict.py tests/system/test_concurrency.py; \
+	done
+
+test-fallback: $(VENV)/.tests ## The system tests with calls served by grpc.server (edge_rpc_server: grpc)
+	@AGENT_SETTINGS='{"edge_rpc_server": "grpc"}' $(PYTEST) tests/system
 
 coverage: $(VENV)/.tests ## What the unit and system tests run of edge/, by file
 	@$(PYTEST) --cov --cov-report=term
