@@ -63,6 +63,7 @@ class Config:
     edge_spool_full_policy: str
     edge_capture_buffer_mib: int
     edge_rpc_server: str
+    edge_upload_verify: str
     edge_upload_max_kib_per_second: int
 
 

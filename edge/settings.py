@@ -216,6 +216,13 @@ SETTINGS: tuple[Setting, ...] = (
         default="core",
         choices=("core", "grpc"),
     ),
+    Setting(
+        "edge_upload_verify",
+        Kind.CHOICE,
+        "Take an upload as stored by the store's answer, or ask again by HEAD (needs s3:GetObject).",
+        default="answer",
+        choices=("answer", "head"),
+    ),
     _int("edge_upload_max_kib_per_second", 0, 0, 1 << 22, "Upload bandwidth, in KiB a second. 0: no limit."),
 )
 

@@ -5,17 +5,19 @@
     WAIT_CREDENTIALS  as RETRY_LATER; only new credentials can help
     FIX_CLOCK         sign with the store's time and try at once
     SWITCH_REGION     sign for the region that the answer names and try at once
-    REFUSED           the store refuses this object, perhaps for good: go on with the others (see `Refusals`)
+    REFUSED           this object is refused, perhaps for good: go on with the others (see `Refusals`)
     GIVE_UP           the store will never take this object
 
 Codes are those of the S3 API's error responses; an answer without one was not written by an object store, and never
-counts against an object. Full jitter: Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
+counts against an object. Success is what bears the marks of an object store's acknowledgement, and nothing else: login
+pages, proxies and wrong addresses answer 200 too. Full jitter: Brooker, "Exponential Backoff and Jitter", AWS Architecture Blog, 2015.
 """
 
 import html
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
 
@@ -32,6 +34,8 @@ REFUSALS = 3  # after other objects were taken, before an object is given up
 REFUSED_BASE_SECONDS = 3.0
 REFUSED_MOST_SECONDS = 3600.0
 _TEXT_CHARACTERS = 200  # of a store's own words
+# A date outside is a server's fault or a lie, and no time to sign with.
+_PLAUSIBLE_DATES = (datetime(2024, 1, 1, tzinfo=UTC).timestamp(), datetime(2100, 1, 1, tzinfo=UTC).timestamp())
 
 
 class Outcome(Enum):
@@ -54,6 +58,7 @@ class Fault(Enum):
     STALLED = "it does not answer"
     RESET = "it broke the connection"
     TRUNCATED = "its answer was cut short"
+    ENDLESS = "its answer comes without an end"
     NOT_HTTP = "its answer is not HTTP"
     TLS_NOT_YET_VALID = "its certificate is not valid yet, or this device's clock is behind"
     TLS_EXPIRED = "its certificate has expired, or this device's clock is ahead"
@@ -71,7 +76,10 @@ _SLOW_FAULTS = frozenset({Fault.TLS_EXPIRED, Fault.TLS_UNTRUSTED, Fault.TLS_HOST
 
 @dataclass(frozen=True)
 class Answer:
-    """What a store answered. `date` in unix seconds, `retry_after` in seconds; empty and None where it says nothing."""
+    """What a store answered. `date` in unix seconds, `retry_after` in seconds; empty and None where it says nothing.
+
+    `lacks`: what an object store's acknowledgement has and this has not, in words (see `lacking`).
+    """
 
     status: int
     code: str = ""
@@ -79,18 +87,20 @@ class Answer:
     region: str = ""
     date: float | None = None
     retry_after: float | None = None
+    lacks: str = ""
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What to do, and why in words. `slow`: only a person can mend it; `retry_after` in seconds; `fresh`: ask for new
-    credentials first."""
+    credentials first; `counts`: a refusal that counts against the object."""
 
     outcome: Outcome
     reason: str
     slow: bool = False
     retry_after: float = 0.0
     fresh: bool = False
+    counts: bool = True
 
 
 _SOON_CODES = {
@@ -116,6 +126,7 @@ _WIDE_CODES = {
     "XMinioStorageFull": "the store is full",
 }
 _FORBIDDEN, _TOO_LARGE = 403, 413
+_NO_STORE = "its answer is no object store's, so nothing is taken as stored; is a login page or a proxy in between?"
 _SOON_STATUS = {408, 409, 425, 429}
 _LASTING_STATUS = {501, 505, 507}  # of the 5xx
 
@@ -136,13 +147,17 @@ def judge_answer(answer: Answer, *, signed_at: float, region: str) -> Verdict | 
     said = _said(answer)
     after = answer.retry_after or 0.0
     if 200 <= status < 300:
-        return Verdict(Outcome.RETRY_SOON, f"it answers success with an error in it: {said}") if code else None
+        if code:
+            return Verdict(Outcome.RETRY_SOON, f"it answers success with an error in it: {said}")
+        return Verdict(Outcome.RETRY_LATER, f"{_NO_STORE}: {answer.lacks}") if answer.lacks else None
     if status in (400, 401, _FORBIDDEN) and (clock := _judge_clock(answer, signed_at, said)):
         return clock
     if code in _TOKEN_CODES:
         return Verdict(Outcome.WAIT_CREDENTIALS, f"the session token is not accepted: {said}", fresh=True)
     if code in _REGION_CODES or 300 <= status < 400:
         return _judge_region(answer, region, said)
+    if status == _TOO_LARGE and code in ("", NO_CODE):  # a proxy's: the store itself might take it
+        return Verdict(Outcome.REFUSED, f"it, or a proxy on the way, takes nothing of this size: {said}", counts=False)
     if code in _OBJECT_CODES or status == _TOO_LARGE:
         return Verdict(Outcome.GIVE_UP, f"it will not take this object: {said}")
     if code in _WIDE_CODES:
@@ -223,13 +238,31 @@ def read_region(text: str | None) -> str:
     return text if text and REGION.fullmatch(text) else ""
 
 
+def lacking(status: int, headers: Mapping[str, str], body: bytes) -> str:
+    """What the answer to a PUT or HEAD lacks of an object store's acknowledgement, in words; empty: it is one.
+
+    That is status 200, no content, and one header at least that the protocol has: ETag (which some leave empty), or one
+    of `x-amz-`, such as the request's id. Header names are in lower case.
+    """
+    if status != 200:
+        return f"got status {status}, expected 200"
+    if body.strip():
+        kind = printable(headers.get("content-type", "")) or "of no type"
+        return f"got {len(body)} bytes of content ({kind}), expected none"
+    if not any(name == "etag" or name.startswith("x-amz-") for name in headers):
+        return "got neither an ETag nor any x-amz- header"
+    return ""
+
+
 def read_date(text: str | None) -> float | None:
-    """Unix seconds of an HTTP date, or None."""
+    """Unix seconds of an HTTP date, or None, also where no clock can be so far off."""
     try:
         at = parsedate_to_datetime(text or "")
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    seconds = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    first, last = _PLAUSIBLE_DATES
+    return seconds if first <= seconds < last else None
 
 
 def read_retry_after(text: str | None, date: float | None) -> float | None:
@@ -290,8 +323,8 @@ class Refusals:
     count: int = 0
     counted: int = 0
 
-    def add(self, stored: int) -> bool:
+    def add(self, stored: int, *, counts: bool = True) -> bool:
         """Note a refusal, with the objects taken so far; true if the object is to be given up."""
         self.count += 1
-        self.counted += stored > self.stored_before
+        self.counted += counts and stored > self.stored_before
         return self.counted >= REFUSALS

@@ -98,6 +98,7 @@ class Uploader:
         self._put_off: dict[str, _PutOff] = {}
         self._given_up = ("", 0.0)
         self._error = ("", 0.0)
+        self._logged = ""  # of the trouble that is told
 
     # --- life ----------------------------------------------------------------
 
@@ -284,7 +285,7 @@ class Uploader:
             if error.verdict.outcome is Outcome.GIVE_UP:
                 state.given_up[key] = error.verdict.reason
             elif error.verdict.outcome is Outcome.REFUSED:
-                self._refused(state, batch, key, error.verdict.reason)
+                self._refused(state, batch, key, error.verdict.reason, counts=error.verdict.counts)
             else:
                 self._keep(state, batch)  # what is stored of it is not sent again when the network comes back
                 raise
@@ -292,14 +293,14 @@ class Uploader:
             self._stored += 1
             state.stored.add(key)
 
-    def _refused(self, state: _PutOff, batch: SealedBatch, key: str, reason: str) -> None:
+    def _refused(self, state: _PutOff, batch: SealedBatch, key: str, reason: str, *, counts: bool = True) -> None:
         """Give the object up, or put its batch off.
 
         Raises:
             _RefusedError: it is put off.
         """
         refusals = state.refusals.setdefault(key, Refusals(self._stored))
-        if refusals.add(self._stored):
+        if refusals.add(self._stored, counts=counts):
             state.given_up[key] = reason
             return
         state.reason = f"{key}: {reason}"
@@ -328,6 +329,7 @@ class Uploader:
                 if self._stop.is_set():
                     raise StoppedError from None
                 tries += 1
+                self._note(error.verdict.reason)  # a try may take minutes
                 log.debug("%s: try %d: %s", key, tries, error.verdict.reason)
                 wait = next_try(error.verdict, tries, self._chance.random())
                 if wait is None:
@@ -338,17 +340,22 @@ class Uploader:
     # --- what operators see --------------------------------------------------
 
     def _failed(self, text: str, level: int = logging.WARNING) -> None:
-        if text != self._error[0]:
+        if text != self._logged:
             log.log(level, "uploads: %s", text)
+        self._logged = text
+        self._note(text)
+
+    def _note(self, text: str) -> None:
+        """Show a failure, which the log has once it is known to last."""
         self._error = (text, self._clock.now())
 
     def _well(self) -> None:
         """A batch went through: only what is put off or was given up is still to be told."""
         waiting = next((state.reason for state in self._put_off.values() if state.reason), "")
         error = (waiting, self._clock.now()) if waiting else self._given_up
-        if self._error[0] and not error[0]:
+        if self._logged and not error[0]:
             log.info("uploads go through again")
-        self._error = error
+        self._logged, self._error = error[0], error
 
 
 def _lines_but(path: Path, key: str, failed: Collection[str]) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from edge.capture.statuses import CaptureState
 from edge.clock import Clock, SystemClock
 from edge.cloud.aws.credentials import CredentialSource, EnvironmentCredentials
 from edge.cloud.aws.s3 import S3Location, S3Store
-from edge.cloud.aws.transport import public_trust
+from edge.cloud.aws.transport import Patience, public_trust
 from edge.cloud.uploader import Uploader
 from tests.fakes import captures
 from tests.fakes.s3_stub import ACCESS, BUCKET, REGION, SECRET, S3Stub
@@ -71,9 +71,12 @@ def s3_store(
     region: str = REGION,
     bucket: str = BUCKET,
     stall_seconds: float = STALL_SECONDS,
+    answer_seconds: float = STALL_SECONDS,
+    verify: bool = False,
 ) -> S3Store:
     """A store with short patience."""
-    location = S3Location(bucket, region, endpoint, connect_seconds=2.0, stall_seconds=stall_seconds)
+    patience = Patience(connect_seconds=2.0, stall_seconds=stall_seconds, answer_seconds=answer_seconds)
+    location = S3Location(bucket, region, endpoint, verify=verify, patience=patience)
     source = credentials or EnvironmentCredentials(ENVIRONMENT)
     return S3Store(location, source, clock or SystemClock(), lambda: public_trust(str(ca_file)))
 

@@ -1,6 +1,7 @@
 """A strict object store: signs each request again with botocore, checks body hash, CRC and date, and injects faults."""
 
 import base64
+import contextlib
 import hashlib
 import json
 import ssl
@@ -64,6 +65,8 @@ class S3Stub(Web):
         self.keys: dict[str, Key] = {ACCESS: Key(SECRET)}
         self.objects: dict[str, Stored] = {}
         self.order: list[str] = []
+        self.heads: list[str] = []
+        self.may_read = True
         self.puts: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self.complaints: list[str] = []
@@ -188,6 +191,18 @@ class S3Stub(Web):
 class StubHandler(Handler):
     """One connection."""
 
+    def do_HEAD(self) -> None:
+        stub: S3Stub = self.server.owner  # type: ignore[attr-defined]
+        key = unquote(self.path).lstrip("/").partition("/")[2]
+        stub.heads.append(key)
+        known = stub.objects.get(key)
+        if known is None or not stub.may_read:
+            self.answer(403 if not stub.may_read else 404)
+            return
+        crc = base64.b64encode(zlib.crc32(known.body).to_bytes(4, "big")).decode()
+        length = str(len(known.body))
+        self.answer(200, headers={"Content-Length": length, "ETag": '"1"', "x-amz-checksum-crc32": crc})
+
     def do_PUT(self) -> None:
         stub: S3Stub = self.server.owner  # type: ignore[attr-defined]
         bucket, _, key = unquote(self.path).lstrip("/").partition("/")
@@ -283,6 +298,46 @@ def portal(handler: StubHandler, body: bytes) -> bool:
     """The page of a captive portal."""
     handler.answer(200, b"<!DOCTYPE html><html>Please log in</html>", {"Content-Type": "text/html"})
     return True
+
+
+def answering(status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> Callable[..., bool]:
+    """What some other server answers."""
+
+    def fault(handler: StubHandler, body_sent: bytes) -> bool:
+        handler.answer(status, body, headers)
+        return True
+
+    return fault
+
+
+def acknowledge_only(handler: StubHandler, body: bytes) -> bool:
+    """A store's answer, and nothing stored."""
+    handler.answer(200, headers={"ETag": '"1"', "x-amz-request-id": "1"})
+    return True
+
+
+def continue_for_ever(handler: StubHandler, body: bytes) -> bool:
+    """100 Continue again and again, as fast as they are read."""
+    with contextlib.suppress(OSError):
+        while not handler.server.owner.closing.is_set():  # type: ignore[attr-defined]
+            handler.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+    handler.close_connection = True
+    return True
+
+
+@dataclass
+class Drip:
+    """An answer a byte at a time, in steps shorter than any stall, until the client goes."""
+
+    seconds: float
+
+    def __call__(self, handler: StubHandler, body: bytes) -> bool:
+        with contextlib.suppress(OSError):
+            handler.wfile.write(b"HTTP/1.1 200 OK\r\nServer: ")
+            while not handler.server.owner.closing.wait(self.seconds):  # type: ignore[attr-defined]
+                handler.wfile.write(b"x")
+        handler.close_connection = True
+        return True
 
 
 def refuse_mid_body(handler: StubHandler, body: bytes) -> bool:

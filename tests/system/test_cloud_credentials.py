@@ -10,6 +10,7 @@ import pytest
 
 from edge.capture.statuses import CaptureState
 from edge.cloud.aws.credentials import RENEW_AGAIN_SECONDS, IotCredentials, IotSettings
+from edge.cloud.aws.transport import Patience
 from edge.cloud.provider import StoreError
 from edge.cloud.retry import Outcome
 from tests.fakes import iot_endpoint
@@ -48,8 +49,7 @@ def settings_for(iot: IotEndpoint, **changes: Any) -> IotSettings:
             certificate_file=str(iot.device.certificate_file),
             key_file=str(iot.device.key_file),
             thing_name=THING,
-            connect_seconds=2.0,
-            stall_seconds=5.0,
+            patience=Patience(connect_seconds=2.0, stall_seconds=5.0),
         ),
         **changes,
     )

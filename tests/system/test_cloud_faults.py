@@ -10,8 +10,10 @@ import pytest
 
 from edge.capture.statuses import CaptureState
 from edge.cloud.aws.credentials import EnvironmentCredentials
+from edge.cloud.aws.s3 import TRUST_SECONDS
 from edge.errors import SpoolFullError
 from tests.fakes import captures, s3_stub
+from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import (
     ENVIRONMENT,
     SOON_SECONDS,
@@ -283,6 +285,46 @@ def test_servers_that_are_not_trusted(tmp_path: Path, server: dict[str, Any], tr
             assert all(made.service.status(i) is CaptureState.IN_PROGRESS for i in ids)
             assert made.service.snapshot().pending == len(ids)
         assert not stub.puts
+    finally:
+        stub.close()
+
+
+def test_a_ca_that_is_added_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # [R-8]
+    """SSL_CERT_FILE gets the new root of the site: trusted at the next try, a few minutes later at most."""
+    stub, ca = tls_stub(tmp_path)
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(Ca(tmp_path, "old-root").file.read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    stub.start()
+    try:
+        with pipeline(tmp_path / "a", s3_store(stub.url)) as made:
+            ids = submit_some(made)
+            made.wait(lambda: "does not lead to a trusted CA" in made.error(), "the error is told")
+            bundle.write_bytes(bundle.read_bytes() + ca.file.read_bytes())
+            made.wait_states(ids)
+            assert max(made.clock.waits) <= 300
+        assert_all_stored(stub, ids)
+    finally:
+        stub.close()
+
+
+def test_a_ca_that_is_taken_away_while_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # [R-8]
+    """Not trusted for longer than some minutes, though nothing fails meanwhile and the connection is kept."""
+    stub, ca = tls_stub(tmp_path)
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(ca.file.read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    clock = FakeClock()
+    stub.start()
+    try:
+        with pipeline(tmp_path / "a", s3_store(stub.url, clock=clock)) as made:
+            made.wait_states(submit_some(made))
+            bundle.write_bytes(Ca(tmp_path, "new-root").file.read_bytes())
+            made.wait_states(submit_some(made, start=10))
+            clock.advance(TRUST_SECONDS + 1)
+            ids = submit_some(made, start=20)
+            made.wait(lambda: "does not lead to a trusted CA" in made.error(), "the error is told")
+            assert all(made.service.status(i) is CaptureState.IN_PROGRESS for i in ids)
     finally:
         stub.close()
 

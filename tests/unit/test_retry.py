@@ -49,7 +49,8 @@ def judged(status: int, code: str = "", **more: object) -> Verdict | None:
         (400, "InvalidArgument", Outcome.REFUSED),
         (400, "EntityTooLarge", Outcome.GIVE_UP),
         (400, "KeyTooLongError", Outcome.GIVE_UP),
-        (413, "", Outcome.GIVE_UP),
+        (413, "RequestTooLarge", Outcome.GIVE_UP),
+        (413, "", Outcome.REFUSED),
     ],
 )
 def test_each_answer_has_its_outcome(status: int, code: str, outcome: Outcome) -> None:
@@ -59,17 +60,39 @@ def test_each_answer_has_its_outcome(status: int, code: str, outcome: Outcome) -
     assert str(status) in verdict.reason or outcome is Outcome.SWITCH_REGION
 
 
-@pytest.mark.parametrize("status", [200, 201, 204])
-def test_stored(status: int) -> None:
-    assert judged(status) is None
+def test_stored() -> None:
+    assert judged(200) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "words"),
+    [
+        (200, {"etag": '"d41d8"'}, b"", ""),
+        (200, {"etag": ""}, b"", ""),
+        (200, {"x-amz-request-id": "1"}, b"\r\n", ""),
+        (200, {"server": "nginx", "content-type": "text/html"}, b"", "neither an ETag nor any x-amz- header"),
+        (200, {"etag": '"d41d8"', "content-type": "text/plain"}, b"ok", "2 bytes of content (text/plain)"),
+        (200, {"etag": '"d41d8"'}, b"\xef\xbb\xbf<html>", "9 bytes of content (of no type)"),
+        (200, {"x-amz-request-id": "1"}, b'{"login": true}', "15 bytes of content"),
+        (202, {"etag": '"d41d8"'}, b"", "got status 202, expected 200"),
+        (204, {"etag": '"d41d8"'}, b"", "got status 204, expected 200"),
+    ],
+)
+def test_what_an_acknowledgement_lacks(status: int, headers: dict[str, str], body: bytes, words: str) -> None:
+    lacks = retry.lacking(status, headers, body)
+    assert words in lacks and bool(words) == bool(lacks)
+    verdict = judged(status, lacks=lacks)
+    assert (verdict is None) == (not words)
+    assert verdict is None or (verdict.outcome is Outcome.RETRY_LATER and words in verdict.reason)
 
 
 @given(st.integers(100, 599), st.text(max_size=20))
 def test_no_answer_without_a_code_counts_against_an_object(status: int, message: str) -> None:
     verdict = judged(status, message=message)
     assert (verdict is None) == (200 <= status < 300)
-    if verdict is not None and status != 413:
-        assert verdict.outcome not in (Outcome.GIVE_UP, Outcome.REFUSED)
+    if verdict is not None:
+        assert verdict.outcome is not Outcome.GIVE_UP
+        assert verdict.outcome is not Outcome.REFUSED or not verdict.counts
 
 
 @pytest.mark.parametrize("hours", [-3, 3])
@@ -108,6 +131,7 @@ def test_the_region_that_an_answer_names(status: int, code: str) -> None:
         (Fault.RESET, Outcome.RETRY_SOON, False),
         (Fault.TRUNCATED, Outcome.RETRY_SOON, False),
         (Fault.NOT_HTTP, Outcome.RETRY_SOON, False),
+        (Fault.ENDLESS, Outcome.RETRY_LATER, False),
         (Fault.TLS_NOT_YET_VALID, Outcome.RETRY_LATER, False),
         (Fault.TLS_EXPIRED, Outcome.RETRY_LATER, True),
         (Fault.TLS_UNTRUSTED, Outcome.RETRY_LATER, True),
@@ -196,6 +220,19 @@ def test_retry_after(text: str | None, seconds: float | None) -> None:
     assert retry.read_retry_after(text, NOW) == seconds
 
 
+@pytest.mark.parametrize(
+    ("text", "plausible"),
+    [
+        ("Sun, 15 Jun 2025 15:00:00 GMT", True),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", False),
+        ("Fri, 01 Jan 2100 00:00:00 GMT", False),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", False),
+    ],
+)
+def test_a_date_that_no_store_has_is_none(text: str, plausible: bool) -> None:
+    assert (retry.read_date(text) is not None) == plausible
+
+
 @given(st.text(max_size=40))
 @example("0\x1f")  # str.strip knows more blanks than float
 def test_any_text_may_stand_where_a_date_should(text: str) -> None:
@@ -248,6 +285,11 @@ def test_refusals_count_only_once_others_were_taken() -> None:
     refusals = Refusals(stored_before=10)
     assert not any(refusals.add(10) for _ in range(100))  # the account is refused, not the object
     assert [refusals.add(11) for _ in range(3)] == [False, False, True]
+
+
+def test_a_refusal_that_no_store_wrote_never_counts() -> None:
+    refusals = Refusals(stored_before=10)
+    assert not any(refusals.add(11, counts=False) for _ in range(100))
 
 
 def test_refused_objects_are_offered_less_and_less_often() -> None:

@@ -19,7 +19,9 @@ def build_s3(config: Config, clock: Clock) -> S3Store:
     if urlsplit(endpoint).scheme == "http" and not _is_loopback(urlsplit(endpoint).hostname or ""):
         log.warning("captures go to %s unencrypted: anyone on the way can read them", endpoint)
     return S3Store(
-        S3Location(config.provider_s3_bucket_name, config.core_region, endpoint),
+        S3Location(
+            config.provider_s3_bucket_name, config.core_region, endpoint, verify=config.edge_upload_verify == "head"
+        ),
         _credentials(config, clock),
         clock,
         lambda: public_trust(config.provider_aws_ca_cert_file),

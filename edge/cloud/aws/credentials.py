@@ -9,14 +9,14 @@ import os
 import ssl
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from edge.clock import Clock
 from edge.cloud.aws.sigv4 import Keys
-from edge.cloud.aws.transport import CONNECT_SECONDS, STALL_SECONDS, Peer, Reply, Transport, TransportError
+from edge.cloud.aws.transport import Patience, Peer, Reply, Transport, TransportError
 from edge.cloud.provider import StoreError
 from edge.cloud.retry import (
     Answer,
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 MARGIN_SECONDS = 300.0  # credentials are renewed this long before they end, or a tenth of their life
 MARGIN_SHARE = 0.1
+MAX_LIFE_SECONDS = 43_200.0  # the longest that AWS gives to keys of a role
 RENEW_AGAIN_SECONDS = 30.0  # between failing renewals while the old credentials still hold
 WHAT = "the IoT credentials endpoint"
 
@@ -106,8 +107,7 @@ class IotSettings:
     certificate_file: str
     key_file: str
     thing_name: str
-    connect_seconds: float = CONNECT_SECONDS
-    stall_seconds: float = STALL_SECONDS
+    patience: Patience = field(default_factory=Patience)
 
 
 class IotCredentials:
@@ -160,12 +160,7 @@ class IotCredentials:
     def _renew(self) -> Keys:
         url = urlsplit(self._settings.endpoint)
         peer = Peer(url.hostname or "", url.port or 443, self._context())
-        transport = self._transport = Transport(
-            peer,
-            self._clock,
-            connect_seconds=self._settings.connect_seconds,
-            stall_seconds=self._settings.stall_seconds,
-        )
+        transport = self._transport = Transport(peer, self._clock, self._settings.patience)
         headers = {"host": peer.authority, "x-amzn-iot-thingname": self._settings.thing_name, "accept": "*/*"}
         try:
             reply = transport.exchange("GET", url.path, headers)
@@ -179,7 +174,7 @@ class IotCredentials:
         now = self._clock.monotonic()
         # The life is counted by the endpoint's own clock: this device's may be years off.
         date = read_date(reply.headers.get("date"))
-        life = expiration - (self._clock.now() if date is None else date)
+        life = min(expiration - (self._clock.now() if date is None else date), MAX_LIFE_SECONDS)
         self._keys = keys
         self._ends_at = now + life
         self._renew_at = now + max(life - max(MARGIN_SECONDS, life * MARGIN_SHARE), life / 2)

@@ -1,7 +1,8 @@
 """Puts objects into a bucket of S3, or of a store that speaks its API.
 
-A single PUT with the SHA-256 of the payload in the signature and its CRC-32 beside it. The connection is kept. State
-that answers teach — the store's time, the bucket's region — is kept too.
+A single PUT with the SHA-256 of the payload in the signature and its CRC-32 beside it, and, if asked for, a HEAD that
+sees whether the object is there. The connection is kept. State that answers teach — the store's time, the bucket's
+region — is kept too, until something is refused in spite of it: one answer that lies must not end uploads for good.
 """
 
 import base64
@@ -9,15 +10,14 @@ import dataclasses
 import logging
 import ssl
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from edge.clock import Clock
 from edge.cloud.aws import sigv4
 from edge.cloud.aws.credentials import CredentialSource
 from edge.cloud.aws.transport import (
-    CONNECT_SECONDS,
-    STALL_SECONDS,
+    Patience,
     Peer,
     Reply,
     StaleConnectionError,
@@ -27,10 +27,13 @@ from edge.cloud.aws.transport import (
 from edge.cloud.provider import Body, Pace, StoreError
 from edge.cloud.retry import (
     Answer,
+    Fault,
     Outcome,
     Verdict,
     judge_answer,
     judge_fault,
+    lacking,
+    printable,
     read_date,
     read_error,
     read_region,
@@ -40,22 +43,38 @@ from edge.cloud.retry import (
 log = logging.getLogger(__name__)
 
 HEAD_BYTES = 1024  # of a request beside its body, roughly: counts against the bandwidth
+TRUST_SECONDS = 300.0  # for which the CAs that were read are used: they are replaced while the agent runs
 _SECRET_CHARACTERS = 8  # what is shorter is not worth hiding, and may be part of any word
+_TRUST_FAULTS = {Fault.TLS_UNTRUSTED, Fault.TLS_NOT_YET_VALID, Fault.TLS_EXPIRED, Fault.TLS}
 
 
 @dataclass(frozen=True)
 class S3Location:
-    """Which bucket. With `endpoint` (a URL) it is addressed by path there, else by the names of AWS."""
+    """Which bucket. With `endpoint` (a URL) it is addressed by path there, else by the names of AWS.
+
+    `verify`: ask for each object by HEAD once its PUT is acknowledged.
+    """
 
     bucket: str
     region: str
     endpoint: str = ""
-    connect_seconds: float = CONNECT_SECONDS
-    stall_seconds: float = STALL_SECONDS
+    verify: bool = False
+    patience: Patience = field(default_factory=Patience)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A request for an object; the headers are those beside the ones that each request has."""
+
+    method: str
+    key: str
+    headers: dict[str, str]
+    sha256: str = sigv4.EMPTY_SHA256
+    body: Body | None = None
 
 
 class S3Store:
-    """An `ObjectStore`. `trust` makes the TLS context, once, when it is first needed."""
+    """An `ObjectStore`. `trust` makes the TLS context; it is asked again for the CAs as they are now."""
 
     def __init__(
         self, location: S3Location, credentials: CredentialSource, clock: Clock, trust: Callable[[], ssl.SSLContext]
@@ -65,6 +84,8 @@ class S3Store:
         self._clock = clock
         self._trust = trust
         self._tls: ssl.SSLContext | None = None
+        self._tls_made = 0.0  # monotonic
+        self._told = ""  # of what answers taught
         self._region = location.region
         self._transport: Transport | None = None
         self._anchor: tuple[float, float] | None = None  # the store's time, and when it was that (monotonic)
@@ -91,56 +112,98 @@ class S3Store:
             OSError: the body cannot be read.
         """
         keys = self._credentials.get()
-        transport, base = self._connect()
-        path = sigv4.encode_path(f"{base}/{key}")
         digest = body.digest()
+        crc32 = base64.b64encode(digest.crc32.to_bytes(4, "big")).decode("ascii")
+        headers = {"content-type": content_type, "x-amz-checksum-crc32": crc32}
+        self._ask(_Request("PUT", key, headers, digest.sha256, body), keys, pace)
+        if self._location.verify:
+            self._verify(key, keys, pace, body.size, crc32)
+
+    def _verify(self, key: str, keys: sigv4.Keys, pace: Pace, size: int, crc32: str) -> None:
+        """Ask whether an acknowledged object is there, as it was sent.
+
+        Raises: as `put`.
+        """
+        try:
+            reply = self._ask(_Request("HEAD", key, {"x-amz-checksum-mode": "ENABLED"}), keys, pace)
+        except StoreError as error:
+            reason = f"{error} (edge_upload_verify asks by HEAD for {key}, which needs s3:GetObject)"
+            raise StoreError(dataclasses.replace(error.verdict, reason=reason)) from None
+        got = reply.headers.get("content-length", "none"), reply.headers.get("x-amz-checksum-crc32", crc32)
+        if got != (str(size), crc32):
+            text = (
+                f"it acknowledged {key} and does not have it as it was sent: expected {size} bytes and CRC-32 {crc32}, "
+                f"got {got[0]} and {got[1]}"
+            )
+            raise StoreError(Verdict(Outcome.RETRY_LATER, printable(text), slow=True))
+
+    def _ask(self, request: _Request, keys: sigv4.Keys, pace: Pace) -> Reply:
+        """The answer of the store that says yes.
+
+        Raises: as `put`.
+        """
+        transport, base = self._connect()
+        path = sigv4.encode_path(f"{base}/{request.key}")
         signed_at = self._time()
         headers = sigv4.sign(
-            "PUT",
+            request.method,
             path,
-            {
-                "host": transport.peer.authority,
-                "content-type": content_type,
-                "x-amz-checksum-crc32": base64.b64encode(digest.crc32.to_bytes(4, "big")).decode("ascii"),
-                "x-amz-content-sha256": digest.sha256,
-            },
-            digest.sha256,
+            {"host": transport.peer.authority, "x-amz-content-sha256": request.sha256, **request.headers},
+            request.sha256,
             keys=keys,
             region=self._region,
             service="s3",
             at=signed_at,
         )
-        headers["content-length"] = str(body.size)
+        if request.body is not None:
+            headers["content-length"] = str(request.body.size)
         try:
-            reply = self._exchange(transport, path, headers, body, pace)
+            try:
+                reply = transport.exchange(request.method, path, headers, _paced(request.body, pace))
+            except StaleConnectionError:
+                reply = transport.exchange(request.method, path, headers, _paced(request.body, pace))
         except TransportError as error:
+            if error.fault in _TRUST_FAULTS:
+                self._tls = None
             verdict = judge_fault(error.fault, error.detail)
+            if verdict.outcome is Outcome.RETRY_LATER:  # it may be the region's host that is not there
+                self._forget_region()
             raise StoreError(self._worded(verdict, transport.peer, keys)) from None
         answer = _answer(reply)
         refusal = judge_answer(answer, signed_at=signed_at, region=self._region)
         if refusal is None:
-            return
+            return reply
         self._learn(refusal, answer, keys)
         raise StoreError(self._worded(refusal, transport.peer, keys))
 
-    def _exchange(self, transport: Transport, path: str, headers: dict[str, str], body: Body, pace: Pace) -> Reply:
-        try:
-            return transport.exchange("PUT", path, headers, _paced(body, pace))
-        except StaleConnectionError:
-            return transport.exchange("PUT", path, headers, _paced(body, pace))
-
     def _learn(self, refusal: Verdict, answer: Answer, keys: sigv4.Keys) -> None:
-        """Make the next request what the answer asks for."""
+        """Make the next request what the answer asks for; what earlier answers taught is forgotten if it did not help."""
         if refusal.outcome is Outcome.FIX_CLOCK and answer.date is not None:
             self._anchor = (answer.date, self._clock.monotonic())
-            log.warning("requests are signed with the store's time: %s", refusal.reason)
+            self._tell("requests are signed with the store's time", refusal.reason)
         elif refusal.outcome is Outcome.SWITCH_REGION:
-            log.warning("%s; set sagemaker_edge_core_region to it", refusal.reason)
-            self._region = answer.region
-            self.close()
-            self._transport = None
+            self._tell("set sagemaker_edge_core_region", refusal.reason)
+            self._use_region(answer.region)
         elif refusal.fresh:
             self._credentials.reject(keys)
+        elif refusal.outcome is Outcome.RETRY_LATER:
+            self._anchor = None
+            self._forget_region()
+
+    def _tell(self, what: str, why: str) -> None:
+        """Log what an answer taught, once."""
+        if self._told != what:
+            log.warning("%s: %s", what, why)
+        self._told = what
+
+    def _forget_region(self) -> None:
+        if self._region != self._location.region:
+            self._use_region(self._location.region)
+
+    def _use_region(self, region: str) -> None:
+        self._region = region
+        self.close()
+        self._transport = None
 
     def _time(self) -> float:
         """Unix seconds to sign with."""
@@ -164,28 +227,27 @@ class S3Store:
                 base = f"/{location.bucket}"
             else:
                 host = f"{location.bucket}.{host}"
-        if self._transport is None:
-            self._transport = Transport(
-                Peer(host, port, self._context() if secure else None),
-                self._clock,
-                connect_seconds=location.connect_seconds,
-                stall_seconds=location.stall_seconds,
-            )
+        tls = self._context() if secure else None
+        if self._transport is None or self._transport.peer.tls is not tls:
+            self.close()
+            self._transport = Transport(Peer(host, port, tls), self._clock, location.patience)
         return self._transport, base
 
     def _context(self) -> ssl.SSLContext:
-        if self._tls is None:
+        """The CAs that are trusted now, or were some minutes ago."""
+        now = self._clock.monotonic()
+        if self._tls is None or now - self._tls_made > TRUST_SECONDS:
             try:
-                self._tls = self._trust()
+                self._tls, self._tls_made = self._trust(), now
             except OSError as error:
                 text = f"the trusted CAs cannot be read: {error.strerror or error}"
                 raise StoreError(Verdict(Outcome.RETRY_LATER, text, slow=True)) from None
         return self._tls
 
     def _worded(self, verdict: Verdict, peer: Peer, keys: sigv4.Keys) -> Verdict:
-        """The verdict, saying who was asked, and without any secret that a store repeats."""
+        """The verdict, saying who was asked, and without any key that a store repeats."""
         reason = verdict.reason
-        for secret in (keys.secret_key, keys.session_token):
+        for secret in (keys.secret_key, keys.session_token, keys.access_key):
             if len(secret) >= _SECRET_CHARACTERS:
                 reason = reason.replace(secret, "***")
         return dataclasses.replace(verdict, reason=f"{peer.authority}: {reason}")
@@ -202,8 +264,10 @@ class S3Store:
             self._transport.close()
 
 
-def _paced(body: Body, pace: Pace) -> Iterator[bytes]:
+def _paced(body: Body | None, pace: Pace) -> Iterator[bytes]:
     pace.pay(HEAD_BYTES)
+    if body is None:
+        return
     left = body.size
     for chunk in body.chunks(pace.chunk_bytes):
         pace.pay(len(chunk))
@@ -216,8 +280,6 @@ def _paced(body: Body, pace: Pace) -> Iterator[bytes]:
 def _answer(reply: Reply) -> Answer:
     code, message, region = read_error(reply.body)
     date = read_date(reply.headers.get("date"))
-    if not code and 200 <= reply.status < 300 and reply.body.lstrip()[:1] == b"<":
-        code = "NotAnObjectStore"  # a portal's page, say
     return Answer(
         reply.status,
         code,
@@ -225,4 +287,5 @@ def _answer(reply: Reply) -> Answer:
         read_region(reply.headers.get("x-amz-bucket-region")) or region,
         date,
         read_retry_after(reply.headers.get("retry-after"), date),
+        lacking(reply.status, reply.headers, reply.body),
     )

@@ -5,6 +5,7 @@ No proxy is used, whatever the environment says.
 
 import contextlib
 import errno
+import functools
 import http.client
 import io
 import logging
@@ -23,10 +24,9 @@ from edge.cloud.retry import Fault, printable
 
 log = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 10.0
-STALL_SECONDS = 30.0  # without a byte going or coming
 IDLE_SECONDS = 15.0  # a connection that rested longer is not trusted
 MAX_ANSWER_BYTES = 1 << 16
+MAX_WIRE_BYTES = 4 * MAX_ANSWER_BYTES  # of an answer in all: interim answers, headers, body
 
 # Where distributions keep their CAs in one file, for where OpenSSL finds none by its own paths.
 _CA_FILES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem")
@@ -35,6 +35,18 @@ _VERIFY_FAULTS = {9: Fault.TLS_NOT_YET_VALID, 10: Fault.TLS_EXPIRED, 62: Fault.T
 
 
 _INTERIM = b"HTTP/1.1 1"  # 100 Continue, which nobody asked for
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a peer may take, in seconds: to be reached, without a byte going or coming, and for an answer in all.
+
+    A peer that takes a body slowly has `stall_seconds` for each chunk of it.
+    """
+
+    connect_seconds: float = 10.0
+    stall_seconds: float = 30.0
+    answer_seconds: float = 60.0
 
 
 class TransportError(Exception):
@@ -108,18 +120,10 @@ def _finds_own_cas() -> bool:
 class Transport:
     """A connection to one peer, opened when needed. One thread exchanges; `abort` may come from another."""
 
-    def __init__(
-        self,
-        peer: Peer,
-        clock: Clock,
-        *,
-        connect_seconds: float = CONNECT_SECONDS,
-        stall_seconds: float = STALL_SECONDS,
-    ) -> None:
+    def __init__(self, peer: Peer, clock: Clock, patience: Patience) -> None:
         self.peer = peer
         self._clock = clock
-        self._connect_seconds = connect_seconds
-        self._stall_seconds = stall_seconds
+        self._patience = patience
         self._connection: http.client.HTTPConnection | None = None
         self._used_at = 0.0
         self._lock = threading.Lock()
@@ -153,22 +157,19 @@ class Transport:
                 self.close()
 
     def _connect(self) -> http.client.HTTPConnection:
-        peer = self.peer
+        peer, seconds = self.peer, self._patience.connect_seconds
         connection: http.client.HTTPConnection
         if peer.tls is None:
-            connection = http.client.HTTPConnection(peer.host, peer.port, timeout=self._connect_seconds)
+            connection = http.client.HTTPConnection(peer.host, peer.port, timeout=seconds)
         else:
-            connection = http.client.HTTPSConnection(
-                peer.host, peer.port, timeout=self._connect_seconds, context=peer.tls
-            )
-        connection.response_class = _Response
+            connection = http.client.HTTPSConnection(peer.host, peer.port, timeout=seconds, context=peer.tls)
+        connection.response_class = functools.partial(_Response, clock=self._clock, patience=self._patience)  # type: ignore[assignment]
         try:
             with _faults(connecting=True):
                 connection.connect()
         except BaseException:
             connection.close()
             raise
-        connection.sock.settimeout(self._stall_seconds)
         with self._lock:
             self._connection = connection
         return connection
@@ -184,6 +185,7 @@ class Transport:
         """The reply, and whether the connection can be used again."""
         whole = True
         with _faults():
+            connection.sock.settimeout(self._patience.stall_seconds)  # reading the last answer shortened it
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
             for name, value in headers.items():
                 connection.putheader(name, value)
@@ -272,10 +274,42 @@ class _Lines:
         return getattr(self._file, name)
 
 
+class _Bounded(io.RawIOBase):
+    """What comes from a socket, bounded in bytes and in time as a whole: each single byte may come in time for ever."""
+
+    def __init__(self, sock: socket.socket, raw: io.RawIOBase, clock: Clock, patience: Patience) -> None:
+        self._sock, self._raw, self._clock, self._patience = sock, raw, clock, patience
+        self._ends = clock.monotonic() + patience.answer_seconds
+        self._bytes = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._bytes > MAX_WIRE_BYTES:
+            raise TransportError(Fault.ENDLESS, f"{self._bytes} bytes of it came")
+        left, stall = self._ends - self._clock.monotonic(), self._patience.stall_seconds
+        try:
+            if left <= 0:
+                raise TimeoutError
+            self._sock.settimeout(min(left, stall))
+            count = self._raw.readinto(buffer)
+        except TimeoutError:
+            if left >= stall:
+                raise
+            raise TransportError(Fault.ENDLESS, f"{self._patience.answer_seconds:g} s have passed") from None
+        self._bytes += count or 0
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
 class _Response(http.client.HTTPResponse):
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._lines = _Lines(self.fp)
+    def __init__(self, sock: socket.socket, *arguments: Any, clock: Clock, patience: Patience, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self._lines = _Lines(io.BufferedReader(_Bounded(sock, self.fp.detach(), clock, patience)))
         self.fp = self._lines  # type: ignore[assignment]
 
     def begin(self) -> None:
