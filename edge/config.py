@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from edge.access import is_credential
 from edge.errors import ConfigError
 from edge.settings import OLD_NAMES, PREFIX, SETTINGS, UNUSED, Kind, Setting
 
@@ -187,7 +188,7 @@ def _fits(setting: Setting, value: Any) -> bool:
         return True
     if kind is Kind.CHOICE:
         return value in setting.choices
-    if kind is Kind.PATH:
+    if kind is Kind.PATH or (kind is Kind.CREDENTIAL and not is_credential(value)):
         return _is_path(value)
     if kind is Kind.URL:
         return _is_url(value)

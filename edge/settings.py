@@ -24,6 +24,7 @@ class Kind(Enum):
     CHOICE = "one of"
     PATH = "absolute path"
     PATHS = "list of absolute paths"
+    CREDENTIAL = "absolute path or credential"
     URL = "URL"
     INT = "integer"
     BOOL = "true or false"
@@ -58,10 +59,14 @@ class Setting:
             return f"an integer from {self.low} to {self.high}"
         if self.kind is Kind.URL:
             return "a URL such as https://host:port"
-        if self.kind in (Kind.PATH, Kind.PATHS, Kind.BOOL):
-            return {Kind.PATH: "an absolute path", Kind.PATHS: "a list of absolute paths", Kind.BOOL: "true or false"}[
-                self.kind
-            ]
+        words = {
+            Kind.PATH: "an absolute path",
+            Kind.PATHS: "a list of absolute paths",
+            Kind.CREDENTIAL: "an absolute path, or $CREDENTIALS_DIRECTORY/NAME",
+            Kind.BOOL: "true or false",
+        }
+        if self.kind in words:
+            return words[self.kind]
         return self.pattern_text or f"text of at most {self.high} characters"
 
 
@@ -75,6 +80,10 @@ def _int(name: str, default: int, low: int, high: int, help: str) -> Setting:
 
 def _path(name: str, help: str, required: bool = False) -> Setting:
     return Setting(name, Kind.PATH, help, required=required)
+
+
+def _credential(name: str, help: str) -> Setting:
+    return Setting(name, Kind.CREDENTIAL, help)
 
 
 SETTINGS: tuple[Setting, ...] = (
@@ -107,9 +116,11 @@ SETTINGS: tuple[Setting, ...] = (
         choices=("Aws", "None", "Custom"),
     ),
     _path("provider_provider_path", "Shared object of the original agent's provider; accepted and ignored."),
-    _path("provider_aws_ca_cert_file", "CA certificate of the IoT credentials endpoint."),
-    _path("provider_aws_cert_file", "Certificate of this device."),
-    _path("provider_aws_cert_pk_file", "Private key of this device; mode 0400 or 0600."),
+    _credential("provider_aws_ca_cert_file", "CA certificate of the IoT credentials endpoint."),
+    _credential("provider_aws_cert_file", "Certificate of this device."),
+    _credential(
+        "provider_aws_cert_pk_file", "Private key of this device, which nobody else may use: mode 0400 or 0600."
+    ),
     Setting(
         "provider_aws_iot_cred_endpoint",
         Kind.URL,

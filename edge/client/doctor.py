@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from edge import access
 from edge.client import show
 from edge.client.connection import HEALTH, OPERATIONS, Agent, peer_credentials, why_unreachable
 from edge.client.outcome import CommandError, Exit
@@ -215,16 +216,21 @@ def check_device_files(config: Config) -> Iterator[Finding]:
     """The certificate and key that captures go to the cloud with."""
     if config.provider_provider != "Aws":
         return
+    spool = Path(config.edge_spool_path)
+    agent = spool.stat().st_uid if spool.exists() else os.geteuid()
     for name in ("provider_aws_ca_cert_file", "provider_aws_cert_file", "provider_aws_cert_pk_file"):
-        file = getattr(config, name)
+        file = access.credential_path(getattr(config, name))
         if not file:
             continue
-        if not Path(file).is_file():
+        if access.is_credential(file):
+            yield warn("cloud", f"{file} is the service's own, and not looked at", "see: sagemaker-edge-agent status")
+        elif not Path(file).is_file():
             yield fail("cloud", f"{file} is not there", f"correct sagemaker_edge_{name}")
         elif not os.access(file, os.R_OK):
             yield warn("cloud", f"you may not read {file}", "see that the agent's user may")
-        elif name.endswith("pk_file") and Path(file).stat().st_mode & 0o077:
-            yield warn("cloud", f"others may read the private key {file}", f"chmod 0400 {file}")
+        elif name.endswith("pk_file") and (others := access.others(file, agent)):
+            text = f"the private key {file} can be used by {', '.join(others)}"
+            yield fail("cloud", text, access.how_to_mend(file, agent))
         else:
             yield ok("cloud", file)
 

@@ -1,6 +1,7 @@
 """Credentials by mutual TLS, against an endpoint that asks for the device's certificate."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from edge.cloud.aws.transport import Patience
 from edge.cloud.provider import StoreError
 from edge.cloud.retry import Outcome
 from tests.fakes import iot_endpoint
+from tests.fakes.acl import GROUP, USER, Acl, give
 from tests.fakes.clock import FakeClock
 from tests.fakes.cloud import SkewedClock, assert_all_stored, pipeline, s3_store, submit_some
 from tests.fakes.iot_endpoint import THING, IotEndpoint
@@ -298,6 +300,24 @@ def test_a_private_key_that_others_can_use(stub: S3Stub, iot: IotEndpoint, mode:
     iot.device.key_file.chmod(0o400)
     source.check()
     assert source.get().access_key
+
+
+def test_a_key_that_an_access_list_gives_to_the_agent(stub: S3Stub, iot: IotEndpoint) -> None:  # [R-9]
+    """As systemd's LoadCredential= passes it: root's, mode 0400 and a list, which shows as 0440."""
+    give(iot.device.key_file, Acl(USER, 4, os.geteuid()))
+    assert source_for(iot).get().access_key
+
+
+@pytest.mark.parametrize(
+    ("entry", "who"), [(Acl(USER, 4, 4711), "user 4711"), (Acl(GROUP, 2, 4712), "group 4712")], ids=["user", "group"]
+)
+def test_a_key_that_an_access_list_gives_to_others(
+    stub: S3Stub, iot: IotEndpoint, entry: Acl, who: str
+) -> None:  # [R-9]
+    give(iot.device.key_file, entry)
+    error = str(refusal(source_for(iot)))
+    assert f"can be used by {who}" in error
+    assert f"setfacl -b {iot.device.key_file}; chmod 0400 {iot.device.key_file}" in error
 
 
 def test_told_before_anything_is_captured(stub: S3Stub, iot: IotEndpoint, tmp_path: Path) -> None:

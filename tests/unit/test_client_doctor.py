@@ -113,8 +113,25 @@ def test_device_files(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).write_text("x")
         (tmp_path / name).chmod(0o644)
-    assert levels(list(doctor.check_device_files(settings))) == [Level.OK, Level.OK, Level.WARN]
+    assert levels(list(doctor.check_device_files(settings))) == [Level.OK, Level.OK, Level.FAIL]
     assert levels(list(doctor.check_device_files(config(tmp_path)))) == []
+
+
+def test_a_credential_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # [R-9]
+    """Known to the service alone; where the folder is known, it is looked at."""
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    names = ("provider_aws_ca_cert_file", "provider_aws_cert_file", "provider_aws_cert_pk_file")
+    cloud = {name: f"$CREDENTIALS_DIRECTORY/{name}" for name in names} | {
+        "provider_s3_bucket_name": "sagemaker-b",
+        "provider_aws_iot_cred_endpoint": "https://h/role-aliases/a/credentials",
+        "core_region": "eu-west-1",
+    }
+    settings = config(tmp_path, **cloud)
+    assert levels(list(doctor.check_device_files(settings))) == [Level.WARN] * 3
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    for name in names:
+        (tmp_path / name).touch(0o400)
+    assert levels(list(doctor.check_device_files(settings))) == [Level.OK] * 3
 
 
 def test_shared_memory_limits(tmp_path: Path) -> None:

@@ -101,6 +101,13 @@ def test_unknown_keys_are_reported_and_unused_ones_warn() -> None:
     assert any("did you mean sagemaker_edge_log_verbose?" in w for w in loaded.warnings)
 
 
+def test_credentials_of_the_service_stand_where_they_can_be_used() -> None:
+    credential = "$CREDENTIALS_DIRECTORY/ca.pem"
+    assert parse(provider_aws_ca_cert_file=credential).config.provider_aws_ca_cert_file == credential
+    assert "expected an absolute path, or $CREDENTIALS_DIRECTORY/NAME" in faults(provider_aws_ca_cert_file="ca.pem")[0]
+    assert "expected an absolute path" in faults(edge_spool_path="$CREDENTIALS_DIRECTORY/spool")[0]
+
+
 def test_a_missing_disk_path_is_an_error_for_disk_only() -> None:
     assert "core_capture_data_disk_path: missing" in faults(core_capture_data_disk_path=...)[0]
     cloud = parse(

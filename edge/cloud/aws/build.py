@@ -4,6 +4,7 @@ import logging
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
+from edge.access import credential_path
 from edge.clock import Clock
 from edge.cloud.aws.credentials import CredentialSource, EnvironmentCredentials, IotCredentials, IotSettings
 from edge.cloud.aws.s3 import S3Location, S3Store
@@ -24,7 +25,7 @@ def build_s3(config: Config, clock: Clock) -> S3Store:
         ),
         _credentials(config, clock),
         clock,
-        lambda: public_trust(config.provider_aws_ca_cert_file),
+        lambda: public_trust(credential_path(config.provider_aws_ca_cert_file)),
     )
 
 
@@ -33,9 +34,9 @@ def _credentials(config: Config, clock: Clock) -> CredentialSource:
         return EnvironmentCredentials()
     settings = IotSettings(
         endpoint=config.provider_aws_iot_cred_endpoint,
-        ca_file=config.provider_aws_ca_cert_file,
-        certificate_file=config.provider_aws_cert_file,
-        key_file=config.provider_aws_cert_pk_file,
+        ca_file=credential_path(config.provider_aws_ca_cert_file),
+        certificate_file=credential_path(config.provider_aws_cert_file),
+        key_file=credential_path(config.provider_aws_cert_pk_file),
         thing_name=config.core_iot_thing_name,
     )
     return IotCredentials(settings, clock)

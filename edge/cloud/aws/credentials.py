@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from edge import access
 from edge.clock import Clock
 from edge.cloud.aws.sigv4 import Keys
 from edge.cloud.aws.transport import Patience, Peer, Reply, Transport, TransportError
@@ -208,7 +209,7 @@ class IotCredentials:
 
 
 def _open_key(path: str) -> int:
-    """Open a private key that nobody but its owner can read.
+    """Open a private key that nobody can use but its owner, root and this process.
 
     Raises:
         StoreError: with the command that mends it.
@@ -217,16 +218,17 @@ def _open_key(path: str) -> int:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise _unusable(f"the private key {path} cannot be read: {error.strerror}") from None
-    state = os.fstat(fd)
-    if not stat.S_ISREG(state.st_mode):
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise _unusable(f"the private key {path} is not a file")
+        if others := access.others(f"/proc/self/fd/{fd}", os.geteuid()):
+            raise _unusable(
+                f"the private key {path} can be used by {', '.join(others)} (mode {access.mode_text(path)}); "
+                f"{access.how_to_mend(path, os.geteuid())}"
+            )
+    except BaseException:
         os.close(fd)
-        raise _unusable(f"the private key {path} is not a file")
-    if state.st_mode & 0o077:
-        os.close(fd)
-        raise _unusable(
-            f"the private key {path} can be used by others than its owner (mode {stat.S_IMODE(state.st_mode):04o}); "
-            f"chmod 0400 {path}"
-        )
+        raise
     return fd
 
 

@@ -1,0 +1,64 @@
+"""Who may use a file, its access control list included (R-9)."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from edge import access
+from tests.fakes.acl import GROUP, USER, Acl, give
+
+ME = 1000
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    made = tmp_path / "key"
+    made.touch(0o400)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("mode", "who"),
+    [
+        (0o400, []),
+        (0o700, []),
+        (0o440, ["group"]),
+        (0o420, ["group"]),
+        (0o404, ["everybody"]),
+        (0o455, ["group", "everybody"]),
+    ],
+)
+def test_by_mode(file: Path, mode: int, who: list[str]) -> None:  # [R-9]
+    file.chmod(mode)
+    assert [words.split()[0] for words in access.others(str(file), ME)] == who
+
+
+@pytest.mark.parametrize(
+    ("entry", "mask", "who"),
+    [
+        (Acl(USER, 4, ME), 4, []),
+        (Acl(USER, 6, 0), 7, []),
+        (Acl(USER, 4, 1001), 4, ["user 1001"]),
+        (Acl(USER, 4, 1001), 2, []),  # the mask takes the right away
+        (Acl(GROUP, 2, 1002), 7, ["group 1002"]),
+    ],
+)
+def test_by_access_control_list(file: Path, entry: Acl, mask: int, who: list[str]) -> None:  # [R-9]
+    give(file, entry, mask)
+    assert access.others(str(file), ME) == who
+
+
+def test_how_to_mend(file: Path) -> None:
+    me, them = os.geteuid(), os.geteuid() + 1
+    assert access.how_to_mend(str(file), me) == f"chmod 0400 {file}"
+    give(file, Acl(USER, 4, 1001))
+    assert access.how_to_mend(str(file), them) == f"setfacl -b {file}; chown {them} {file}; chmod 0400 {file}"
+
+
+def test_a_credential_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:  # [R-9]
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/run/credentials/agent")
+    assert access.credential_path("$CREDENTIALS_DIRECTORY/key") == "/run/credentials/agent/key"
+    assert access.credential_path("/etc/$CREDENTIALS_DIRECTORY/key") == "/etc/$CREDENTIALS_DIRECTORY/key"
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    assert access.credential_path("$CREDENTIALS_DIRECTORY/key") == "$CREDENTIALS_DIRECTORY/key"
