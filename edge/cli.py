@@ -4,10 +4,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from edge.client import COMMANDS
+from edge import stdio
+from edge.client import COMMANDS, listing, unknown
 from edge.errors import ConfigError, EdgeError
 from edge.selfexec import called_as
 
+PROGRAM = "sagemaker-edge-agent"
 CLIENT_NAMES = ("sagemaker_edge_agent_client_example",)
 PROBE_FLAG = "--probe-model"
 DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
@@ -15,11 +17,8 @@ LEAST_MAX_MESSAGE_BYTES = 4096
 MOST_MAX_MESSAGE_BYTES = (1 << 31) - 1  # gRPC keeps the limit in an int
 
 _EPILOG = """\
-commands for people (each has its own --help):
-  package   make and sign a model package        demo-ca   a throw-away CA, for trying things out
-  verify    check a package against trusted roots
-  predict   run a loaded model on a file         status    what the agent is doing
-  doctor    look for what is wrong               health    ask whether it serves
+commands (each has its own --help):
+{commands}
 
 example:
   sagemaker-edge-agent -a /run/sagemaker-edge-agent/agent.sock -c /etc/sagemaker-edge-agent/config.json -f
@@ -29,22 +28,29 @@ example:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if called_as() in CLIENT_NAMES or (words and words[0] in COMMANDS):
-        from edge.client.main import main as client
-
-        return client(words)
     if words and words[0] == PROBE_FLAG:
         from edge.runtime import probe
 
         return probe.main(words[1])
+    return stdio.run(lambda: _command(words), PROGRAM)
+
+
+def _command(words: list[str]) -> int:
+    if called_as() in CLIENT_NAMES or (words and words[0] in COMMANDS):
+        from edge.client.main import main as client
+
+        return client(words)
+    if words and not words[0].startswith("-"):
+        print(f"{PROGRAM}: {unknown(words[0])}", file=sys.stderr)
+        return 2
     return _daemon(words)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="sagemaker-edge-agent",
+        prog=PROGRAM,
         description="Serves signed models to local applications over gRPC on a Unix socket, and captures what they saw.",
-        epilog=_EPILOG,
+        epilog=_EPILOG.format(commands=listing()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-a", dest="socket", metavar="SOCKET", help="path of the Unix socket to create")
@@ -90,9 +96,9 @@ def _daemon(words: list[str]) -> int:
         return _check(options.config) if options.check_config else _run(options)
     except ConfigError as error:
         for line in str(error).splitlines():
-            print(f"sagemaker-edge-agent: {line}", file=sys.stderr)
+            print(f"{PROGRAM}: {line}", file=sys.stderr)
     except EdgeError as error:
-        print(f"sagemaker-edge-agent: {error}", file=sys.stderr)
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
     return 1
 
 

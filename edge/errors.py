@@ -35,7 +35,7 @@ class ModelNotFoundError(EdgeError):
     @classmethod
     def of(cls, name: str) -> "ModelNotFoundError":
         """The error of a call that names such a model."""
-        return cls(f"model {name!r} is not loaded; LoadModel loads it, and ListModels says what is loaded")
+        return cls(f"model {name!r} is not loaded")
 
 
 class PackageNotFoundError(EdgeError):

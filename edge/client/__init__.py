@@ -1,11 +1,55 @@
-"""The command-line client and the packaging tool."""
+"""The command-line client and the packaging tool: its commands, here, so that the daemon need not import the client."""
 
-# The words that make the program a client rather than the daemon; here, so that the daemon need not import the client.
-COMMANDS = frozenset(
-    {
-        "list", "load", "unload", "describe", "capture-status", "predict", "status", "health", "doctor",
-        "package", "verify", "demo-ca",
-        "ListModels", "LoadModel", "UnloadModel", "UnLoadModel", "DescribeModel", "GetCaptureDataStatus",
-        "Predict", "PredictSHM", "PredictAndCapture", "PredictSHMAndCapture",
-    }
-)  # fmt: skip
+import difflib
+
+# By group, with a line each.
+GROUPS: dict[str, dict[str, str]] = {
+    "models": {
+        "load": "load a model package under a name",
+        "unload": "unload a model",
+        "list": "show the loaded models with their inputs and outputs",
+        "describe": "show one loaded model",
+        "predict": "run a loaded model on files",
+    },
+    "captures": {"capture-status": "show how a capture stands"},
+    "the agent": {
+        "status": "show what the agent is doing: models, calls, memory, waiting captures",
+        "health": "ask whether the agent, or one model, is ready to serve",
+        "doctor": "look for what is wrong, and say how to put it right",
+    },
+    "packages": {
+        "package": "make and sign a model package",
+        "verify": "check a model package as an agent would, and say who signed it",
+        "demo-ca": "make a throw-away CA and a signing key, to try things out",
+    },
+}
+SUMMARIES = {word: text for group in GROUPS.values() for word, text in group.items()}
+
+# The original example client's words for the same.
+ORIGINAL = {
+    "load": ("LoadModel",),
+    "unload": ("UnloadModel", "UnLoadModel"),
+    "list": ("ListModels",),
+    "describe": ("DescribeModel",),
+    "capture-status": ("GetCaptureDataStatus",),
+}
+ORIGINAL_PREDICTS = ("Predict", "PredictSHM", "PredictAndCapture", "PredictSHMAndCapture")
+
+# The words that make the program a client rather than the daemon.
+COMMANDS = frozenset({*SUMMARIES, *(word for words in ORIGINAL.values() for word in words), *ORIGINAL_PREDICTS})
+
+
+def listing() -> str:
+    """The commands by group, a line each."""
+    width = max(map(len, SUMMARIES))
+    lines = []
+    for group, commands in GROUPS.items():
+        lines += [f"  {group}", *(f"    {word:<{width}}  {text}" for word, text in commands.items())]
+    return "\n".join(lines)
+
+
+def unknown(word: str) -> str:
+    """What to say of a word that is no command: the nearest ones, and the list."""
+    near = difflib.get_close_matches(word, sorted(COMMANDS), n=2)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    return f"no command {word[:40]!r}{hint}\n\ncommands:\n{listing()}"

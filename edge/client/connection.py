@@ -91,6 +91,8 @@ class Agent:
 
     def _explained(self, error: Any) -> Exception:
         code, text = error.code(), error.details() or ""
+        if code is grpc.StatusCode.NOT_FOUND and text.endswith("is not loaded"):
+            text += "; `load PATH NAME` loads it, `list` shows what is loaded"
         if code is grpc.StatusCode.UNAVAILABLE:
             went = f"the agent on {self.path} went away: {text}"
             return UnreachableError(why_unreachable(self.path) if "connect" in text else went)

@@ -1,12 +1,14 @@
 """The words of the command-line client, the original one's and ours."""
 
 import argparse
-import os
+import json
+import math
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-from edge.client.outcome import CommandError, Exit
+from edge.client import COMMANDS, ORIGINAL, ORIGINAL_PREDICTS, SUMMARIES, listing, unknown
+from edge.client.outcome import CommandError
 from edge.selfexec import called_as
 
 EXAMPLE_NAME = "sagemaker_edge_agent_client_example"
@@ -14,19 +16,23 @@ PEOPLE_TIMEOUT_SECONDS = 120.0
 HEALTH_TIMEOUT_SECONDS = 5.0
 
 _EPILOG = """\
+commands (each has its own --help):
+{commands}
+
 The commands of the original example client (ListModels, LoadModel, UnloadModel, DescribeModel, Predict, PredictSHM,
 PredictAndCapture, PredictSHMAndCapture) take the same words as before.
 
 examples:
-  %(prog)s load /data/digits-1.0 digits
-  %(prog)s predict digits seven.bmp
-  %(prog)s Predict digits seven.bmp image 8 8 1
-  %(prog)s status --json
+  {program} load /data/digits-1.0 digits
+  {program} predict digits seven.bmp
+  {program} Predict digits seven.bmp image 8 8 1
+  {program} status --json
 
 The socket is -a, else the environment's SAGEMAKER_EDGE_SOCKET, else /run/sagemaker-edge-agent/agent.sock or
 /tmp/sagemaker_edge_agent_example.sock.
 
-exit codes: 0 done; 1 the agent or a check said no; 2 wrong words or a file that cannot be used; 3 no agent answers.
+exit codes: 0 done; 1 the agent or a check said no; 2 wrong usage or a file that cannot be used; 3 no agent answers.
+With --json a failure is an object too: {{"ok": false, "error": "..."}}.
 """
 
 Parsers = Any  # argparse's subparsers action, which has no public name
@@ -41,13 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _fill_in(options, example=program == EXAMPLE_NAME)
         return int(options.run(options))
     except CommandError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        if options.json:
+            print(json.dumps({"ok": False, "error": str(error), **error.details}))
+        else:
+            print(f"{parser.prog}: {error}", file=sys.stderr)
         return int(error.exit_code)
-    except BrokenPipeError:  # `| head` has seen enough; keep the interpreter from complaining at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return int(Exit.OK)
-    except KeyboardInterrupt:
-        return 130
 
 
 def _fill_in(options: argparse.Namespace, *, example: bool) -> None:
@@ -78,20 +82,41 @@ def _common() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("-a", "--socket", metavar="SOCKET", help="the agent's Unix socket")
     common.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    common.add_argument("--timeout", type=float, metavar="SECONDS", help="give up on a call after so long")
+    common.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="give up on a call after so long")
     return common
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that takes options between the words of a command, as Python's own does from 3.12 on only in part."""
+
+    _inside = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if self._inside or self._subparsers is not None:
+            return super().parse_known_args(args, namespace)
+        self._inside = True  # the intermixed one calls this method
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._inside = False
+
+    def error(self, message: str) -> NoReturn:
+        word = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        if self._subparsers is not None and "invalid choice" in message and word not in COMMANDS:
+            self.exit(2, f"{self.prog}: {unknown(word)}\n")
+        super().error(message)
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
     common = _common()
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=program,
         description="Talks to a running agent, makes and checks model packages, and looks for what is wrong.",
-        epilog=_EPILOG,
+        epilog=_EPILOG.format(commands=listing(), program=program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common],
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_calls(commands, common)
     _add_predict(commands, common)
     _add_original_predicts(commands, common)
@@ -102,12 +127,32 @@ def _parser(program: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _add(commands: Parsers, common: argparse.ArgumentParser, names: tuple[str, ...], text: str, **more: Any) -> Any:
-    """A command that talks to the agent. The first of its names is listed; the others work too."""
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a number of seconds, 0 or more")
+    return number
+
+
+def _count(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a whole number, 1 or more")
+    return number
+
+
+def _add(commands: Parsers, common: argparse.ArgumentParser, word: str, text: str = "", **more: Any) -> Any:
+    """A command that talks to the agent, under its own word and the original client's."""
+    text = text or SUMMARIES[word]
     parser = commands.add_parser(
-        names[0],
-        aliases=names[1:],
-        help=text,
+        word,
+        aliases=ORIGINAL.get(word, ()),
         description=text[:1].upper() + text[1:] + ".",
         parents=[common],
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -119,25 +164,25 @@ def _add(commands: Parsers, common: argparse.ArgumentParser, names: tuple[str, .
 
 def _add_calls(commands: Parsers, common: argparse.ArgumentParser) -> None:
     name_help = "the name that the model is loaded under"
-    one = _add(commands, common, ("list", "ListModels"), "show the loaded models with their inputs and outputs")
+    one = _add(commands, common, "list")
     one.set_defaults(run=_later("edge.client.commands", "list_models"))
 
-    one = _add(commands, common, ("load", "LoadModel"), "load a model package")
+    one = _add(commands, common, "load")
     one.add_argument("path", help="the package: a folder or a .tar.gz, on the agent's machine")
     one.add_argument("name", help="the name to load it under")
     one.set_defaults(run=_later("edge.client.commands", "load_model"))
 
-    one = _add(commands, common, ("unload", "UnloadModel", "UnLoadModel"), "unload a model")
+    one = _add(commands, common, "unload")
     one.add_argument("name", help=name_help)
     one.set_defaults(run=_later("edge.client.commands", "unload_model"))
 
-    one = _add(commands, common, ("describe", "DescribeModel"), "show one loaded model")
+    one = _add(commands, common, "describe")
     one.add_argument("name", help=name_help)
     one.set_defaults(run=_later("edge.client.commands", "describe_model"))
 
-    one = _add(commands, common, ("capture-status", "GetCaptureDataStatus"), "show how a capture stands")
+    one = _add(commands, common, "capture-status")
     one.add_argument("capture_id", help="the id that it was captured under")
-    one.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="wait so long for it to finish")
+    one.add_argument("--wait", type=_seconds, default=0.0, metavar="SECONDS", help="wait so long for it to finish")
     one.set_defaults(run=_later("edge.client.commands", "capture_status"))
 
 
@@ -145,8 +190,7 @@ def _add_predict(commands: Parsers, common: argparse.ArgumentParser) -> None:
     one = _add(
         commands,
         common,
-        ("predict",),
-        "run a loaded model on files",
+        "predict",
         epilog="""\
 INPUT is a file, or NAME=FILE for the input of that name; without names, files go to the inputs in the model's order.
   .npy   an array; only 1s in the shape may differ from the model's
@@ -164,20 +208,16 @@ examples:
     one.add_argument("--shm", action="store_true", help="hand the inputs over in shared memory")
     one.add_argument("--capture", action="store_true", help="capture inputs and outputs, and wait for it up to 10 s")
     one.add_argument("--labels", metavar="FILE", help="names of the classes, one a line")
-    one.add_argument("--top", type=int, default=5, metavar="N", help="how many classes to show (5)")
+    one.add_argument("--top", type=_count, default=5, metavar="N", help="how many classes to show (5)")
     one.add_argument("-o", "--output", metavar="FILE", help="also write the outputs to a .npz or .npy")
     one.set_defaults(run=_later("edge.client.commands", "predict"), patience=PEOPLE_TIMEOUT_SECONDS)
 
 
 def _add_original_predicts(commands: Parsers, common: argparse.ArgumentParser) -> None:
-    for word, shm, capture in (
-        ("Predict", False, False),
-        ("PredictSHM", True, False),
-        ("PredictAndCapture", False, True),
-        ("PredictSHMAndCapture", True, True),
-    ):
+    for word in ORIGINAL_PREDICTS:
+        shm, capture = "SHM" in word, "Capture" in word
         ways = " by shared memory" * shm + ", and capture what went in and came out" * capture
-        one = _add(commands, common, (word,), "run a loaded model on a picture" + ways)
+        one = _add(commands, common, word, "run a loaded model on a picture" + ways)
         one.add_argument("name", metavar="model_name", help="the name that the model is loaded under")
         one.add_argument("picture", metavar="input_bmp_image", help="a BMP file")
         one.add_argument("input_name", help="the model's input that takes it")
@@ -188,14 +228,14 @@ def _add_original_predicts(commands: Parsers, common: argparse.ArgumentParser) -
 
 
 def _add_checks(commands: Parsers, common: argparse.ArgumentParser) -> None:
-    one = _add(commands, common, ("status",), "show what the agent is doing: models, calls, memory, waiting captures")
+    one = _add(commands, common, "status")
     one.set_defaults(run=_later("edge.client.status", "status"), patience=HEALTH_TIMEOUT_SECONDS)
 
-    one = _add(commands, common, ("health",), "ask whether the agent, or one model, is ready to serve")
+    one = _add(commands, common, "health")
     one.add_argument("name", nargs="?", help="a model; without it, the agent as a whole")
     one.set_defaults(run=_later("edge.client.commands", "health"), patience=HEALTH_TIMEOUT_SECONDS)
 
-    one = _add(commands, common, ("doctor",), "look for what is wrong, and say how to put it right")
+    one = _add(commands, common, "doctor")
     one.add_argument(
         "-c", "--config", metavar="CONFIG", help="the agent's configuration (/etc/sagemaker-edge-agent/config.json)"
     )

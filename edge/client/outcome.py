@@ -17,6 +17,11 @@ class CommandError(Exception):
 
     exit_code = Exit.REFUSED
 
+    @property
+    def details(self) -> dict[str, str]:
+        """What `--json` says beside the sentence."""
+        return {}
+
 
 class RefusedError(CommandError):
     """The agent said no; `code` is the gRPC status name."""
@@ -24,6 +29,10 @@ class RefusedError(CommandError):
     def __init__(self, code: str, text: str) -> None:
         super().__init__(f"{code}: {text}")
         self.code = code
+
+    @property
+    def details(self) -> dict[str, str]:
+        return {"code": self.code}
 
 
 class InputError(CommandError):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edge.client import SUMMARIES
 from edge.client.outcome import Exit
 from edge.errors import EdgeError, PackageNotFoundError, SignatureError, TrustError
 
@@ -52,9 +53,7 @@ own key is not kept. Never put this root on a board in the field: whoever has si
 def add_parsers(commands: Any) -> None:
     """Add the commands `package`, `verify` and `demo-ca`; each is run by its `run` default and returns an exit code."""
     _add_package(commands)
-    one = _add(
-        commands, "verify", "check a model package as an agent would, and say who signed it", _verify, _VERIFY_EPILOG
-    )
+    one = _add(commands, "verify", _verify, _VERIFY_EPILOG)
     one.add_argument("package", help="a folder, a .tar.gz, or a file:// url of one")
     one.add_argument(
         "--trust",
@@ -63,14 +62,14 @@ def add_parsers(commands: Any) -> None:
         metavar="DIR",
         help=f"folder of trusted roots, *.pem ({TRUST_FOLDER})",
     )
-    one = _add(commands, "demo-ca", "make a throw-away CA and a signing key, to try things out", _demo_ca, _DEMO_EPILOG)
+    one = _add(commands, "demo-ca", _demo_ca, _DEMO_EPILOG)
     one.add_argument("folder", type=Path, metavar="DIR", help="a new folder")
 
 
-def _add(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace], int], epilog: str) -> Any:
+def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], int], epilog: str) -> Any:
+    text = SUMMARIES[name]
     parser = commands.add_parser(
         name,
-        help=text,
         description=text[:1].upper() + text[1:] + ".",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -95,7 +94,7 @@ def _add(commands: Any, name: str, text: str, run: Callable[[argparse.Namespace]
 
 
 def _add_package(commands: Any) -> None:
-    one = _add(commands, "package", "make and sign a model package", _package, _PACKAGE_EPILOG)
+    one = _add(commands, "package", _package, _PACKAGE_EPILOG)
     one.add_argument("--model", type=Path, required=True, metavar="FILE", help="the model, a .tflite file")
     one.add_argument("--name", required=True, help="the model's name, as captures will carry it")
     one.add_argument("--version", required=True, help="the model's version, such as 1.0")

@@ -5,13 +5,14 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.system.harness import ROOT, AgentProcess, agent_command, client_command
+from tests.system.harness import ROOT, AgentProcess, agent_command, client_command, from_source
 
 PICTURE = ROOT / "demo" / "data" / "pictures" / "7_a.bmp"
 EXAMPLE_NAME = "sagemaker_edge_agent_client_example"
@@ -172,9 +173,36 @@ def test_help_teaches_and_needs_no_agent() -> None:
     assert "examples:" in shown
 
 
-def test_reader_that_has_seen_enough(agent: AgentProcess) -> None:
+COMMAND_LINES = {
+    "list": ["list"],
+    "predict": ["predict", "digits", str(PICTURE)],
+    "status": ["status", "--json"],
+    "verify": ["verify", "PACKAGE", "--trust", "ROOTS"],
+    "help": ["--help"],
+    "help of a command": ["predict", "--help"],
+    "version": ["--version"],
+    "check-config": ["--check-config", "-c", "CONFIG"],
+}
+
+
+@pytest.fixture
+def command_line(request: pytest.FixtureRequest, agent: AgentProcess, digits: Path, signer: Any) -> Iterator[list[str]]:
+    """One of COMMAND_LINES, on an agent that has the digits model."""
+    agent.client.load(digits, "digits")
+    places = {"PACKAGE": str(digits), "ROOTS": str(signer.roots), "CONFIG": str(agent.config_path)}
+    yield [*client_command(), *(places.get(word, word) for word in request.param)]
+    agent.client.unload("digits")
+
+
+def plain_environment(socket: str, **more: str) -> dict[str, str]:
+    """As a user's shell has it: output is buffered."""
+    return {**{k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}, "SAGEMAKER_EDGE_SOCKET": socket, **more}
+
+
+@pytest.mark.parametrize("command_line", COMMAND_LINES.values(), ids=COMMAND_LINES, indirect=True)
+def test_reader_that_has_seen_enough(agent: AgentProcess, command_line: list[str]) -> None:
     command = subprocess.Popen(
-        [*client_command(), "list", "-a", agent.socket], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command_line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=plain_environment(agent.socket)
     )
     assert command.stdout is not None
     assert command.stderr is not None
@@ -182,3 +210,91 @@ def test_reader_that_has_seen_enough(agent: AgentProcess) -> None:
         command.stdout.close()
         assert command.stderr.read() == ""
         assert command.wait(60) in (0, -signal.SIGPIPE)
+
+
+@pytest.mark.parametrize("command_line", COMMAND_LINES.values(), ids=COMMAND_LINES, indirect=True)
+def test_a_full_disk_is_one_line(agent: AgentProcess, command_line: list[str]) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123 - a device, not a path of ours
+        done = subprocess.run(
+            command_line, stdout=full, stderr=subprocess.PIPE, text=True, env=plain_environment(agent.socket), timeout=60,
+            check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "sagemaker-edge-agent: the output cannot be written: No space left on device\n"
+
+
+def test_a_locale_without_the_characters(agent: AgentProcess, digits: Path) -> None:
+    agent.client.load(digits, "digits")
+    done = subprocess.run(
+        [*client_command(), "predict", "digits", str(PICTURE)],
+        capture_output=True,
+        env=plain_environment(
+            agent.socket, PYTHONIOENCODING="latin-1", PYTHONUTF8="0", LC_ALL="C", PYTHONCOERCECLOCALE="0"
+        ),
+        timeout=60,
+        check=False,
+    )
+    agent.client.unload("digits")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"probabilities  FLOAT32 [1, 10]" in done.stdout
+
+
+def test_options_stand_between_the_words_of_a_command(agent: AgentProcess, ours: Run, digits: Path) -> None:
+    agent.client.load(digits, "digits")
+    try:
+        shown = ours("predict", "digits", "--top", "1", str(PICTURE), "--shm").stdout
+        assert len(shown.splitlines()) == 3
+        assert shown.endswith("by shared memory\n")
+        ours("predict", "--top", "1", "digits", str(PICTURE))
+    finally:
+        agent.client.unload("digits")
+
+
+def test_failures_as_json(agent: AgentProcess, ours: Run, tmp_path: Path) -> None:
+    """One object, whatever failed: the agent said no, a file cannot be used, nobody answers."""
+    for words, code in (
+        (["describe", "none"], 1),
+        (["unload", "none"], 1),
+        (["load", str(tmp_path / "none"), "none"], 1),
+        (["predict", "none", str(PICTURE)], 1),
+        (["list", "-a", str(tmp_path / "none.sock")], 3),
+        (["verify", str(tmp_path / "none"), "--trust", str(tmp_path)], 2),
+    ):
+        said = json.loads(ours(*words, "--json", code=code).stdout)
+        assert said["ok"] is False
+        assert said["error"]
+
+
+def test_hints_name_commands(ours: Run) -> None:
+    said = ours("describe", "none", code=1).stderr
+    assert "model 'none' is not loaded; `load PATH NAME` loads it, `list` shows what is loaded" in said
+
+
+def test_numbers_that_mean_nothing(ours: Run) -> None:
+    for words in (["list", "--timeout", "nan"], ["list", "--timeout", "-1"], ["predict", "m", "f", "--top", "-3"]):
+        assert "is not allowed; expected" in ours(*words, code=2).stderr
+
+
+def test_an_unknown_command_is_shown_the_list() -> None:
+    said = run([*client_command(), "lod", "x", "y"], code=2).stderr
+    assert "no command 'lod'; did you mean load" in said
+    assert "capture-status  show how a capture stands" in said
+
+
+@pytest.mark.skipif(not from_source(), reason="a compiled program does not tell its imports")
+@pytest.mark.parametrize("module", ["argparse", "edge.cli", "edge.client.main", "grpc._cython", "numpy.linalg"])
+def test_control_c_while_modules_are_imported(agent: AgentProcess, module: str) -> None:
+    """No traceback, and an exit code that says what ended it."""
+    command = subprocess.Popen(
+        [*client_command(), "capture-status", "none", "--wait", "60", "-a", agent.socket],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        env=plain_environment(agent.socket, PYTHONPROFILEIMPORTTIME="1"),
+    )  # fmt: skip
+    assert command.stderr is not None
+    with command:
+        assert any(line.endswith(f" {module}\n") for line in command.stderr)
+        command.send_signal(signal.SIGINT)
+        said = [line for line in command.stderr if not line.startswith("import time:")]
+        code = command.wait(60)
+    assert said == [] or "NOT_FOUND" in said[0], said
+    assert code in (1, 130, -signal.SIGINT)
