@@ -7,6 +7,8 @@ PIP := $(PY) -m pip install -q --disable-pip-version-check --use-pep517
 # Files of tests run side by side, each in one process.
 WORKERS ?= $(shell nproc)
 PYTEST := $(PY) -m pytest -n $(WORKERS) --dist loadfile
+# What is linted: the project's files, not what a user keeps beside them (all of them where there is no git).
+SOURCES = $(shell git ls-files '*.py' '*.pyi' 2>/dev/null || echo .)
 ARCH ?= $(shell dpkg --print-architecture 2>/dev/null || echo amd64)
 
 .DEFAULT_GOAL := help
@@ -36,7 +38,7 @@ proto: $(VENV)/.tests ## Generate edge/rpc/_generated from proto/
 	@$(PY) -m proto.generate
 
 check: $(VENV)/.tests ## Lint, format, types, generated code, unit tests
-	@$(PY) -m ruff check -q . && $(PY) -m ruff format -q --check .
+	@$(PY) -m ruff check -q --force-exclude $(SOURCES) && $(PY) -m ruff format -q --check --force-exclude $(SOURCES)
 	@$(PY) -m mypy
 	@$(PY) -m proto.generate --check
 	@$(PYTEST) tests/unit

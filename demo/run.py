@@ -1,9 +1,10 @@
-"""The whole product on real input: `make demo`, or `python -m demo.run`.
+"""The whole product on real input: `make demo`, or `python -m demo.run [--out DIR]`.
 
 Makes a throw-away CA, packages and signs the digits model, starts the agent, loads the model, has it read pictures it
 never saw, inline and through shared memory, captures what it saw, and stops the agent. What it leaves is under build/demo.
 """
 
+import argparse
 import contextlib
 import fcntl
 import io
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,21 +64,43 @@ class Places:
 
 
 @contextlib.contextmanager
-def places() -> Iterator[Places]:
-    """An empty build/demo, or a folder under /tmp when another demo runs there or the tree is read-only."""
+def places(out: Path) -> Iterator[Places]:
+    """An empty `out`, or a new folder under /tmp where that cannot be had: something uses it, or the tree is read-only."""
     with contextlib.ExitStack() as stack:
-        out = ROOT / "build" / "demo"
         try:
-            out.parent.mkdir(exist_ok=True)
-            lock = stack.enter_context((out.parent / "demo.lock").open("w"))
+            out.parent.mkdir(parents=True, exist_ok=True)
+            lock = stack.enter_context(out.with_name("demo.lock").open("w"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if agent_uses(out):
+                raise OSError(f"an agent that captures to {show(out)} is running")
             shutil.rmtree(out, ignore_errors=True)
             out.mkdir()
-        except OSError:
-            out = Path(tempfile.mkdtemp(prefix="sagemaker-edge-demo-"))
+        except BlockingIOError:
+            out = elsewhere(f"another demo is running in {show(out)}")
+        except OSError as error:
+            out = elsewhere(str(error))
         # A socket's path has room for about a hundred characters only; the tree may lie deeper than that.
         short = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-")))
         yield Places(out, short / "agent.sock")
+
+
+def elsewhere(why: str) -> Path:
+    """A new folder, which the reader is told of."""
+    out = Path(tempfile.mkdtemp(prefix="sagemaker-edge-demo-"))
+    print(f"  {why}:\n  this demo works in {out}\n", flush=True)
+    return out
+
+
+def agent_uses(out: Path) -> bool:
+    """Whether an agent holds the captures of an earlier demo, started by hand with its configuration."""
+    try:
+        with (out / "captures" / ".spool" / "lock").open("r+") as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def tool(*words: str) -> None:
@@ -287,12 +310,17 @@ Go on from here:
   {agent_words} predict -a /tmp/edge.sock digits {show(DATA / "pictures" / "7_a.bmp")}""")
 
 
-def main() -> int:
+def main(argv: Sequence[str] = ()) -> int:
     """Runs the demo; 1 with a sentence on stderr when it fails."""
+    parser = argparse.ArgumentParser(prog="python -m demo.run", description="The whole product on real input.")
+    parser.add_argument(
+        "--out", type=Path, default=ROOT / "build" / "demo", help="folder for what it leaves (build/demo)"
+    )
+    options = parser.parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal may lack the blocks
     print("The agent, from signing a model to captured data\n", flush=True)
-    with places() as where:
+    with places(options.out) as where:
         try:
             demonstrate(where)
         except (DemoError, CommandError, OSError, subprocess.TimeoutExpired) as error:
@@ -310,4 +338,4 @@ def main() -> int:
 if __name__ == "__main__":
     # A demo in a folder of its own must not be taken by what the caller's environment says.
     os.environ.pop("STATE_DIRECTORY", None)
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -184,7 +184,8 @@ def _counted_filler(interpreter: Any, index: int, dtype: DType) -> Callable[[Dat
         elif len(data) > COPY_WITH_LOCK_BYTES:
             np.copyto(view, np.frombuffer(data, view.dtype).reshape(view.shape))
         elif data:
-            memoryview(view).cast("B")[:] = data  # type: ignore[arg-type]
+            memory: Any = view  # numpy's types say only from 2.0 on that an array is a buffer
+            memoryview(memory).cast("B")[:] = data
 
     return fill
 

@@ -1,9 +1,12 @@
 """The demo from another folder, and what it says when it cannot."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -14,9 +17,9 @@ from tests.system.harness import ROOT, from_source
 pytestmark = pytest.mark.skipif(not from_source(), reason="the demo runs the source tree")
 
 
-def demo(folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+def demo(folder: Path, *words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "demo.run"],
+        [sys.executable, "-m", "demo.run", "--out", str(folder / "out"), *words],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
@@ -37,6 +40,20 @@ def test_from_another_folder(tmp_path: Path) -> None:
     assert all(len(line) <= 80 for line in done.stdout.splitlines()[5:40])
 
 
+def test_captures_of_an_agent_that_runs_are_left_alone(tmp_path: Path, agents: Any) -> None:
+    agent = agents(core_capture_data_disk_path=str(tmp_path / "out" / "captures"), roots=tmp_path)
+    kept = tmp_path / "out" / "captures" / "kept"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    agent.start()
+    done = demo(tmp_path)
+    agent.stop()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "an agent that captures to" in done.stdout
+    assert kept.exists()
+    shutil.rmtree(re.findall(r"this demo works in (\S+)", done.stdout)[0])
+
+
 def test_in_a_terminal_without_unicode(tmp_path: Path) -> None:
     done = demo(tmp_path, PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -55,7 +72,7 @@ def test_failure_later_shows_the_log_and_stops_the_agent(
     (tmp_path / "digits.tflite").write_bytes(b"not a model")
     monkeypatch.setattr(run, "DATA", tmp_path)
     before = set(psutil.Process().children(recursive=True))
-    assert run.main() == 1
+    assert run.main(["--out", str(tmp_path / "out")]) == 1
     told = capsys.readouterr().err
     assert told.startswith("\nThe demo failed: FAILED_PRECONDITION: ")
     assert "The agent's last words" in told

@@ -138,6 +138,7 @@ def test_no_such_segment(reader: SegmentReader, segment_id: int) -> None:  # [P-
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: to be refused as another user")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # the child only attaches and exits
 def test_a_segment_of_another_user_is_refused(reader: SegmentReader) -> None:  # [P-3]
     with Segment(4096) as segment:
         segment.set_mode(0o400)
