@@ -56,11 +56,11 @@ class InputBinder:
         for given_at, argument in enumerate(arguments):
             position = self._by_name.get(argument.name) if argument.name else given_at
             if position is None:
-                names = ", ".join(_shown(name) for name in self._by_name)
-                raise TensorError(f"the model has no input named {_shown(argument.name or '')}; its inputs are {names}")
+                names = ", ".join(shown(name) for name in self._by_name)
+                raise TensorError(f"the model has no input named {shown(argument.name or '')}; its inputs are {names}")
             spec = self._inputs[position]
             if bound[position] is not None:
-                raise TensorError(f"input {_shown(spec.name)} is given twice")
+                raise TensorError(f"input {shown(spec.name)} is given twice")
             bound[position] = _fit(spec, argument)
         return bound  # type: ignore[return-value]
 
@@ -70,14 +70,14 @@ def _fit(spec: TensorSpec, argument: TensorArgument) -> BoundTensor:
     if argument.shape is not None:
         if argument.dtype != spec.dtype:
             raise TensorError(
-                f"tensor {_shown(spec.name)}: got data type {dtype_name(argument.dtype or 0)}, expected {spec.dtype.name}"
+                f"tensor {shown(spec.name)}: got data type {dtype_name(argument.dtype or 0)}, expected {spec.dtype.name}"
             )
         if fault := rank_fault(argument.shape):
-            raise TensorError(f"tensor {_shown(spec.name)}: {fault}")
+            raise TensorError(f"tensor {shown(spec.name)}: {fault}")
         fitted = fit_shape(spec, argument.shape)
         if fitted is None:
             raise TensorError(
-                f"tensor {_shown(spec.name)}: got shape {_cut(shape_text(argument.shape))}, expected {shape_text(spec.signature)}"
+                f"tensor {shown(spec.name)}: got shape {_cut(shape_text(argument.shape))}, expected {shape_text(spec.signature)}"
             )
         shape = fitted
     needed = byte_count(spec.dtype, shape)
@@ -85,12 +85,13 @@ def _fit(spec: TensorSpec, argument: TensorArgument) -> BoundTensor:
     given = (data.size or needed) if isinstance(data, Segment) else len(data)
     if given != needed:
         raise TensorError(
-            f"tensor {_shown(spec.name)}: got {given} bytes, expected {needed} for {spec.dtype.name} {shape_text(shape)}"
+            f"tensor {shown(spec.name)}: got {given} bytes, expected {needed} for {spec.dtype.name} {shape_text(shape)}"
         )
     return BoundTensor(data, shape, needed)
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
+    """A name from outside, quoted, cut and safe to print."""
     return _cut(repr(name))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import DecodeError, Message
 
 from edge.errors import RequestError
-from edge.models.binding import Segment, TensorArgument
+from edge.models.binding import Segment, TensorArgument, shown
 from edge.models.registry import LoadedModel
 from edge.rpc import wire
 from edge.rpc._generated import agent_pb2 as pb
@@ -40,6 +40,17 @@ def parse(message: type[Message], raw: bytes) -> Any:
         ) from None
 
 
+def model_name(name: str, handle: str) -> str:
+    """Which model a request is for: its handle is its name.
+
+    Raises:
+        RequestError: it gives both, and they differ.
+    """
+    if name and handle and name != handle:
+        raise RequestError(f"the request names two models: name {shown(name)}, handle {shown(handle)}; expected one")
+    return handle or name
+
+
 def segment(handle: Any) -> Segment:
     """A shared-memory handle of a request."""
     return Segment(handle.segment_id, handle.offset, handle.size)
@@ -66,7 +77,7 @@ def parse_predict(raw: bytes) -> tuple[str, list[TensorArgument]]:
         RequestError: as `parse`.
     """
     request = parse(pb.PredictRequest, raw)
-    return request.name, [tensor_argument(tensor) for tensor in request.tensors]
+    return model_name(request.name, request.handle), [tensor_argument(tensor) for tensor in request.tensors]
 
 
 def byte_data_ranges(raw: bytes) -> list[tuple[int, int]] | None:
@@ -92,6 +103,7 @@ def model_message(model: LoadedModel) -> Any:
     return pb.Model(
         url=model.url,
         name=model.name,
+        handle=model.name,
         input_tensor_metadatas=[_metadata(spec, spec.shape) for spec in model.inputs],
         output_tensor_metadatas=[_metadata(spec, spec.shape) for spec in model.outputs],
     )

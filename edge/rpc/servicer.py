@@ -98,13 +98,13 @@ class Servicer:
     def load_model(self, raw: bytes, context: Caller) -> bytes:
         """[L]"""
         request = codec.parse(pb.LoadModelRequest, raw)
-        model = self._registry.load(request.name, request.url)
+        model = self._registry.load(codec.model_name(request.name, request.handle), request.url)
         return pb.LoadModelResponse(model=codec.model_message(model)).SerializeToString()
 
     def unload_model(self, raw: bytes, context: Caller) -> bytes:
         """[U]"""
-        name = codec.parse(pb.UnLoadModelRequest, raw).name
-        self._registry.unload(name)
+        request = codec.parse(pb.UnLoadModelRequest, raw)
+        self._registry.unload(codec.model_name(request.name, request.handle))
         self._plans.forget()
         self._list = ((), b"")
         return b""  # an UnLoadModelResponse has no fields
@@ -120,14 +120,15 @@ class Servicer:
 
     def describe_model(self, raw: bytes, context: Caller) -> bytes:
         """[D]"""
-        model = self._registry.get(codec.parse(pb.DescribeModelRequest, raw).name)
+        request = codec.parse(pb.DescribeModelRequest, raw)
+        model = self._registry.get(codec.model_name(request.name, request.handle))
         return pb.DescribeModelResponse(model=codec.model_message(model)).SerializeToString()
 
     def capture_data(self, raw: bytes, context: Caller) -> bytes:
         """[C]"""
         request = codec.parse(pb.CaptureDataRequest, raw)
         self._captures.check_id(request.capture_id)
-        manifest = self._registry.get(request.model_name).manifest
+        manifest = self._registry.get(codec.model_name(request.model_name, request.model_handle)).manifest
         at = request.inference_timestamp
         seconds = at.seconds + at.nanos / 1e9
         self._captures.check_new(request.capture_id, seconds or None)

@@ -47,7 +47,7 @@ def test_a_capture_as_the_samples_send_it(agent: AgentProcess, loaded: Client) -
         capture_id=capture_id,
         input_tensors=[picture("input")],
         output_tensors=[picture("output", 10)],
-        inputs=[pb.AuxilaryData(name="note", encoding=pb.JSON, byte_data=b'{"lamp": 3}')],
+        inputs=[pb.AuxiliaryData(name="note", encoding=pb.JSON, byte_data=b'{"lamp": 3}')],
     )
     assert loaded.capture_status(capture_id) in (pb.IN_PROGRESS, pb.SUCCESS)
     loaded.wait_captured(capture_id)
@@ -80,7 +80,7 @@ def test_shared_memory_is_copied_before_the_answer(agent: AgentProcess, loaded: 
             capture_id="shared",
             input_tensors=[shared(segment, "input", 2000)],
             outputs=[
-                pb.AuxilaryData(
+                pb.AuxiliaryData(
                     name="raw",
                     encoding=pb.NONE,
                     shared_memory_handle=pb.SharedMemoryHandle(segment_id=segment.id, size=12, offset=4),
@@ -151,10 +151,10 @@ METADATA = pb.TensorMetadata(name="x", data_type=pb.FLOAT32, shape=[1, 2])
         ({"input_tensors": [pb.Tensor(tensor_metadata=METADATA, byte_data=b"1")]}, ["'x'", "got 1", "expected 8"]),
         ({"output_tensors": [picture("")]}, ["name"]),
         ({"output_tensors": [picture("y"), picture("y")]}, ["'y'", "repeated"]),
-        ({"inputs": [pb.AuxilaryData(name="", byte_data=b"1")]}, ["name"]),
-        ({"inputs": [pb.AuxilaryData(name="z", encoding=pb.CSV, byte_data=b"\xff")]}, ["'z'", "UTF-8"]),
-        ({"outputs": [pb.AuxilaryData(name="z", encoding=pb.BASE64, byte_data=b"!")]}, ["'z'", "base64"]),
-        ({"outputs": [pb.AuxilaryData(name="z", encoding=17)]}, ["'z'", "17"]),
+        ({"inputs": [pb.AuxiliaryData(name="", byte_data=b"1")]}, ["name"]),
+        ({"inputs": [pb.AuxiliaryData(name="z", encoding=pb.CSV, byte_data=b"\xff")]}, ["'z'", "UTF-8"]),
+        ({"outputs": [pb.AuxiliaryData(name="z", encoding=pb.BASE64, byte_data=b"!")]}, ["'z'", "base64"]),
+        ({"outputs": [pb.AuxiliaryData(name="z", encoding=17)]}, ["'z'", "17"]),
         (
             {
                 "input_tensors": [

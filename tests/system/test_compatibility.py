@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from grpc_tools import protoc
 
+from tests.system.field_messages import FORMS, definition
 from tests.system.harness import AgentProcess, Client
 
 HERE = Path(__file__).parent
 
 
-@pytest.mark.parametrize("name_type", ["string", "bytes"])
+@pytest.mark.parametrize("form", FORMS)
 def test_an_application_in_the_field(
-    agent: AgentProcess, client: Client, package_of: Callable[[str], Path], tmp_path: Path, name_type: str
+    agent: AgentProcess, client: Client, package_of: Callable[[str], Path], tmp_path: Path, form: str
 ) -> None:  # section 3, [P-11] [C-1]
-    definition = (HERE / "field.proto").read_text().replace("NAME_TYPE name", f"{name_type} name")
-    (tmp_path / "field.proto").write_text(definition)
+    (tmp_path / "field.proto").write_text(definition(form))
     words = ["protoc", f"-I{tmp_path}", f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}"]
     assert protoc.main([*words, str(tmp_path / "field.proto")]) == 0
     done = subprocess.run(
@@ -30,6 +30,6 @@ def test_an_application_in_the_field(
     )
     assert done.returncode == 0, done.stderr + agent.log
     *capture_ids, last = done.stdout.split("\n")[:-1]
-    assert last == f"{'bytes' if name_type == 'bytes' else 'str'} {b'x' if name_type == 'bytes' else 'x'}"
+    assert last == ("bytes b'x'" if form == "bytes" else "str x")
     for capture_id in capture_ids:
         client.wait_captured(capture_id)

@@ -41,7 +41,7 @@ def test_a_small_request_is_not_looked_at() -> None:
         (pb.PredictRequest(), b"\x12\0" * (wire.MAX_VALUES + 1)),
         (pb.PredictRequest(), b"\x78\0" * (wire.MAX_VALUES + 1)),  # unknown fields
         (pb.PredictRequest(tensors=[tensor([1] * wire.MAX_VALUES)]), b""),
-        (pb.CaptureDataRequest(inputs=[pb.AuxilaryData()] * (wire.MAX_VALUES + 1)), b""),
+        (pb.CaptureDataRequest(inputs=[pb.AuxiliaryData()] * (wire.MAX_VALUES + 1)), b""),
         # The parser puts the parts of a message that comes in parts together.
         (pb.PredictRequest(), sized(2, sized(1, sized(3, bytes(300))) * (wire.MAX_VALUES // 300 + 1))),
     ],

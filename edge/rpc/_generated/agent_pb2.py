@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0b\x61gent.proto\x12\x12\x41WS.SageMaker.Edge\"^\n\x0eTensorMetadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\tdata_type\x18\x02 \x01(\x0e\x32\x1c.AWS.SageMaker.Edge.DataType\x12\r\n\x05shape\x18\x03 \x03(\x05\"F\n\x12SharedMemoryHandle\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x12\n\nsegment_id\x18\x03 \x01(\x04\"\xaa\x01\n\x06Tensor\x12;\n\x0ftensor_metadata\x18\x01 \x01(\x0b\x32\".AWS.SageMaker.Edge.TensorMetadata\x12\x13\n\tbyte_data\x18\x04 \x01(\x0cH\x00\x12\x46\n\x14shared_memory_handle\x18\x05 \x01(\x0b\x32&.AWS.SageMaker.Edge.SharedMemoryHandleH\x00\x42\x06\n\x04\x64\x61ta\"\xab\x01\n\x05Model\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x42\n\x16input_tensor_metadatas\x18\x03 \x03(\x0b\x32\".AWS.SageMaker.Edge.TensorMetadata\x12\x43\n\x17output_tensor_metadatas\x18\x04 \x03(\x0b\x32\".AWS.SageMaker.Edge.TensorMetadata\"K\n\x0ePredictRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x07tensors\x18\x02 \x03(\x0b\x32\x1a.AWS.SageMaker.Edge.Tensor\">\n\x0fPredictResponse\x12+\n\x07tensors\x18\x01 \x03(\x0b\x32\x1a.AWS.SageMaker.Edge.Tensor\"-\n\x10LoadModelRequest\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"=\n\x11LoadModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.AWS.SageMaker.Edge.Model\"\"\n\x12UnLoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x15\n\x13UnLoadModelResponse\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.AWS.SageMaker.Edge.Model\"$\n\x14\x44\x65scribeModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"A\n\x15\x44\x65scribeModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.AWS.SageMaker.Edge.Model\"\xb1\x01\n\x0c\x41uxilaryData\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32\x1c.AWS.SageMaker.Edge.Encoding\x12\x13\n\tbyte_data\x18\x03 \x01(\x0cH\x00\x12\x46\n\x14shared_memory_handle\x18\x04 \x01(\x0b\x32&.AWS.SageMaker.Edge.SharedMemoryHandleH\x00\x42\x06\n\x04\x64\x61ta\"+\n\tTimestamp\x12\x0f\n\x07seconds\x18\x01 \x01(\x03\x12\r\n\x05nanos\x18\x02 \x01(\x05\"\xc4\x02\n\x12\x43\x61ptureDataRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x12\n\ncapture_id\x18\x02 \x01(\t\x12:\n\x13inference_timestamp\x18\x03 \x01(\x0b\x32\x1d.AWS.SageMaker.Edge.Timestamp\x12\x31\n\rinput_tensors\x18\x04 \x03(\x0b\x32\x1a.AWS.SageMaker.Edge.Tensor\x12\x32\n\x0eoutput_tensors\x18\x05 \x03(\x0b\x32\x1a.AWS.SageMaker.Edge.Tensor\x12\x30\n\x06inputs\x18\x06 \x03(\x0b\x32 .AWS.SageMaker.Edge.AuxilaryData\x12\x31\n\x07outputs\x18\x07 \x03(\x0b\x32 .AWS.SageMaker.Edge.AuxilaryData\"\x15\n\x13\x43\x61ptureDataResponse\"1\n\x1bGetCaptureDataStatusRequest\x12\x12\n\ncapture_id\x18\x01 \x01(\t\"U\n\x1cGetCaptureDataStatusResponse\x12\x35\n\x06status\x18\x01 \x01(\x0e\x32%.AWS.SageMaker.Edge.CaptureDataStatus*\x95\x01\n\x08\x44\x61taType\x12\t\n\x05UINT8\x10\x00\x12\t\n\x05INT16\x10\x01\x12\t\n\x05INT32\x10\x02\x12\t\n\x05INT64\x10\x03\x12\x0b\n\x07\x46LOAT16\x10\x04\x12\x0b\n\x07\x46LOAT32\x10\x05\x12\x0b\n\x07\x46LOAT64\x10\x06\x12\x08\n\x04INT8\x10\x07\x12\x08\n\x04\x42OOL\x10\x08\x12\n\n\x06UINT16\x10\t\x12\n\n\x06UINT32\x10\n\x12\n\n\x06UINT64\x10\x0b*3\n\x08\x45ncoding\x12\x07\n\x03\x43SV\x10\x00\x12\x08\n\x04JSON\x10\x01\x12\x08\n\x04NONE\x10\x02\x12\n\n\x06\x42\x41SE64\x10\x03*M\n\x11\x43\x61ptureDataStatus\x12\x0b\n\x07\x46\x41ILURE\x10\x00\x12\x0b\n\x07SUCCESS\x10\x01\x12\x0f\n\x0bIN_PROGRESS\x10\x02\x12\r\n\tNOT_FOUND\x10\x03\x32\xb3\x05\n\x05\x41gent\x12R\n\x07Predict\x12\".AWS.SageMaker.Edge.PredictRequest\x1a#.AWS.SageMaker.Edge.PredictResponse\x12X\n\tLoadModel\x12$.AWS.SageMaker.Edge.LoadModelRequest\x1a%.AWS.SageMaker.Edge.LoadModelResponse\x12^\n\x0bUnLoadModel\x12&.AWS.SageMaker.Edge.UnLoadModelRequest\x1a\'.AWS.SageMaker.Edge.UnLoadModelResponse\x12[\n\nListModels\x12%.AWS.SageMaker.Edge.ListModelsRequest\x1a&.AWS.SageMaker.Edge.ListModelsResponse\x12\x64\n\rDescribeModel\x12(.AWS.SageMaker.Edge.DescribeModelRequest\x1a).AWS.SageMaker.Edge.DescribeModelResponse\x12^\n\x0b\x43\x61ptureData\x12&.AWS.SageMaker.Edge.CaptureDataRequest\x1a\'.AWS.SageMaker.Edge.CaptureDataResponse\x12y\n\x14GetCaptureDataStatus\x12/.AWS.SageMaker.Edge.GetCaptureDataStatusRequest\x1a\x30.AWS.SageMaker.Edge.GetCaptureDataStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x0b\x61gent.proto\x12\x12\x41WS.SageMaker.Edge\"^\n\x0eTensorMetadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\tdata_type\x18\x02 \x01(\x0e\x32\x1c.AWS.SageMaker.Edge.DataType\x12\r\n\x05shape\x18\x03 \x03(\x05\"F\n\x12SharedMemoryHandle\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x12\n\nsegment_id\x18\x03 \x01(\x04\"\xaa\x01\n\x06Tensor\x12;\n\x0ftensor_metadata\x18\x01 \x01(\x0b\x32\".AWS.SageMaker.Edge.TensorMetadata\x12\x13\n\tbyte_data\x18\x04 \x01(\x0cH\x00\x12\x46\n\x14shared_memory_handle\x18\x05 \x01(\x0b\x32&.AWS.SageMaker.Edge.SharedMemoryHandleH\x00\x42\x06\n\x04\x64\x61ta\"\xbb\x01\n\x05Model\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x42\n\x16input_tensor_metadatas\x18\x03 \x03(\x0b\x32\".AWS.SageMaker.Edge.TensorMetadata\x12\x43\n\x17output_tensor_metadatas\x18\x04 \x03(\x0b\x32\".AWS.SageMaker.Edge.TensorMetadata\x12\x0e\n\x06handle\x18\x05 \x01(\t\"[\n\x0ePredictRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x07tensors\x18\x02 \x03(\x0b\x32\x1a.AWS.SageMaker.Edge.Tensor\x12\x0e\n\x06handle\x18\x03 \x01(\t\">\n\x0fPredictResponse\x12+\n\x07tensors\x18\x01 \x03(\x0b\x32\x1a.AWS.SageMaker.Edge.Tensor\"=\n\x10LoadModelRequest\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06handle\x18\x03 \x01(\t\"=\n\x11LoadModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.AWS.SageMaker.Edge.Model\"2\n\x12UnLoadModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06handle\x18\x02 \x01(\t\"\x15\n\x13UnLoadModelResponse\"\x13\n\x11ListModelsRequest\"?\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.AWS.SageMaker.Edge.Model\"4\n\x14\x44\x65scribeModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06handle\x18\x02 \x01(\t\"A\n\x15\x44\x65scribeModelResponse\x12(\n\x05model\x18\x01 \x01(\x0b\x32\x19.AWS.SageMaker.Edge.Model\"\xb2\x01\n\rAuxiliaryData\x12\x0c\n\x04name\x18\x01 \x01(\t\x12.\n\x08\x65ncoding\x18\x02 \x01(\x0e\x32\x1c.AWS.SageMaker.Edge.Encoding\x12\x13\n\tbyte_data\x18\x03 \x01(\x0cH\x00\x12\x46\n\x14shared_memory_handle\x18\x04 \x01(\x0b\x32&.AWS.SageMaker.Edge.SharedMemoryHandleH\x00\x42\x06\n\x04\x64\x61ta\"+\n\tTimestamp\x12\x0f\n\x07seconds\x18\x01 \x01(\x03\x12\r\n\x05nanos\x18\x02 \x01(\x05\"\xdc\x02\n\x12\x43\x61ptureDataRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x12\n\ncapture_id\x18\x02 \x01(\t\x12:\n\x13inference_timestamp\x18\x03 \x01(\x0b\x32\x1d.AWS.SageMaker.Edge.Timestamp\x12\x31\n\rinput_tensors\x18\x04 \x03(\x0b\x32\x1a.AWS.SageMaker.Edge.Tensor\x12\x32\n\x0eoutput_tensors\x18\x05 \x03(\x0b\x32\x1a.AWS.SageMaker.Edge.Tensor\x12\x31\n\x06inputs\x18\x06 \x03(\x0b\x32!.AWS.SageMaker.Edge.AuxiliaryData\x12\x32\n\x07outputs\x18\x07 \x03(\x0b\x32!.AWS.SageMaker.Edge.AuxiliaryData\x12\x14\n\x0cmodel_handle\x18\x08 \x01(\t\"\x15\n\x13\x43\x61ptureDataResponse\"1\n\x1bGetCaptureDataStatusRequest\x12\x12\n\ncapture_id\x18\x01 \x01(\t\"U\n\x1cGetCaptureDataStatusResponse\x12\x35\n\x06status\x18\x01 \x01(\x0e\x32%.AWS.SageMaker.Edge.CaptureDataStatus*\x95\x01\n\x08\x44\x61taType\x12\t\n\x05UINT8\x10\x00\x12\t\n\x05INT16\x10\x01\x12\t\n\x05INT32\x10\x02\x12\t\n\x05INT64\x10\x03\x12\x0b\n\x07\x46LOAT16\x10\x04\x12\x0b\n\x07\x46LOAT32\x10\x05\x12\x0b\n\x07\x46LOAT64\x10\x06\x12\x08\n\x04INT8\x10\x07\x12\x08\n\x04\x42OOL\x10\x08\x12\n\n\x06UINT16\x10\t\x12\n\n\x06UINT32\x10\n\x12\n\n\x06UINT64\x10\x0b*3\n\x08\x45ncoding\x12\x07\n\x03\x43SV\x10\x00\x12\x08\n\x04JSON\x10\x01\x12\x08\n\x04NONE\x10\x02\x12\n\n\x06\x42\x41SE64\x10\x03*M\n\x11\x43\x61ptureDataStatus\x12\x0b\n\x07\x46\x41ILURE\x10\x00\x12\x0b\n\x07SUCCESS\x10\x01\x12\x0f\n\x0bIN_PROGRESS\x10\x02\x12\r\n\tNOT_FOUND\x10\x03\x32\xb3\x05\n\x05\x41gent\x12R\n\x07Predict\x12\".AWS.SageMaker.Edge.PredictRequest\x1a#.AWS.SageMaker.Edge.PredictResponse\x12X\n\tLoadModel\x12$.AWS.SageMaker.Edge.LoadModelRequest\x1a%.AWS.SageMaker.Edge.LoadModelResponse\x12^\n\x0bUnLoadModel\x12&.AWS.SageMaker.Edge.UnLoadModelRequest\x1a\'.AWS.SageMaker.Edge.UnLoadModelResponse\x12[\n\nListModels\x12%.AWS.SageMaker.Edge.ListModelsRequest\x1a&.AWS.SageMaker.Edge.ListModelsResponse\x12\x64\n\rDescribeModel\x12(.AWS.SageMaker.Edge.DescribeModelRequest\x1a).AWS.SageMaker.Edge.DescribeModelResponse\x12^\n\x0b\x43\x61ptureData\x12&.AWS.SageMaker.Edge.CaptureDataRequest\x1a\'.AWS.SageMaker.Edge.CaptureDataResponse\x12y\n\x14GetCaptureDataStatus\x12/.AWS.SageMaker.Edge.GetCaptureDataStatusRequest\x1a\x30.AWS.SageMaker.Edge.GetCaptureDataStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agent_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DATATYPE']._serialized_start=1765
-  _globals['_DATATYPE']._serialized_end=1914
-  _globals['_ENCODING']._serialized_start=1916
-  _globals['_ENCODING']._serialized_end=1967
-  _globals['_CAPTUREDATASTATUS']._serialized_start=1969
-  _globals['_CAPTUREDATASTATUS']._serialized_end=2046
+  _globals['_DATATYPE']._serialized_start=1870
+  _globals['_DATATYPE']._serialized_end=2019
+  _globals['_ENCODING']._serialized_start=2021
+  _globals['_ENCODING']._serialized_end=2072
+  _globals['_CAPTUREDATASTATUS']._serialized_start=2074
+  _globals['_CAPTUREDATASTATUS']._serialized_end=2151
   _globals['_TENSORMETADATA']._serialized_start=35
   _globals['_TENSORMETADATA']._serialized_end=129
   _globals['_SHAREDMEMORYHANDLE']._serialized_start=131
@@ -44,39 +44,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TENSOR']._serialized_start=204
   _globals['_TENSOR']._serialized_end=374
   _globals['_MODEL']._serialized_start=377
-  _globals['_MODEL']._serialized_end=548
-  _globals['_PREDICTREQUEST']._serialized_start=550
-  _globals['_PREDICTREQUEST']._serialized_end=625
-  _globals['_PREDICTRESPONSE']._serialized_start=627
-  _globals['_PREDICTRESPONSE']._serialized_end=689
-  _globals['_LOADMODELREQUEST']._serialized_start=691
-  _globals['_LOADMODELREQUEST']._serialized_end=736
-  _globals['_LOADMODELRESPONSE']._serialized_start=738
-  _globals['_LOADMODELRESPONSE']._serialized_end=799
-  _globals['_UNLOADMODELREQUEST']._serialized_start=801
-  _globals['_UNLOADMODELREQUEST']._serialized_end=835
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=837
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=858
-  _globals['_LISTMODELSREQUEST']._serialized_start=860
-  _globals['_LISTMODELSREQUEST']._serialized_end=879
-  _globals['_LISTMODELSRESPONSE']._serialized_start=881
-  _globals['_LISTMODELSRESPONSE']._serialized_end=944
-  _globals['_DESCRIBEMODELREQUEST']._serialized_start=946
-  _globals['_DESCRIBEMODELREQUEST']._serialized_end=982
-  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=984
-  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=1049
-  _globals['_AUXILARYDATA']._serialized_start=1052
-  _globals['_AUXILARYDATA']._serialized_end=1229
-  _globals['_TIMESTAMP']._serialized_start=1231
-  _globals['_TIMESTAMP']._serialized_end=1274
-  _globals['_CAPTUREDATAREQUEST']._serialized_start=1277
-  _globals['_CAPTUREDATAREQUEST']._serialized_end=1601
-  _globals['_CAPTUREDATARESPONSE']._serialized_start=1603
-  _globals['_CAPTUREDATARESPONSE']._serialized_end=1624
-  _globals['_GETCAPTUREDATASTATUSREQUEST']._serialized_start=1626
-  _globals['_GETCAPTUREDATASTATUSREQUEST']._serialized_end=1675
-  _globals['_GETCAPTUREDATASTATUSRESPONSE']._serialized_start=1677
-  _globals['_GETCAPTUREDATASTATUSRESPONSE']._serialized_end=1762
-  _globals['_AGENT']._serialized_start=2049
-  _globals['_AGENT']._serialized_end=2740
+  _globals['_MODEL']._serialized_end=564
+  _globals['_PREDICTREQUEST']._serialized_start=566
+  _globals['_PREDICTREQUEST']._serialized_end=657
+  _globals['_PREDICTRESPONSE']._serialized_start=659
+  _globals['_PREDICTRESPONSE']._serialized_end=721
+  _globals['_LOADMODELREQUEST']._serialized_start=723
+  _globals['_LOADMODELREQUEST']._serialized_end=784
+  _globals['_LOADMODELRESPONSE']._serialized_start=786
+  _globals['_LOADMODELRESPONSE']._serialized_end=847
+  _globals['_UNLOADMODELREQUEST']._serialized_start=849
+  _globals['_UNLOADMODELREQUEST']._serialized_end=899
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=901
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=922
+  _globals['_LISTMODELSREQUEST']._serialized_start=924
+  _globals['_LISTMODELSREQUEST']._serialized_end=943
+  _globals['_LISTMODELSRESPONSE']._serialized_start=945
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1008
+  _globals['_DESCRIBEMODELREQUEST']._serialized_start=1010
+  _globals['_DESCRIBEMODELREQUEST']._serialized_end=1062
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_start=1064
+  _globals['_DESCRIBEMODELRESPONSE']._serialized_end=1129
+  _globals['_AUXILIARYDATA']._serialized_start=1132
+  _globals['_AUXILIARYDATA']._serialized_end=1310
+  _globals['_TIMESTAMP']._serialized_start=1312
+  _globals['_TIMESTAMP']._serialized_end=1355
+  _globals['_CAPTUREDATAREQUEST']._serialized_start=1358
+  _globals['_CAPTUREDATAREQUEST']._serialized_end=1706
+  _globals['_CAPTUREDATARESPONSE']._serialized_start=1708
+  _globals['_CAPTUREDATARESPONSE']._serialized_end=1729
+  _globals['_GETCAPTUREDATASTATUSREQUEST']._serialized_start=1731
+  _globals['_GETCAPTUREDATASTATUSREQUEST']._serialized_end=1780
+  _globals['_GETCAPTUREDATASTATUSRESPONSE']._serialized_start=1782
+  _globals['_GETCAPTUREDATASTATUSRESPONSE']._serialized_end=1867
+  _globals['_AGENT']._serialized_start=2154
+  _globals['_AGENT']._serialized_end=2845
 # @@protoc_insertion_point(module_scope)

@@ -87,24 +87,28 @@ class Tensor(_message.Message):
     def __init__(self, tensor_metadata: _Optional[_Union[TensorMetadata, _Mapping]] = ..., byte_data: _Optional[bytes] = ..., shared_memory_handle: _Optional[_Union[SharedMemoryHandle, _Mapping]] = ...) -> None: ...
 
 class Model(_message.Message):
-    __slots__ = ("url", "name", "input_tensor_metadatas", "output_tensor_metadatas")
+    __slots__ = ("url", "name", "input_tensor_metadatas", "output_tensor_metadatas", "handle")
     URL_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     INPUT_TENSOR_METADATAS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_TENSOR_METADATAS_FIELD_NUMBER: _ClassVar[int]
+    HANDLE_FIELD_NUMBER: _ClassVar[int]
     url: str
     name: str
     input_tensor_metadatas: _containers.RepeatedCompositeFieldContainer[TensorMetadata]
     output_tensor_metadatas: _containers.RepeatedCompositeFieldContainer[TensorMetadata]
-    def __init__(self, url: _Optional[str] = ..., name: _Optional[str] = ..., input_tensor_metadatas: _Optional[_Iterable[_Union[TensorMetadata, _Mapping]]] = ..., output_tensor_metadatas: _Optional[_Iterable[_Union[TensorMetadata, _Mapping]]] = ...) -> None: ...
+    handle: str
+    def __init__(self, url: _Optional[str] = ..., name: _Optional[str] = ..., input_tensor_metadatas: _Optional[_Iterable[_Union[TensorMetadata, _Mapping]]] = ..., output_tensor_metadatas: _Optional[_Iterable[_Union[TensorMetadata, _Mapping]]] = ..., handle: _Optional[str] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("name", "tensors")
+    __slots__ = ("name", "tensors", "handle")
     NAME_FIELD_NUMBER: _ClassVar[int]
     TENSORS_FIELD_NUMBER: _ClassVar[int]
+    HANDLE_FIELD_NUMBER: _ClassVar[int]
     name: str
     tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
-    def __init__(self, name: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
+    handle: str
+    def __init__(self, name: _Optional[str] = ..., tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., handle: _Optional[str] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
     __slots__ = ("tensors",)
@@ -113,12 +117,14 @@ class PredictResponse(_message.Message):
     def __init__(self, tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ...) -> None: ...
 
 class LoadModelRequest(_message.Message):
-    __slots__ = ("url", "name")
+    __slots__ = ("url", "name", "handle")
     URL_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    HANDLE_FIELD_NUMBER: _ClassVar[int]
     url: str
     name: str
-    def __init__(self, url: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
+    handle: str
+    def __init__(self, url: _Optional[str] = ..., name: _Optional[str] = ..., handle: _Optional[str] = ...) -> None: ...
 
 class LoadModelResponse(_message.Message):
     __slots__ = ("model",)
@@ -127,10 +133,12 @@ class LoadModelResponse(_message.Message):
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
 class UnLoadModelRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "handle")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    HANDLE_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    handle: str
+    def __init__(self, name: _Optional[str] = ..., handle: _Optional[str] = ...) -> None: ...
 
 class UnLoadModelResponse(_message.Message):
     __slots__ = ()
@@ -147,10 +155,12 @@ class ListModelsResponse(_message.Message):
     def __init__(self, models: _Optional[_Iterable[_Union[Model, _Mapping]]] = ...) -> None: ...
 
 class DescribeModelRequest(_message.Message):
-    __slots__ = ("name",)
+    __slots__ = ("name", "handle")
     NAME_FIELD_NUMBER: _ClassVar[int]
+    HANDLE_FIELD_NUMBER: _ClassVar[int]
     name: str
-    def __init__(self, name: _Optional[str] = ...) -> None: ...
+    handle: str
+    def __init__(self, name: _Optional[str] = ..., handle: _Optional[str] = ...) -> None: ...
 
 class DescribeModelResponse(_message.Message):
     __slots__ = ("model",)
@@ -158,7 +168,7 @@ class DescribeModelResponse(_message.Message):
     model: Model
     def __init__(self, model: _Optional[_Union[Model, _Mapping]] = ...) -> None: ...
 
-class AuxilaryData(_message.Message):
+class AuxiliaryData(_message.Message):
     __slots__ = ("name", "encoding", "byte_data", "shared_memory_handle")
     NAME_FIELD_NUMBER: _ClassVar[int]
     ENCODING_FIELD_NUMBER: _ClassVar[int]
@@ -179,7 +189,7 @@ class Timestamp(_message.Message):
     def __init__(self, seconds: _Optional[int] = ..., nanos: _Optional[int] = ...) -> None: ...
 
 class CaptureDataRequest(_message.Message):
-    __slots__ = ("model_name", "capture_id", "inference_timestamp", "input_tensors", "output_tensors", "inputs", "outputs")
+    __slots__ = ("model_name", "capture_id", "inference_timestamp", "input_tensors", "output_tensors", "inputs", "outputs", "model_handle")
     MODEL_NAME_FIELD_NUMBER: _ClassVar[int]
     CAPTURE_ID_FIELD_NUMBER: _ClassVar[int]
     INFERENCE_TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
@@ -187,14 +197,16 @@ class CaptureDataRequest(_message.Message):
     OUTPUT_TENSORS_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    MODEL_HANDLE_FIELD_NUMBER: _ClassVar[int]
     model_name: str
     capture_id: str
     inference_timestamp: Timestamp
     input_tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
     output_tensors: _containers.RepeatedCompositeFieldContainer[Tensor]
-    inputs: _containers.RepeatedCompositeFieldContainer[AuxilaryData]
-    outputs: _containers.RepeatedCompositeFieldContainer[AuxilaryData]
-    def __init__(self, model_name: _Optional[str] = ..., capture_id: _Optional[str] = ..., inference_timestamp: _Optional[_Union[Timestamp, _Mapping]] = ..., input_tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., output_tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., inputs: _Optional[_Iterable[_Union[AuxilaryData, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[AuxilaryData, _Mapping]]] = ...) -> None: ...
+    inputs: _containers.RepeatedCompositeFieldContainer[AuxiliaryData]
+    outputs: _containers.RepeatedCompositeFieldContainer[AuxiliaryData]
+    model_handle: str
+    def __init__(self, model_name: _Optional[str] = ..., capture_id: _Optional[str] = ..., inference_timestamp: _Optional[_Union[Timestamp, _Mapping]] = ..., input_tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., output_tensors: _Optional[_Iterable[_Union[Tensor, _Mapping]]] = ..., inputs: _Optional[_Iterable[_Union[AuxiliaryData, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[AuxiliaryData, _Mapping]]] = ..., model_handle: _Optional[str] = ...) -> None: ...
 
 class CaptureDataResponse(_message.Message):
     __slots__ = ()
