@@ -64,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         help=f"largest gRPC message, both directions, in bytes (default {DEFAULT_MAX_MESSAGE_BYTES})",
     )
     parser.add_argument(
-        "--check-config", action="store_true", help="check the configuration, show what is in effect, exit"
+        "--check-config",
+        action="store_true",
+        help="check the configuration (without -c the installed one), show what is in effect, exit",
     )
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     return parser
@@ -90,22 +92,24 @@ def _daemon(words: list[str]) -> int:
 
         print(version()[0])
         return 0
-    if not options.config or not (options.socket or options.check_config):
+    if not options.check_config and not (options.socket and options.config):
         parser.error("-a SOCKET and -c CONFIG are both needed")
     try:
         return _check(options.config) if options.check_config else _run(options)
     except ConfigError as error:
         for line in str(error).splitlines():
             print(f"{PROGRAM}: {line}", file=sys.stderr)
+        for warning in error.warnings:
+            print(f"{PROGRAM}: warning: {warning}", file=sys.stderr)
     except EdgeError as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
     return 1
 
 
-def _check(path: str) -> int:
-    from edge.config import describe, load_config
+def _check(path: str | None) -> int:
+    from edge.config import INSTALLED_CONFIG, describe, load_config
 
-    loaded = load_config(path)
+    loaded = load_config(path or INSTALLED_CONFIG)
     print(describe(loaded))
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from edge import json_faults
 from edge.access import is_credential
 from edge.errors import ConfigError
 from edge.settings import OLD_NAMES, PREFIX, SETTINGS, UNUSED, Kind, Setting
 
+INSTALLED_CONFIG = "/etc/sagemaker-edge-agent/config.json"  # read where none is named
 MAX_CONFIG_BYTES = 1 << 20
 MODE_ENVIRONMENT = "STATE_DIRECTORY"
 _TRUE_FALSE = {"true": True, "false": False}
@@ -88,13 +90,14 @@ def load_config(path: str | Path) -> Loaded:
             data = file.read(MAX_CONFIG_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"configuration file {path}: {error.strerror}") from None
-    return parse_config(data)
+    return parse_config(data, f"the configuration file {path}")
 
 
-def parse_config(data: bytes) -> Loaded:
-    """Check the bytes of a configuration file; see `load_config`."""
-    given = _parse_json(data)
+def parse_config(data: bytes, file: str = "the configuration") -> Loaded:
+    """Check the bytes of a configuration file, which messages call `file`; see `load_config`."""
+    given = _parse_json(data, file)
     faults: list[str] = []
+    wrong: set[str] = set()  # settings whose value is reported already
     warnings: list[str] = []
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -106,6 +109,7 @@ def parse_config(data: bytes) -> Loaded:
             try:
                 values[setting.name] = _convert(setting, raw)
             except ValueError as fault:
+                wrong.add(setting.name)
                 faults.append(f"{key}: {_shown(raw)} is not allowed; expected {fault}")
     for key in given:
         if key.removeprefix(PREFIX) in UNUSED and key.startswith(PREFIX):
@@ -113,37 +117,33 @@ def parse_config(data: bytes) -> Loaded:
         else:
             warnings.append(f"{key} is not a known key and is ignored{_nearest(key)}")
     _derive(values, sources)
-    _check_together(values, sources, faults, warnings)
+    _check_together(values, sources, wrong, faults, warnings)
     if faults:
-        raise ConfigError("\n".join(faults))
+        raise ConfigError("\n".join(faults), warnings)
     return Loaded(Config(**values), sources, tuple(warnings))
 
 
-def _parse_json(data: bytes) -> dict[str, Any]:
+def _parse_json(data: bytes, file: str) -> dict[str, Any]:
     if len(data) > MAX_CONFIG_BYTES:
-        raise ConfigError(f"the configuration is larger than {MAX_CONFIG_BYTES} bytes")
+        raise ConfigError(f"{file} is larger than {MAX_CONFIG_BYTES} bytes")
 
     def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen = dict(pairs)
         if len(seen) != len(pairs):
             names = [name for name, _ in pairs]
-            raise ConfigError(f"{next(n for n in names if names.count(n) > 1)}: the key stands twice")
+            raise ConfigError(f"{file}: {next(n for n in names if names.count(n) > 1)}: the key stands twice")
         return seen
 
     try:
         given = json.loads(data.decode("utf-8-sig"), object_pairs_hook=no_repeats)
     except UnicodeDecodeError:
-        raise ConfigError("the configuration is not UTF-8 text") from None
+        raise ConfigError(f"{file} is not UTF-8 text") from None
     except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"the configuration is not JSON: line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from None
+        raise ConfigError(f"{file} is not JSON: {json_faults.explain(error)}") from None
     except (RecursionError, ValueError):
-        raise ConfigError(
-            "the configuration is not JSON that an agent can use: nested too deep, or a number too long"
-        ) from None
+        raise ConfigError(f"{file} is not JSON that an agent can use: nested too deep, or a number too long") from None
     if not isinstance(given, dict):
-        raise ConfigError(f"the configuration must be a JSON object, not {_shown(given)}")
+        raise ConfigError(f"{file} must be a JSON object, not {_shown(given)}")
     return given
 
 
@@ -226,36 +226,42 @@ def _derive(values: dict[str, Any], sources: dict[str, str]) -> None:
         fill("edge_spool_path", "/var/lib/sagemaker-edge-agent/spool", "default")
 
 
-def _check_together(values: dict[str, Any], sources: dict[str, str], faults: list[str], warnings: list[str]) -> None:
-    """Checks that take more than one setting."""
+def _check_together(
+    values: dict[str, Any], sources: dict[str, str], wrong: set[str], faults: list[str], warnings: list[str]
+) -> None:
+    """Checks that take more than one setting, but for those whose own value is `wrong`: one fault is one line."""
 
     def need(name: str, reason: str) -> None:
-        if values[name] == "":
+        if values[name] == "" and name not in wrong:
             faults.append(f"{PREFIX}{name}: missing; it is required {reason}")
 
     cloud = values["core_capture_data_destination"] == "Cloud"
     uploads = cloud or values["core_capture_data_periodic_upload"]
-    if not cloud:
+    if not cloud and "core_capture_data_destination" not in wrong:
         need("core_capture_data_disk_path", "when captures go to Disk")
     if values["provider_provider"] == "Aws":
         need("core_region", "with provider Aws")
         need("provider_s3_bucket_name", "with provider Aws")
-        _check_credentials(values, faults)
+        _check_credentials(values, wrong, faults)
         bucket = values["provider_s3_bucket_name"]
         if bucket and "sagemaker" not in bucket:
             warnings.append(
                 f"{PREFIX}provider_s3_bucket_name: {bucket} does not contain 'sagemaker'; policies made for the original agent may not cover it"
             )
-    elif uploads:
+    elif uploads and not wrong & {"provider_provider", "provider_s3_bucket_name"}:
         faults.append(
             f"{PREFIX}core_capture_data_{'destination' if cloud else 'periodic_upload'}: captures are to be uploaded, but "
             f"the provider is {values['provider_provider']}; expected provider Aws and {PREFIX}provider_s3_bucket_name"
         )
+    if values["provider_provider_path"]:
+        warnings.append(f"{PREFIX}provider_provider_path is not used by this agent and is ignored")
     if values["provider_provider"] == "Custom":
         faults.append(
             f"{PREFIX}provider_provider: Custom providers are shared objects of the original agent and cannot be loaded; expected Aws or None"
         )
     batch, buffer = values["core_capture_data_batch_size"], values["core_capture_data_buffer_size"]
+    if wrong & {"core_capture_data_batch_size", "core_capture_data_buffer_size"}:
+        return
     if batch > buffer and sources["core_capture_data_batch_size"] == "default":
         values["core_capture_data_batch_size"] = buffer
         sources["core_capture_data_batch_size"] = "the buffer size"
@@ -269,7 +275,7 @@ def _check_together(values: dict[str, Any], sources: dict[str, str], faults: lis
         )
 
 
-def _check_credentials(values: dict[str, Any], faults: list[str]) -> None:
+def _check_credentials(values: dict[str, Any], wrong: set[str], faults: list[str]) -> None:
     """The IoT settings come together or not at all (then the environment gives the credentials)."""
     names = (
         "provider_aws_ca_cert_file",
@@ -277,7 +283,7 @@ def _check_credentials(values: dict[str, Any], faults: list[str]) -> None:
         "provider_aws_cert_pk_file",
         "provider_aws_iot_cred_endpoint",
     )
-    missing = [name for name in names if values[name] == ""]
+    missing = [name for name in names if values[name] == "" and name not in wrong]
     if missing and len(missing) < len(names):
         faults.extend(
             f"{PREFIX}{name}: missing; the IoT credentials need all four of provider_aws_*" for name in missing

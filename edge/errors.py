@@ -5,13 +5,19 @@ was expected, and never a secret, a path of a secret, or an internal. `edge.rpc.
 maps each class to its gRPC status.
 """
 
+from collections.abc import Sequence
+
 
 class EdgeError(Exception):
     """Base of all errors of the agent; never raised itself."""
 
 
 class ConfigError(EdgeError):
-    """The configuration file or a flag is wrong; the text lists every fault."""
+    """The configuration file or a flag is wrong; the text lists every fault, and `warnings` stand beside them."""
+
+    def __init__(self, faults: str, warnings: Sequence[str] = ()) -> None:
+        super().__init__(faults)
+        self.warnings = tuple(warnings)
 
 
 class SocketInUseError(EdgeError):

@@ -20,12 +20,11 @@ from edge.client import show
 from edge.client.connection import HEALTH, OPERATIONS, Agent, peer_credentials, why_unreachable
 from edge.client.outcome import CommandError, Exit
 from edge.clock import SystemClock
-from edge.config import Config, load_config
+from edge.config import INSTALLED_CONFIG, Config, load_config
 from edge.errors import ConfigError
 from edge.runtime.tflite import PACKAGES
 from edge.version import version
 
-INSTALLED_CONFIG = "/etc/sagemaker-edge-agent/config.json"
 EXPIRES_SOON_DAYS = 60
 LEAST_SEGMENT_BYTES = 64 << 20  # as large as the largest message
 LEAST_MEMORY_BYTES = 64 << 20
@@ -130,7 +129,8 @@ def check_config(path: str | None) -> tuple[Config | None, list[Finding]]:
         loaded = load_config(path)
     except ConfigError as error:
         faults = str(error).splitlines()
-        return None, [fail("configuration", fault, f"correct {path}") for fault in faults]
+        findings = [fail("configuration", fault, f"correct {path}") for fault in faults]
+        return None, findings + [warn("configuration", text, f"look at {path}") for text in error.warnings]
     findings = [ok("configuration", path)]
     findings += [warn("configuration", text, f"look at {path}") for text in loaded.warnings]
     return loaded.config, findings

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edge import json_faults
 from edge.arrays import numpy_dtype
 from edge.client import bmp
 from edge.client.outcome import InputError
@@ -105,6 +106,8 @@ def _read_json(file: str) -> Any:
             return json.loads(source.read(MAX_JSON_BYTES))
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file}: not JSON: {json_faults.explain(error)}") from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not JSON: {error}") from None
 

@@ -184,6 +184,46 @@ def test_a_missing_file(tmp_path: Path) -> None:
         load_config(tmp_path / "none.json")
 
 
+def test_a_file_that_is_no_json_is_named_with_the_likely_cause(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text('{"sagemaker_edge_core_device_name": "d",}')
+    with pytest.raises(ConfigError) as refused:
+        load_config(file)
+    assert str(refused.value).startswith(f"the configuration file {file} is not JSON: line 1, column ")
+    assert "a comma after the last entry" in str(refused.value)
+
+
+def test_one_fault_is_one_line() -> None:
+    for changes in (
+        {"core_capture_data_disk_path": "captures"},
+        {"core_capture_data_destination": "disc"},
+        {"provider_provider": "aws"},
+        {"core_capture_data_buffer_size": 0, "core_capture_data_batch_size": 31},
+        {"core_capture_data_destination": "Cloud", "core_region": "r", "provider_s3_bucket_name": "B!"},
+    ):
+        assert len(faults(**changes)) == 1, changes
+    found = faults(provider_s3_bucket_name="sagemaker-b", core_region="r", provider_aws_cert_file="c.pem")
+    assert [fault.split(":")[0] for fault in found] == [  # one is wrong, the three that belong to it are missing
+        full_key(name)
+        for name in (
+            "provider_aws_cert_file",
+            "provider_aws_ca_cert_file",
+            "provider_aws_cert_pk_file",
+            "provider_aws_iot_cred_endpoint",
+        )
+    ]
+
+
+def test_a_fault_does_not_hide_the_hint() -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse(core_device_name=..., core_device_nam="d")
+    assert "did you mean sagemaker_edge_core_device_name?" in refused.value.warnings[0]
+
+
+def test_the_original_providers_library_warns() -> None:
+    assert "provider_provider_path is not used" in parse(provider_provider_path="/lib/provider.so").warnings[0]
+
+
 def test_describe_says_where_each_value_came_from() -> None:
     text = describe(parse(log_verbose="true"))
     assert len(text.splitlines()) == len(SETTINGS)

@@ -1,0 +1,27 @@
+"""What is wrong with a text that is not JSON, for the person who wrote it."""
+
+import json
+
+
+def explain(error: json.JSONDecodeError) -> str:
+    """Where the fault is, and what it most likely is, in a few words."""
+    return f"line {error.lineno}, column {error.colno}: {_cause(error.doc, error.pos) or error.msg}"
+
+
+def _cause(text: str, place: int) -> str:
+    if not text.strip():
+        return "the text is empty"
+    before, here = text[:place].rstrip(), text[place:].lstrip()
+    if here.startswith((",}", ",]")) or (here[:1] == "," and here[1:].lstrip()[:1] in ("}", "]")):  # Python 3.13
+        return "a comma after the last entry, which JSON does not allow"
+    if here[:1] in ("}", "]") and before.endswith(","):
+        return "a comma after the last entry, which JSON does not allow"
+    if here.startswith(("//", "/*", "#")):
+        return "a comment, which JSON does not have"
+    if here.startswith("'"):
+        return "a single quote; JSON takes double quotes"
+    if here.startswith('"') and before and before[-1] not in ",:{[":
+        return "a comma is missing before this"
+    if here.startswith(("True", "False", "None")):
+        return "JSON writes true, false and null in small letters"
+    return ""
