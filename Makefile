@@ -12,7 +12,7 @@ SOURCES = $(shell git ls-files '*.py' '*.pyi' 2>/dev/null || echo .)
 ARCH ?= $(shell dpkg --print-architecture 2>/dev/null || echo amd64)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check proto unit system test-grpc test-fallback coverage audit clean
+.PHONY: help venv demo test check proto unit system newcomer test-grpc test-fallback coverage audit clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 20
@@ -52,6 +52,10 @@ system: $(VENV)/.tests ## System tests: the real agent over its socket, and unde
 test: $(VENV)/.tests ## All tests that need no packages built
 	@$(PYTEST)
 
+DEBIAN ?= 13
+newcomer: ## README.md word for word, make check and make test in a pristine DEBIAN (12, 13) as an ordinary user; root
+	@tests/newcomer/run.sh $(if $(filter 12,$(DEBIAN)),bookworm,trixie) all
+
 GRPC_VERSIONS ?= 1.80.1 1.85.3
 test-grpc: $(VENV)/.tests ## The serving tests with each of GRPC_VERSIONS: the floor and the ceiling in pyproject.toml
 	@set -e; for version in $(GRPC_VERSIONS); do \
@@ -72,7 +76,9 @@ audit: venv ## Known vulnerabilities of the pinned versions (asks the advisory d
 	@[ -x build/audit/bin/pip-audit ] || { $(PYTHON) -m venv build/audit && build/audit/bin/python -m pip install -q --disable-pip-version-check pip-audit; }
 	@build/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements.txt
 
-clean: ## What builds left behind
-	@rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+# What a user keeps in build/ (keys, packages, captures: README makes them there) is not a build's.
+BUILT = nuitka deb bench audit grpcio-* engines yocto
+clean: ## What builds left behind, but not your keys, packages and captures in build/
+	@rm -rf dist $(addprefix build/,$(BUILT)) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 -include packaging/packaging.mk yocto/yocto.mk bench/bench.mk examples/examples.mk
