@@ -18,6 +18,7 @@ from edge import json_faults
 from edge.access import is_credential
 from edge.errors import ConfigError
 from edge.settings import OLD_NAMES, PREFIX, SETTINGS, UNUSED, Kind, Setting
+from edge.text import cut
 
 INSTALLED_CONFIG = "/etc/sagemaker-edge-agent/config.json"  # read where none is named
 MAX_CONFIG_BYTES = 1 << 20
@@ -298,7 +299,7 @@ def _check_credentials(values: dict[str, Any], wrong: set[str], faults: list[str
 def _shown(value: Any) -> str:
     """A value as the file has it, cut to a readable length."""
     text = json.dumps(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return cut(text, 80)
 
 
 def _nearest(key: str) -> str:

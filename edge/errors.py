@@ -7,6 +7,8 @@ maps each class to its gRPC status.
 
 from collections.abc import Sequence
 
+from edge.text import shown
+
 
 class EdgeError(Exception):
     """Base of all errors of the agent; never raised itself."""
@@ -41,7 +43,7 @@ class ModelNotFoundError(EdgeError):
     @classmethod
     def of(cls, name: str) -> "ModelNotFoundError":
         """The error of a call that names such a model."""
-        return cls(f"model {name!r} is not loaded")
+        return cls(f"model {shown(name)} is not loaded")
 
 
 class PackageNotFoundError(EdgeError):

@@ -13,12 +13,12 @@ from typing import Any
 from edge.capture import layout
 from edge.errors import CaptureContentError, CaptureIdError, CaptureTimeError
 from edge.tensors import DType, byte_count, shape_text
+from edge.text import shown
 
 MAX_ID_CHARACTERS = 128
 FUTURE_SECONDS = 5.0  # a client's clock may be this much ahead (C-4)
 MAX_INFERENCE_TIME = 253402300799  # 9999-12-31T23:59:59Z
 EVENT_VERSION = "0"
-_SHOWN_CHARACTERS = 80  # of a client's text in a message
 
 _CAPTURE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -97,7 +97,7 @@ def check_id(capture_id: str) -> None:
     """
     if len(capture_id) > MAX_ID_CHARACTERS or not _CAPTURE_ID.fullmatch(capture_id):
         raise CaptureIdError(
-            f"capture id {_shown(capture_id)} is not allowed; expected 1 to {MAX_ID_CHARACTERS} characters, "
+            f"capture id {shown(capture_id)} is not allowed; expected 1 to {MAX_ID_CHARACTERS} characters, "
             "a letter or digit and then letters, digits, '.', '_' or '-'"
         )
 
@@ -140,18 +140,18 @@ def _check_names(what: str, names: Sequence[str]) -> None:
         raise CaptureContentError(f"{what} {names.index('')}: its name is empty")
     if len(set(names)) < len(names):
         repeated = next(name for name in names if names.count(name) > 1)
-        raise CaptureContentError(f"{what} {_shown(repeated)}: the name is repeated")
+        raise CaptureContentError(f"{what} {shown(repeated)}: the name is repeated")
 
 
 def _check_tensor(what: str, tensor: CapturedTensor) -> None:
     if any(size < 0 for size in tensor.shape):
         raise CaptureContentError(
-            f"{what} {_shown(tensor.name)}: shape {list(tensor.shape)} has a negative dimension; expected 0 or more"
+            f"{what} {shown(tensor.name)}: shape {list(tensor.shape)} has a negative dimension; expected 0 or more"
         )
     expected = byte_count(tensor.dtype, tensor.shape)
     if len(tensor.data) != expected:
         raise CaptureContentError(
-            f"{what} {_shown(tensor.name)}: got {len(tensor.data)} bytes, expected {expected} "
+            f"{what} {shown(tensor.name)}: got {len(tensor.data)} bytes, expected {expected} "
             f"for {tensor.dtype.name} {shape_text(tensor.shape)}"
         )
 
@@ -162,15 +162,15 @@ def _check_auxiliary(what: str, entry: AuxiliaryEntry) -> None:
     except ValueError:
         known = ", ".join(f"{e.name} ({e.value})" for e in Encoding)
         raise CaptureContentError(
-            f"{what} {_shown(entry.name)}: unknown encoding {entry.encoding}; expected one of {known}"
+            f"{what} {shown(entry.name)}: unknown encoding {entry.encoding}; expected one of {known}"
         ) from None
     if encoding in (Encoding.CSV, Encoding.JSON) and _text(entry.data) is None:
-        raise CaptureContentError(f"{what} {_shown(entry.name)}: {encoding.name} data is not UTF-8 text")
+        raise CaptureContentError(f"{what} {shown(entry.name)}: {encoding.name} data is not UTF-8 text")
     if encoding is Encoding.BASE64:
         try:
             binascii.a2b_base64(entry.data.translate(None, b"\r\n"), strict_mode=True)
         except ValueError as error:
-            raise CaptureContentError(f"{what} {_shown(entry.name)}: BASE64 data is not base64 text: {error}") from None
+            raise CaptureContentError(f"{what} {shown(entry.name)}: BASE64 data is not base64 text: {error}") from None
 
 
 def build_record(
@@ -289,7 +289,3 @@ def _text(data: bytes) -> str | None:
         return bytes(data).decode("utf-8")
     except UnicodeDecodeError:
         return None
-
-
-def _shown(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")

@@ -21,6 +21,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import Enum
 
+from edge.text import printable
+
 TRIES = 5  # of one request, before it is left for later
 FRESH_TRIES = 2  # after which new credentials are not asked for again at once
 SOON_BASE_SECONDS = 0.2
@@ -33,7 +35,6 @@ SKEW_SECONDS = 240.0  # a refusal with a Date this far from the time signed is a
 REFUSALS = 3  # after other objects were taken, before an object is given up
 REFUSED_BASE_SECONDS = 3.0
 REFUSED_MOST_SECONDS = 3600.0
-_TEXT_CHARACTERS = 200  # of a store's own words
 # A date outside is a server's fault or a lie, and no time to sign with.
 _PLAUSIBLE_DATES = (datetime(2024, 1, 1, tzinfo=UTC).timestamp(), datetime(2100, 1, 1, tzinfo=UTC).timestamp())
 
@@ -225,12 +226,7 @@ def read_error(body: bytes) -> tuple[str, str, str]:
 
 def _part(pattern: re.Pattern[bytes], body: bytes) -> str:
     match = pattern.search(body)
-    return printable(html.unescape(match[1].decode("utf-8", "replace"))) if match else ""
-
-
-def printable(text: str) -> str:
-    """A foreign text for a log line or a status: one line, printable, of bounded length."""
-    return "".join(c if c.isprintable() else " " for c in text.strip())[:_TEXT_CHARACTERS]
+    return printable(html.unescape(match[1].decode("utf-8", "replace")).strip()) if match else ""
 
 
 def read_region(text: str | None) -> str:

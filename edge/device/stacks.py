@@ -6,6 +6,8 @@ import threading
 from pathlib import Path, PurePath
 from types import FrameType
 
+from edge.text import cut
+
 MAX_FRAMES = 12  # a thread, innermost first
 MAX_CHARACTERS = 32_000  # journald cuts a line at 48 KiB
 _MAX_NAME_BYTES = 15  # linux/sched.h: TASK_COMM_LEN, less its terminator
@@ -18,7 +20,7 @@ def thread_stacks() -> str:
     for ident, frame in sys._current_frames().items():
         places.setdefault(_stack(frame), []).append(names.get(ident, f"thread {ident}"))
     text = " | ".join(f"{_label(threads)}: {stack}" for stack, threads in places.items())
-    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 3] + "..."
+    return cut(text, MAX_CHARACTERS)
 
 
 def _label(threads: list[str]) -> str:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from edge.errors import TensorError
 from edge.tensors import TensorSpec, byte_count, dtype_name, fit_shape, rank_fault, shape_text
-
-SHOWN_CHARACTERS = 80
+from edge.text import SHOWN_CHARACTERS, cut, shown
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def _fit(spec: TensorSpec, argument: TensorArgument) -> BoundTensor:
         fitted = fit_shape(spec, argument.shape)
         if fitted is None:
             raise TensorError(
-                f"tensor {shown(spec.name)}: got shape {_cut(shape_text(argument.shape))}, expected {shape_text(spec.signature)}"
+                f"tensor {shown(spec.name)}: got shape {cut(shape_text(argument.shape), SHOWN_CHARACTERS)}, expected {shape_text(spec.signature)}"
             )
         shape = fitted
     needed = byte_count(spec.dtype, shape)
@@ -88,12 +87,3 @@ def _fit(spec: TensorSpec, argument: TensorArgument) -> BoundTensor:
             f"tensor {shown(spec.name)}: got {given} bytes, expected {needed} for {spec.dtype.name} {shape_text(shape)}"
         )
     return BoundTensor(data, shape, needed)
-
-
-def shown(name: str) -> str:
-    """A name from outside, quoted, cut and safe to print."""
-    return _cut(repr(name))
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 3] + "..."

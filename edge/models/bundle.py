@@ -16,7 +16,8 @@ from typing import Any
 
 from edge.errors import SignatureError
 from edge.models.manifest import SIGNATURE_FILE
-from edge.models.strict_json import JsonFault, array, check_keys, is_unicode, parse_object, shown, table, text
+from edge.models.strict_json import JsonFault, array, check_keys, is_unicode, parse_object, table, text
+from edge.text import shown
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"

@@ -17,7 +17,7 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from edge.errors import SignatureError, TrustError
-from edge.models.strict_json import is_unicode
+from edge.text import printable
 
 MIN_RSA_BITS = 3072
 CURVES = ("secp256r1", "secp384r1", "secp521r1")
@@ -165,10 +165,7 @@ def subject(certificate: x509.Certificate) -> str:
 
 
 def _printable(name: x509.Name) -> str:
-    found = name.rfc4514_string()
-    if not is_unicode(found) or not found.isprintable():
-        found = ascii(found)
-    return (found if len(found) <= MAX_NAME_CHARACTERS else found[: MAX_NAME_CHARACTERS - 3] + "...") or "no name"
+    return printable(name.rfc4514_string(), MAX_NAME_CHARACTERS) or "no name"
 
 
 def _extension(certificate: x509.Certificate, kind: type[_Extension]) -> _Extension | None:

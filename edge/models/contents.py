@@ -12,8 +12,8 @@ from edge.errors import PackageError
 from edge.models.bundle import check_path
 from edge.models.limits import PackageLimits
 from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE
-from edge.models.strict_json import shown
 from edge.models.tar import Member, TarReader
+from edge.text import shown
 
 CHUNK_BYTES = 1 << 20
 GZIP_MAGIC = b"\x1f\x8b"

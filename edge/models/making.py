@@ -17,7 +17,7 @@ from edge.models.identity import Identity
 from edge.models.limits import PackageLimits
 from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, format_manifest
 from edge.models.signing import sign_files
-from edge.models.strict_json import shown
+from edge.text import shown
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz")
 FILE_MODE, FOLDER_MODE = 0o644, 0o755

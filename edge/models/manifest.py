@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.errors import ManifestError, TargetError
-from edge.models.strict_json import JsonFault, check_keys, kind, parse_object, shown, table, text
+from edge.models.strict_json import JsonFault, check_keys, kind, parse_object, table, text
+from edge.text import shown
 
 MANIFEST_FILE = "sagemaker_edge_manifest"
 SIGNATURE_FILE = "model.sig"

@@ -24,8 +24,8 @@ from edge.models.contents import Contents, PackageFile, open_contents, open_with
 from edge.models.limits import MIB, PackageLimits
 from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, parse_manifest
 from edge.models.signing import TimeReading, Verified, verify_signature
-from edge.models.strict_json import shown
 from edge.models.trust import load_roots
+from edge.text import printable, shown
 
 log = logging.getLogger(__name__)
 
@@ -139,8 +139,7 @@ def local_path(url: str) -> str:
 
 def shown_path(path: str) -> str:
     """A path from outside, safe to print, and longer than other values may be shown."""
-    safe = path if path.isprintable() else ascii(path)
-    return safe if len(safe) <= 300 else safe[:297] + "..."
+    return printable(path, 300)
 
 
 def _verify(contents: Contents, trust_dir: Path, reading: TimeReading, available: Callable[[], int]) -> Package:

@@ -35,6 +35,7 @@ from edge.models.scheduler import Scheduler
 from edge.runtime.engine import DelegateRef, Engine, Session
 from edge.runtime.probe import ProbeResult, probe, warm_up
 from edge.tensors import TensorSpec
+from edge.text import shown
 
 if TYPE_CHECKING:
     from edge.models.package import Package
@@ -122,7 +123,7 @@ class Registry:
         """
         model = self._ready.get(name)
         if model is None:
-            raise ModelNotFoundError.of(name[:MAX_NAME_CHARACTERS])
+            raise ModelNotFoundError.of(name)
         return model
 
     def models(self) -> tuple[LoadedModel, ...]:
@@ -139,7 +140,7 @@ class Registry:
         """
         if len(name) > MAX_NAME_CHARACTERS or not NAME_PATTERN.fullmatch(name):
             raise ModelNameError(
-                f"model name {name[:MAX_NAME_CHARACTERS]!r} is not allowed; expected 1 to {MAX_NAME_CHARACTERS} letters, digits and '-', beginning and ending with a letter or digit"
+                f"model name {shown(name)} is not allowed; expected 1 to {MAX_NAME_CHARACTERS} letters, digits and '-', beginning and ending with a letter or digit"
             )
         entry = self._claim(name)
         try:

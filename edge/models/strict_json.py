@@ -7,7 +7,7 @@ import json
 from collections.abc import Collection
 from typing import Any, NoReturn
 
-_SHOWN_CHARACTERS = 40
+from edge.text import shown
 
 
 class JsonFault(Exception):
@@ -115,12 +115,6 @@ def kind(value: object) -> str:
     """What a JSON value is, in the words of JSON."""
     names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")
-
-
-def shown(value: str) -> str:
-    """A string from outside, quoted, cut and safe to print."""
-    printable = ascii(value)
-    return printable if len(printable) <= _SHOWN_CHARACTERS else printable[: _SHOWN_CHARACTERS - 3] + "..."
 
 
 def _path(where: str, key: str) -> str:

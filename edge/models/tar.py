@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from edge.errors import PackageError
-from edge.models.strict_json import shown
+from edge.text import shown
 
 BLOCK_BYTES = 512
 MAX_HEADER_BYTES = 64 * 1024  # of a pax header or a GNU long name
@@ -203,7 +203,9 @@ def _text(name: bytes) -> str:
     try:
         return name.decode()
     except UnicodeDecodeError as error:
-        raise PackageError(f"the archive's member {ascii(name)[:80]} has a name that is not UTF-8") from error
+        raise PackageError(
+            f"the archive's member {shown(name.decode('utf-8', 'backslashreplace'))} has a name that is not UTF-8"
+        ) from error
 
 
 def _pax(data: bytes) -> dict[str, str]:

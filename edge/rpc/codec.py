@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from google.protobuf.message import DecodeError, Message
 
 from edge.errors import RequestError
-from edge.models.binding import Segment, TensorArgument, shown
+from edge.models.binding import Segment, TensorArgument
 from edge.models.registry import LoadedModel
 from edge.rpc import wire
 from edge.rpc._generated import agent_pb2 as pb
 from edge.runtime.engine import Output
 from edge.tensors import TensorSpec
+from edge.text import shown
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

@@ -3,6 +3,7 @@
 import grpc
 
 from edge import errors
+from edge.text import printable
 
 Code = grpc.StatusCode
 OK = Code.OK
@@ -53,5 +54,4 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
     code = next((CODES[cls] for cls in type(error).__mro__ if cls in CODES), INTERNAL)
     if code is INTERNAL:
         return code, INTERNAL_TEXT
-    text = str(error)
-    return code, text if len(text) <= MAX_TEXT_CHARACTERS else text[: MAX_TEXT_CHARACTERS - 3] + "..."
+    return code, printable(str(error), MAX_TEXT_CHARACTERS)

@@ -14,6 +14,7 @@ from edge.device import memory
 from edge.errors import ModelRefusedError, TargetError
 from edge.runtime.engine import DelegateRef
 from edge.runtime.xnnpack import Delegate, Xnnpack
+from edge.text import printable
 
 if TYPE_CHECKING:
     from edge.runtime.borrowing import TensorTable
@@ -187,4 +188,4 @@ def _reason(error: BaseException) -> str:
     text = words[0] if words else type(error).__name__
     if "/proc/self/fd/" in text:
         text = "not a TensorFlow Lite model"
-    return text[:200]
+    return printable(text)

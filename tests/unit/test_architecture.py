@@ -11,6 +11,7 @@ EDGE = ROOT / "edge"
 PURE = [
     "tensors.py",
     "errors.py",
+    "text.py",
     "settings.py",
     "models/manifest.py",
     "models/signing.py",

@@ -196,11 +196,6 @@ def test_what_is_no_region_is_none(text: str | None) -> None:
     assert retry.read_region(text) == ""
 
 
-def test_foreign_words_are_one_bounded_line() -> None:
-    assert retry.printable(" a\nb\x1b[31m\t" + "x" * 1000).startswith("a b [31m")
-    assert len(retry.printable("x" * 1000)) == 200
-
-
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [

@@ -25,10 +25,10 @@ from edge.cloud.retry import (
     Verdict,
     judge_credentials,
     judge_fault,
-    printable,
     read_date,
     read_retry_after,
 )
+from edge.text import printable
 
 log = logging.getLogger(__name__)
 

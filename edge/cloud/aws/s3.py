@@ -33,12 +33,12 @@ from edge.cloud.retry import (
     judge_answer,
     judge_fault,
     lacking,
-    printable,
     read_date,
     read_error,
     read_region,
     read_retry_after,
 )
+from edge.text import printable
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from edge.clock import Clock
-from edge.cloud.retry import Fault, printable
+from edge.cloud.retry import Fault
+from edge.text import printable
 
 log = logging.getLogger(__name__)
 
