@@ -121,7 +121,7 @@ class App:
 
     def _status_line(self) -> str:
         """What `systemctl status` shows."""
-        captures = self._captures.snapshot()
+        captures = self._captures.snapshot(look=False)  # the watchdog must not wait for a disk
         text = f"{len(self._registry.models())} models loaded, {captures.pending} captures waiting"
         if captures.oldest_pending_unix_seconds:
             text += f" since {iso_seconds(captures.oldest_pending_unix_seconds)}Z"

@@ -4,15 +4,57 @@ A rename is atomic but not durable; it is durable once the folder that got the n
 name lives in its parent, hence `make_folders`.
 """
 
+import errno
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
 TEMPORARY = ".tmp"  # a file of this suffix is nothing yet; whoever finds one at start removes it
 FOLDER_MODE = 0o755
 FILE_MODE = 0o644
 _COPY_BYTES = 1 << 20
-_READ_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+
+
+_HINTS = {
+    errno.EFBIG: "the process's limit on the size of files; LimitFSIZE=, ulimit -f",
+    errno.EMFILE: "the process's limit on descriptors; LimitNOFILE=, ulimit -n",
+    errno.ENFILE: "the system's limit on descriptors; fs.file-max",
+}
+
+
+def why(error: OSError) -> str:
+    """What went wrong, in words, and which limit it is where it is one."""
+    words = error.strerror or str(error)
+    hint = _HINTS.get(error.errno or 0)
+    return f"{words} ({hint})" if hint else words
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a file that is one. A link would lead elsewhere, a pipe or a device keep whoever opens it waiting.
+
+    Raises:
+        OSError: also where something else has its name.
+    """
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, FILE_MODE)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return fd
+
+
+def reader(path: Path) -> BinaryIO:
+    """A regular file, to be read; see `open_regular`."""
+    return os.fdopen(open_regular(path), "rb")
+
+
+def is_regular(path: Path) -> bool:
+    """Whether a regular file has this name, and no link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def write_all(fd: int, data: bytes | memoryview) -> None:
@@ -28,7 +70,7 @@ def write_all(fd: int, data: bytes | memoryview) -> None:
 
 def fsync_file(path: Path) -> None:
     """Flush a file's bytes and size to the device."""
-    fd = os.open(path, _READ_FLAGS)
+    fd = open_regular(path)
     try:
         os.fsync(fd)
     finally:
@@ -47,7 +89,7 @@ def begin_flush(fd: int) -> None:
 def begin_flush_file(path: Path) -> None:
     """`begin_flush` of a file by name; nothing if it is gone."""
     try:
-        fd = os.open(path, _READ_FLAGS)
+        fd = open_regular(path)
     except FileNotFoundError:
         return
     try:
@@ -104,7 +146,7 @@ def rewrite_file(path: Path, size: int) -> None:
         OSError: `path` is as it was.
     """
     temporary = path.with_name(path.name + TEMPORARY)
-    with path.open("rb") as old:
+    with reader(path) as old:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
         try:
             left = size

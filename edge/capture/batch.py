@@ -57,18 +57,21 @@ class OpenBatch:
         """Files that it was reserved: one a capture and one a large entry."""
         return len(self.ids) + len(self.large)
 
-    def append(self, capture_id: str, line: bytes, large: list[OpenLarge]) -> None:
-        """Add a capture; its large entries are written already.
+    def write(self, line: bytes) -> None:
+        """Write the line of a capture, which `add` then counts; its large entries are written already.
 
         Raises:
-            OSError: nothing was added.
+            OSError: the file is as it was.
         """
-        assert self.fd is not None  # noqa: S101 - only sealing closes it, and nobody appends then
+        assert self.fd is not None  # noqa: S101 - only sealing closes it, and nobody writes then
         try:
             durable.write_all(self.fd, line)
         except OSError:
             self._cut()
             raise
+
+    def add(self, capture_id: str, line: bytes, large: list[OpenLarge]) -> None:
+        """Count a capture that was written."""
         self.size += len(line)
         self.ids.append(capture_id)
         self.large += large

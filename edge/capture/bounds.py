@@ -5,8 +5,11 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge import durable
 from edge.capture.settings import CaptureSettings
 from edge.errors import BufferFullError, SpoolFullError
+
+SPARE_INODES = 32  # on the disk: a batch of a new model and hour takes folders too
 
 
 class Buffer:
@@ -106,11 +109,12 @@ class Room:
         Raises:
             SpoolFullError: naming the bound and its setting.
         """
+        try:
+            state = os.statvfs(self._folder)
+        except OSError as error:
+            raise SpoolFullError(f"the spool cannot be used: {durable.why(error)}") from error
         with self._lock:
-            try:
-                reason = self._lack(size, files)
-            except OSError as error:
-                raise SpoolFullError(f"the spool cannot be used: {error.strerror}") from error
+            reason = self._lack(state, size, files)
             if reason is not None:
                 raise SpoolFullError(f"the spool is full: {reason}")
             self._usage.size += size
@@ -118,21 +122,23 @@ class Room:
 
     def lacks(self, size: int, files: int) -> bool:
         """Whether there is no room for so much; a disk that does not answer lacks none that could be made."""
+        try:
+            state = os.statvfs(self._folder)
+        except OSError:
+            return False
         with self._lock:
-            try:
-                return self._lack(size, files) is not None
-            except OSError:
-                return False
+            return self._lack(state, size, files) is not None
 
-    def _lack(self, size: int, files: int) -> str | None:
+    def _lack(self, state: os.statvfs_result, size: int, files: int) -> str | None:
         """Why there is no room, in words."""
         limit, usage = self._settings, self._usage
         if usage.size + size > limit.spool_max_bytes:
             return f"{usage.size} bytes wait, {size} more would pass edge_spool_max_mib ({limit.spool_max_bytes} bytes)"
         if usage.files + files > limit.spool_max_files:
             return f"{usage.files} files wait, {files} more would pass edge_spool_max_files ({limit.spool_max_files})"
-        state = os.statvfs(self._folder)
         free = state.f_bavail * state.f_frsize
         if free - size < limit.spool_min_free:
             return f"its disk has {free} bytes free, of which edge_spool_min_free_mib keeps {limit.spool_min_free}"
+        if state.f_files and state.f_favail < files + SPARE_INODES:  # some file systems have no bound, and say 0
+            return f"its disk has {state.f_favail} inodes free, of which {SPARE_INODES} are kept"
         return None

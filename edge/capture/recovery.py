@@ -77,7 +77,7 @@ def load_batch(
     batch = OpenBatch(key, path, None, layout.accepted_at(path.name.removesuffix(layout.OPEN)), monotonic)
     good: list[tuple[int, int]] = []  # offset and length of whole lines
     end = 0
-    with path.open("rb") as file:
+    with durable.reader(path) as file:
         for line in file:
             start, end = end, end + len(line)
             summary = read_line(line, key)
@@ -123,7 +123,7 @@ def _keep(path: Path, good: list[tuple[int, int]], size: int) -> None:
     if good[-1][0] + good[-1][1] == size:
         os.truncate(path, size)
     else:
-        with path.open("rb") as file:
+        with durable.reader(path) as file:
             data = b"".join(os.pread(file.fileno(), length, offset) for offset, length in good)
         durable.write_file(path, data)
 
@@ -133,7 +133,7 @@ def _large_entries(summary: RecordSummary, root: Path, large: dict[str, Path]) -
     entries = []
     for key in summary.large:
         path = large.get(key, root / key)
-        if not path.is_file() or (key in large and not _whole(path)):
+        if not durable.is_regular(path) or (key in large and not _whole(path)):
             return None
         entries.append(OpenLarge(path, key, path.stat().st_size))
     return entries
@@ -145,7 +145,7 @@ def _whole(path: Path) -> bool:
     if parsed is None or path.stat().st_size != parsed.size:
         return False
     crc = 0
-    with path.open("rb") as file:
+    with durable.reader(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
             crc = zlib.crc32(chunk, crc)
     return crc == parsed.crc

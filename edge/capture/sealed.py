@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
+from edge import durable
 from edge.capture import layout
 from edge.capture.record import read_line
 
@@ -26,7 +27,7 @@ class SealedBatch:
 
 @dataclass(frozen=True)
 class SealedObject:
-    """A large entry: its object key, its file, its size in bytes (None if it is missing), and whose capture it is."""
+    """A large entry: its object key, its file, its size in bytes (None if no file is there), and whose capture it is."""
 
     key: str
     path: Path
@@ -59,7 +60,7 @@ class SealedFolder:
                 for name, folder in names:
                     path = folder / (name + suffix)
                     try:
-                        size = path.stat().st_size
+                        size = path.lstat().st_size
                     except FileNotFoundError:
                         continue
                     yield SealedBatch(self.key_of(folder / name), path, size, layout.accepted_at(name))
@@ -94,7 +95,7 @@ class SealedFolder:
         ids: list[str] = []
         large: list[SealedObject] = []
         try:
-            with path.open("rb") as file:
+            with durable.reader(path) as file:
                 for line in file:
                     summary = read_line(line, key)
                     if summary is not None:
@@ -106,10 +107,7 @@ class SealedFolder:
 
     def _object(self, key: str, capture_id: str) -> SealedObject:
         path = self.root / key
-        try:
-            return SealedObject(key, path, path.lstat().st_size, capture_id)
-        except FileNotFoundError:
-            return SealedObject(key, path, None, capture_id)
+        return SealedObject(key, path, path.lstat().st_size if durable.is_regular(path) else None, capture_id)
 
     def hour_folders(self) -> list[Path]:
         """The folders that may hold record files, oldest hour first."""

@@ -4,24 +4,28 @@
 uploader takes over from the spool.
 """
 
+import errno
 import itertools
 import logging
 import os
-import threading
-from dataclasses import dataclass
 from typing import Protocol
 
+from edge import durable
 from edge.capture import layout, record
 from edge.capture.batch import OpenBatch, OpenLarge
 from edge.capture.bounds import Buffer
-from edge.capture.record import CaptureRequest
+from edge.capture.intake import Intake
+from edge.capture.record import CaptureRequest, Record
 from edge.capture.recovery import reload_batch
+from edge.capture.refusals import Refusals
 from edge.capture.settings import CaptureSettings
+from edge.capture.snapshot import CaptureSnapshot
 from edge.capture.spool import Spool
 from edge.capture.statuses import CaptureState, Statuses
-from edge.capture.worker import Worker, retry_delay
+from edge.capture.worker import RETRY_FIRST_SECONDS, Worker, retry_delay
 from edge.clock import Clock
 from edge.errors import (
+    BufferFullError,
     CaptureExistsError,
     CaptureNotFoundError,
     ConfigError,
@@ -31,7 +35,8 @@ from edge.errors import (
 
 log = logging.getLogger(__name__)
 
-_FOREVER = float("inf")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_LOST = "the spool was removed, replaced or mounted over; it is made anew"
 
 
 class Uploader(Protocol):
@@ -50,21 +55,6 @@ class Uploader(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class CaptureSnapshot:
-    """The capture side at one moment, as operators see it (CaptureStatus in proto/operations.proto)."""
-
-    destination: str
-    pending: int
-    pending_bytes: int
-    oldest_pending_unix_seconds: int
-    succeeded: int
-    failed: int
-    dropped: int
-    last_error: str
-    last_error_unix_seconds: int
-
-
 class CaptureService:
     """All of a device's captures. Safe from any thread."""
 
@@ -77,12 +67,12 @@ class CaptureService:
         self._worker = Worker(self, clock)
         self._names = layout.Names(settings.folder_prefix, settings.fleet, settings.device, os.urandom(4).hex())
         self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
         self._ready = False
         self._stopping = False
         self._uploading = False
-        self._open: dict[str, OpenBatch] = {}  # by folder
-        self._sealing: list[OpenBatch] = []
+        self._leaving = False  # the spool is not there any more, and not let go of yet
+        self._intake = Intake(settings, clock)
+        self._refusals = Refusals(clock)
         self._buffer = Buffer(settings.buffer_captures, settings.buffer_bytes)
         self._pruned_hour = ""
         self._open_attempts = 0
@@ -105,8 +95,7 @@ class CaptureService:
 
     def stop(self, deadline_s: float) -> None:
         """Refuse new captures and bring what was accepted to the disk, within the deadline."""
-        with self._lock:
-            self._stopping = True
+        self._stopping = True
         begun = self._clock.monotonic()
         ended = self._worker.stop(deadline_s)
         if not ended:
@@ -114,7 +103,7 @@ class CaptureService:
         if self._uploader is not None and self._uploading:
             self._uploader.stop(max(0.0, deadline_s - (self._clock.monotonic() - begun)))
         if ended:
-            for batch in (*self._open.values(), *self._sealing):
+            for batch in self._intake.batches():
                 batch.close()
             self._spool.close()
 
@@ -131,14 +120,14 @@ class CaptureService:
         try:
             found = self._spool.start()
         except OSError as error:
-            self._retry_open(f"the capture folder cannot be used: {error.strerror}")
+            self._retry_open(f"the capture folder cannot be used: {durable.why(error)}")
             return
-        with self._lock:
-            self._sealing += found.batches
-            for batch in found.batches:
-                self._buffer.restore(len(batch.ids), batch.total_bytes)
-            self._pruned_hour = layout.hour(self._clock.now())
-            self._ready = True
+        self._intake.restore(found.batches)
+        for batch in found.batches:
+            self._buffer.restore(len(batch.ids), batch.total_bytes)
+        self._pruned_hour = layout.hour(self._clock.now())
+        self._open_attempts = 0
+        self._ready = True
 
     def _retry_open(self, why: str) -> None:
         self._open_attempts += 1
@@ -181,9 +170,12 @@ class CaptureService:
             record.check_time(request.inference_time, now)
             record.check_content(request)
             self._accept(request, now)
-        except BaseException:
+        except BaseException as error:
             self._statuses.release(request.capture_id)
+            if isinstance(error, BufferFullError | SpoolFullError):
+                self._refusals.refused(str(error))
             raise
+        self._refusals.taken()
 
     def status(self, capture_id: str) -> CaptureState:
         """[G]
@@ -196,18 +188,18 @@ class CaptureService:
             raise CaptureNotFoundError(f"no capture with id {capture_id[: record.MAX_ID_CHARACTERS]!r} is known")
         return state
 
-    def snapshot(self) -> CaptureSnapshot:
-        """The state now."""
-        with self._lock:
-            oldest = [batch.opened for batch in (*self._open.values(), *self._sealing)]
-            error = self._error
+    def snapshot(self, *, look: bool = True) -> CaptureSnapshot:
+        """The state now. Without `look` it waits for no disk, and knows since when captures wait as of some seconds ago."""
+        oldest = [batch.opened for batch in self._intake.batches()]
+        error = max(self._error, self._refusals.current(), key=lambda item: item[1])
         # In this order: a batch that goes from the buffer to the spool meanwhile is counted twice rather than not at all.
         buffered = self._buffer.captures
         usage = self._spool.usage()
         pending = max(0, buffered + usage.captures)
-        first = next(self._spool.batches(), None) if self._ready else None
-        if first is not None:
-            oldest.append(first.accepted)
+        if look and self._ready:
+            self._spool.look()
+        if self._spool.oldest is not None:
+            oldest.append(self._spool.oldest)
         if self._uploader is not None:
             error = max(error, self._uploader.last_error(), key=lambda item: item[1])
         return CaptureSnapshot(
@@ -218,6 +210,8 @@ class CaptureService:
             succeeded=self._statuses.succeeded,
             failed=self._statuses.failed,
             dropped=self._spool.dropped,
+            refused=self._refusals.total,
+            refusing_since_unix_seconds=int(self._refusals.since),
             last_error=error[0],
             last_error_unix_seconds=int(error[1]),
         )
@@ -237,59 +231,60 @@ class CaptureService:
             uri_of=self._uri,
         )
         size = len(made.line) + sum(len(entry.data) for entry in made.large)
-        files = 1 + len(made.large)
+        epoch = self._intake.epoch
         self._check_ready()
-        self._buffer.take(size)
-        large: list[OpenLarge] = []
-        taken = False
-        try:
-            self._spool.take(size, files)
-            taken = True
-            for entry in made.large:
-                large.append(self._spool.open_folder.write_large(entry))
-            due = self._append(folder, request.capture_id, made.line, large, now)
-        except BaseException as error:
-            for written in large:
-                written.path.unlink(missing_ok=True)
-            if taken:
-                self._spool.give(size, files)
-            self._buffer.give(1, size)
-            if isinstance(error, OSError):
-                text = f"the capture cannot be stored: {error.strerror}"
-                self._failed(text)
-                raise SpoolFullError(text) from error
-            raise
+        with self._intake.place():
+            self._buffer.take(size)
+            try:
+                due = self._store(request.capture_id, made, folder, now, epoch)
+            except BaseException:
+                self._buffer.give(1, size)
+                raise
         if due:
             self._worker.wake()
 
     def _check_ready(self) -> None:
         if self._stopping:
             raise StoppingError("the agent is stopping")
+        if self._ready and self._spool.lost():
+            self._worker.wake()
+            raise SpoolFullError(_LOST)
         if not self._ready:
             raise SpoolFullError(self._error[0] or "the capture folder cannot be used")
 
-    def _append(self, folder: str, capture_id: str, line: bytes, large: list[OpenLarge], now: float) -> bool:
-        """Add the capture to its open batch; true if the worker has to look."""
-        with self._lock:
-            batch = self._open.get(folder)
-            new = batch is None or batch.broken
-            if batch is None or batch.broken:
-                if batch is not None:
-                    self._sealing.append(self._open.pop(folder))
-                key = f"{folder}/{self._names.stem(now, next(self._numbers))}{layout.RECORD}"
-                batch = self._spool.open_folder.create_batch(key, opened=now, opened_monotonic=self._clock.monotonic())
-                self._open[folder] = batch
-            batch.append(capture_id, line, large)
-            self._statuses.accept(capture_id)
-            return new or self._full()
+    def _store(self, capture_id: str, made: Record, folder: str, now: float, epoch: int) -> bool:
+        """Write a capture to the spool; true if the worker has to look.
 
-    def _full(self) -> bool:
-        """Whether enough waits for a batch; the lock is held."""
-        waiting = self._open.values()
-        return (
-            sum(len(batch.ids) for batch in waiting) >= self._settings.batch_captures
-            or sum(batch.total_bytes for batch in waiting) >= self._settings.batch_bytes
-        )
+        Raises:
+            SpoolFullError: nothing is left of it.
+        """
+        size, files = len(made.line) + sum(len(entry.data) for entry in made.large), 1 + len(made.large)
+        while True:
+            self._spool.take(size, files)
+            large: list[OpenLarge] = []
+            try:
+                for entry in made.large:
+                    large.append(self._spool.open_folder.write_large(entry))
+                return self._intake.append(
+                    folder,
+                    lambda: self._new_batch(folder, now),
+                    (capture_id, made.line, large),
+                    lambda: self._statuses.accept(capture_id),
+                    epoch,
+                )
+            except BaseException as error:
+                for written in large:
+                    written.path.unlink(missing_ok=True)
+                self._spool.give(size, files)
+                if not isinstance(error, OSError):
+                    raise
+                # A quota shows in no free space: only the attempt tells. Each turn of the loop drops something.
+                if error.errno not in _NO_ROOM or not self._spool.drop_oldest(size, files):
+                    raise SpoolFullError(f"the capture cannot be stored: {durable.why(error)}") from error
+
+    def _new_batch(self, folder: str, now: float) -> OpenBatch:
+        key = f"{folder}/{self._names.stem(now, next(self._numbers))}{layout.RECORD}"
+        return self._spool.open_folder.create_batch(key, opened=now, opened_monotonic=self._clock.monotonic())
 
     def _uri(self, key: str) -> str:
         if self._settings.bucket is not None:
@@ -301,6 +296,12 @@ class CaptureService:
     def turn(self, *, stopping: bool) -> float:
         """Seal what is due (everything, when stopping); returns the seconds until more is."""
         now = self._clock.monotonic()
+        self._refusals.report()
+        if self._ready and self._spool.lost():
+            self._ready, self._leaving = False, True
+            self._failed(_LOST)
+        if self._leaving and not self._leave():
+            return RETRY_FIRST_SECONDS
         if not self._ready:
             if now < self._open_retry_at:
                 return self._open_retry_at - now
@@ -312,25 +313,22 @@ class CaptureService:
                 return self._open_retry_at - now
             self._start_uploader()
         self._prune()
-        for batch in self._take_due(now, stopping):
+        self._spool.look_now_and_then()
+        for batch in self._intake.take_due(now, stopping=stopping):
             self._seal(batch)
-        return self._next_due(self._clock.monotonic())
+        return self._intake.seconds_to_next(self._clock.monotonic())
 
-    def _take_due(self, now: float, stopping: bool) -> list[OpenBatch]:
-        with self._lock:
-            everything = stopping or self._full()
-            for folder, batch in list(self._open.items()):
-                if everything or now - batch.opened_monotonic >= self._settings.push_period:
-                    self._sealing.append(self._open.pop(folder))
-            return [batch for batch in self._sealing if stopping or now >= batch.retry_at]
-
-    def _next_due(self, now: float) -> float:
-        with self._lock:
-            if self._full():
-                return 0.0
-            times = [batch.opened_monotonic + self._settings.push_period for batch in self._open.values()]
-            times += [batch.retry_at for batch in self._sealing]
-            return max(0.0, min(times, default=_FOREVER) - now)
+    def _leave(self) -> bool:
+        """Let go of a spool that is not there any more; false while a call still writes to it."""
+        batches = self._intake.take_all()
+        if batches is None:
+            return False
+        for batch in batches:
+            batch.close()
+            self._buffer.give(len(batch.ids), batch.total_bytes)
+        self._spool.close()
+        self._leaving = False
+        return True
 
     def _seal(self, batch: OpenBatch) -> None:
         try:
@@ -345,9 +343,8 @@ class CaptureService:
             self._later(batch, error)
             return
         self._buffer.give(len(batch.ids), batch.total_bytes)
-        with self._lock:
-            self._sealing.remove(batch)
-            self._error = ("", 0.0)
+        self._intake.sealed(batch)
+        self._error = ("", 0.0)
 
     def _reload(self, batch: OpenBatch) -> None:
         """Read a batch again that could not be sealed: what the disk damaged or somebody removed is FAILURE, the rest stays.
@@ -379,12 +376,11 @@ class CaptureService:
         """Keep a batch that cannot be sealed now."""
         batch.attempts += 1
         batch.retry_at = self._clock.monotonic() + retry_delay(batch.attempts)
-        self._failed(f"{len(batch.ids)} captures cannot be made durable yet: {error.strerror}")
+        self._failed(f"{len(batch.ids)} captures cannot be made durable yet: {durable.why(error)}")
 
     def _failed(self, text: str) -> None:
-        with self._lock:
-            news = self._error[0] != text
-            self._error = (text, self._clock.now())
+        news = self._error[0] != text
+        self._error = (text, self._clock.now())
         log.log(logging.ERROR if news else logging.DEBUG, "%s", text)
 
 

@@ -21,9 +21,7 @@ outside: its capture failed. All methods are safe from any thread; only one uplo
 """
 
 import errno
-import fcntl
 import logging
-import os
 import threading
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
@@ -32,6 +30,7 @@ from edge import durable
 from edge.capture import batch as open_batch
 from edge.capture import layout
 from edge.capture.bounds import Room, Usage
+from edge.capture.lock import SpoolLock
 from edge.capture.recovery import Recovered, recover
 from edge.capture.sealed import BatchContents, SealedBatch, SealedFolder, SealedObject, hour_of, scan
 from edge.capture.settings import CaptureSettings
@@ -43,6 +42,7 @@ __all__ = ["BatchContents", "SealedBatch", "SealedObject", "Spool", "Usage"]
 
 log = logging.getLogger(__name__)
 
+LOOK_SECONDS = 5.0
 _HEADROOM = 64  # dropping the oldest frees a 64th of the bounds more than needed, so that it does not walk each time
 
 
@@ -69,12 +69,18 @@ class Spool:
         self.dropped = 0
         self._drop_lock = threading.Lock()  # one thread makes room at a time; also guards _claimed
         self._claimed: str | None = None
-        self._lock_fd: int | None = None
+        self._lock = SpoolLock(settings.spool_path / "lock")
+        self._counting = threading.Lock()  # what is sealed, while the uploader may remove of it
+        self._taken_before = False
+        self._looked = 0.0  # monotonic
+        self.oldest: float | None = None  # unix seconds since which a sealed batch waits, when it was last looked for
 
     # --- start and end -------------------------------------------------------
 
     def start(self) -> Recovered:
         """Take the spool, load the statuses, and return what an earlier run left open.
+
+        May be called again after `close`, for a spool that was replaced: what was not there any more is FAILURE.
 
         Raises:
             ConfigError: another agent uses the spool, or spool and capture folder are not on one file system.
@@ -82,12 +88,20 @@ class Spool:
         """
         spool = self._settings.spool_path
         spool.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._take_lock(spool / "lock")
+        self._lock.take()
         for folder in (self.open_folder.root, self.root):
             folder.mkdir(mode=durable.FOLDER_MODE, parents=True, exist_ok=True)
         self._check_one_file_system()
+        with self._counting:
+            return self._take_stock()
+
+    def _take_stock(self) -> Recovered:
         self._room.reset()
-        noted = self._log.load(self._statuses, self._sealed_state if self.uploads else None)
+        # In a later run within this process the statuses are known, and what is there is read again.
+        noted = (
+            {} if self._taken_before else self._log.load(self._statuses, self._sealed_state if self.uploads else None)
+        )
+        there: set[str] | None = set() if self._taken_before else None
         found = recover(self.open_folder.root, self.root, monotonic=self._clock.monotonic())
         for batch in found.batches:
             self._room.add(batch.total_bytes, batch.entry_count)
@@ -97,10 +111,12 @@ class Spool:
             for capture_id in batch.ids:
                 self._statuses.accept(capture_id)
             noted.pop(batch.key, None)
+            if there is not None:
+                there.update(batch.ids)
         if self.uploads:
-            self._count(noted)
+            self._count(noted, there)
         if self._on_disk:
-            if next(SealedFolder(spool / "sealed").waiting(), None):
+            if next(SealedFolder(self._settings.spool_path / "sealed").waiting(), None):
                 log.warning("captures wait in the spool for destination Cloud; they stay until it is chosen again")
         else:
             for key, captures in noted.items():
@@ -109,24 +125,11 @@ class Spool:
         for capture_id in found.lost:
             self._statuses.accept(capture_id)
         self.fail("", found.lost)
+        if there is not None and (lost := self._statuses.fail_but(there)):
+            log.error("%d captures were in the spool that is not there any more", lost)
         self.prune()
+        self._taken_before = True
         return found
-
-    def _take_lock(self, path: Path) -> None:
-        if self._lock_fd is not None:
-            return
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            raise ConfigError(
-                f"another agent uses the spool {path.parent}; give each agent its own edge_spool_path"
-            ) from None
-        except OSError:
-            os.close(fd)
-            raise
-        self._lock_fd = fd
 
     def _check_one_file_system(self) -> None:
         probe, target = self.open_folder.root / "probe.tmp", self.root / ".probe.tmp"
@@ -143,15 +146,16 @@ class Spool:
             ) from None
         target.unlink()
 
-    def _count(self, noted: dict[str, int]) -> None:
+    def _count(self, noted: dict[str, int], there: set[str] | None) -> None:
         """Count what is sealed, learn the ids that the status log lacks, and end removals that were cut short.
 
-        `noted` has the number of ids that the log knows, by key; what is found is taken out of it.
+        `noted` has the number of ids that the log knows, by key; what is found is taken out of it. The ids that are read
+        and wait are added to `there`.
         """
         for folder in self._folder.hour_folders():
             for entry in list(scan(folder)):
                 name = entry.name.removesuffix(layout.DONE).removesuffix(layout.FAILED)
-                if not self._folder.is_record(name):
+                if not self._folder.is_record(name) or not entry.is_file(follow_symlinks=False):
                     continue
                 path, key = Path(entry.path), self._folder.key_of(folder / name)
                 if entry.name.endswith(layout.DONE):
@@ -167,19 +171,24 @@ class Spool:
                 if captures is None:
                     ids = self._folder.contents(path, key).ids
                     captures = len(ids)
+                    if there is not None:
+                        there.update(ids)
                     self._statuses.restore([i for i in ids if self._statuses.get(i) is None], self._sealed_state)
                 self._room.add(captures=captures)
             for kind in scan(folder / layout.RAW_DATA):
                 for entry in scan(Path(kind.path)):
-                    if self._folder.is_raw(entry.name):
+                    if self._folder.is_raw(entry.name) and entry.is_file(follow_symlinks=False):
                         self._room.add(entry.stat().st_size, 1)
 
     def close(self) -> None:
-        """Flush the status log and give the spool back."""
+        """Flush the status log and give the spool back; `start` takes it again."""
+        self._durable_folders.forget()
         self._log.close()
-        if self._lock_fd is not None:
-            os.close(self._lock_fd)
-            self._lock_fd = None
+        self._lock.release()
+
+    def lost(self) -> bool:
+        """Whether the folders are not those that were taken: removed, replaced, a file system mounted over them or gone."""
+        return self._lock.lost() or not self.open_folder.root.is_dir()
 
     # --- bounds --------------------------------------------------------------
 
@@ -194,6 +203,15 @@ class Spool:
                 self._make_room(size, files)
         self._room.take(size, files)
 
+    def drop_oldest(self, size: int, files: int) -> bool:
+        """Drop what takes so much room, whatever the bounds say, if that is the policy; false if nothing could be dropped."""
+        if not (self.uploads and self._settings.drop_oldest):
+            return False
+        with self._drop_lock:
+            before = self._room.usage()
+            goal = before.size - size, before.files - files
+            return self._drop(lambda: (self._room.usage().size, self._room.usage().files) <= goal) > 0
+
     def give(self, size: int, files: int) -> None:
         """Return room."""
         self._room.add(-size, -files)
@@ -206,11 +224,15 @@ class Spool:
         """Remove what was given up, and, if the policy says so, the oldest that waits."""
         size += self._settings.spool_max_bytes // _HEADROOM
         files += self._settings.spool_max_files // _HEADROOM
+        self._drop(lambda: not self._room.lacks(size, files))
+
+    def _drop(self, enough: Callable[[], bool]) -> int:
+        """Remove batches, oldest first, those given up before those that wait; returns how many."""
         suffixes = [layout.FAILED, ""] if self._settings.drop_oldest else [layout.FAILED]
-        captures = 0
+        batches = captures = 0
         for suffix in suffixes:
             for batch in self._folder.waiting(suffix):
-                if not self._room.lacks(size, files):
+                if enough():
                     break
                 if batch.key == self._claimed:
                     continue
@@ -218,10 +240,12 @@ class Spool:
                 if not suffix:
                     self._settle(batch.key, contents.ids, CaptureState.FAILURE)
                 self._finish(batch, contents)
-                captures += len(contents.ids)
+                batches += 1
+                captures += 0 if suffix else len(contents.ids)
         if captures:
             self.dropped += captures
             log.warning("the spool is full: dropped the %d oldest captures", captures)
+        return batches
 
     # --- sealed batches ------------------------------------------------------
 
@@ -253,6 +277,18 @@ class Spool:
     def batches(self) -> Iterator[SealedBatch]:
         """Sealed batches that wait for the uploader, oldest first; files may come and go meanwhile."""
         return self._folder.waiting() if self.uploads else iter(())
+
+    def look(self) -> None:
+        """Look since when a sealed batch waits."""
+        first = next(self.batches(), None)
+        self.oldest = None if first is None else first.accepted
+
+    def look_now_and_then(self) -> None:
+        """`look`, if that was not done in the last seconds."""
+        now = self._clock.monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            self.look()
 
     def contents(self, batch: SealedBatch) -> BatchContents:
         """The ids and large entries of a batch, from its record file; empty if that is gone."""
@@ -310,16 +346,17 @@ class Spool:
     def _finish(self, batch: SealedBatch, contents: BatchContents) -> None:
         """Remove a batch's files. The mark comes first: a record never waits without its large entries."""
         marked = batch.path.with_name(batch.key.rpartition("/")[2] + layout.DONE)
-        try:
-            batch.path.replace(marked)
-        except FileNotFoundError:
-            return
         waited = not batch.path.name.endswith(layout.FAILED)
-        self._room.add(
-            -batch.size - sum(large.size or 0 for large in contents.large),
-            -1 - len(contents.large),
-            -len(contents.ids) if waited else 0,
-        )
+        with self._counting:
+            try:
+                batch.path.replace(marked)
+            except FileNotFoundError:
+                return
+            self._room.add(
+                -batch.size - sum(large.size or 0 for large in contents.large),
+                -1 - len(contents.large),
+                -len(contents.ids) if waited else 0,
+            )
         _remove(marked, contents)
 
     def prune(self) -> None:

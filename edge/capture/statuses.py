@@ -44,7 +44,7 @@ class Statuses:
 
     def __init__(self, limit: int = MAX_IDS) -> None:
         self._limit = limit
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
         self._reserved: set[int] = set()
         self._states: dict[int, CaptureState] = {}
         self._order: deque[int] = deque()
@@ -53,7 +53,7 @@ class Statuses:
 
     def get(self, capture_id: str) -> CaptureState | None:
         """The state of an accepted id, or None."""
-        with self._condition:
+        with self._lock:
             return self._states.get(_digest(capture_id))
 
     def taken(self, capture_id: str) -> bool:
@@ -61,32 +61,29 @@ class Statuses:
         return self.get(capture_id) is not None
 
     def reserve(self, capture_id: str) -> bool:
-        """Take an id; false if it is accepted already. Waits while another call holds it and has not decided."""
+        """Take an id; false if it is accepted already, or another call holds it and has not decided."""
         key = _digest(capture_id)
-        with self._condition:
-            self._condition.wait_for(lambda: key not in self._reserved)
-            if key in self._states:
+        with self._lock:
+            if key in self._states or key in self._reserved:
                 return False
             self._reserved.add(key)
             return True
 
     def release(self, capture_id: str) -> None:
         """Give a reserved id back: its capture was refused."""
-        with self._condition:
+        with self._lock:
             self._reserved.discard(_digest(capture_id))
-            self._condition.notify_all()
 
     def accept(self, capture_id: str) -> None:
         """From now on the id is IN_PROGRESS, whatever the log said of it before."""
-        with self._condition:
+        with self._lock:
             key = _digest(capture_id)
             self._reserved.discard(key)
             self._put(key, CaptureState.IN_PROGRESS)
-            self._condition.notify_all()
 
     def finish(self, capture_ids: Iterable[str], state: CaptureState) -> None:
         """Set the final state of ids that are IN_PROGRESS; others stay as they are."""
-        with self._condition:
+        with self._lock:
             for capture_id in capture_ids:
                 key = _digest(capture_id)
                 known = self._states.get(key)
@@ -99,9 +96,18 @@ class Statuses:
                 else:
                     self.failed += 1
 
+    def fail_but(self, capture_ids: Collection[str]) -> int:
+        """Set all ids that are IN_PROGRESS to FAILURE but these; returns how many."""
+        kept = {_digest(capture_id) for capture_id in capture_ids}
+        with self._lock:
+            lost = [key for key, state in self._states.items() if state is CaptureState.IN_PROGRESS and key not in kept]
+            self._states.update(dict.fromkeys(lost, CaptureState.FAILURE))
+            self.failed += len(lost)
+        return len(lost)
+
     def restore(self, capture_ids: Iterable[str], state: CaptureState) -> None:
         """Set states as the log of an earlier run says."""
-        with self._condition:
+        with self._lock:
             for capture_id in capture_ids:
                 self._put(_digest(capture_id), state)
 
@@ -132,6 +138,7 @@ class StatusLog:
         found: dict[str, int] = {}
         skipped = 0
         for path in (self._old, self._new):
+            _remove_unless_regular(path)
             self._ids = 0
             for entry in _entries(path):
                 if entry is None:
@@ -176,8 +183,7 @@ class StatusLog:
                 self._close()  # the next append ends the torn line
 
     def _open(self) -> int:
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        fd = os.open(self._new, flags, durable.FILE_MODE)
+        fd = durable.open_regular(self._new, os.O_RDWR | os.O_CREAT | os.O_APPEND)
         try:
             size = os.fstat(fd).st_size
             self._bytes = size
@@ -204,13 +210,20 @@ class StatusLog:
             self._fd = None
 
 
+def _remove_unless_regular(path: Path) -> None:
+    """Make way for a log where something else has its name, a pipe say, which would be written to and never read."""
+    if not durable.is_regular(path) and os.path.lexists(path):
+        log.warning("%s is not a regular file: it is removed", path)
+        path.unlink()
+
+
 def _entries(path: Path) -> Iterator[tuple[CaptureState, str, list[str]] | None]:
     """The entries of a log file, None for a line that is none."""
     try:
-        if path.stat().st_size > 2 * MAX_LOG_BYTES:
-            log.warning("the status log is larger than this agent writes: it is not read")
-            return
-        with path.open("rb") as file:
+        with durable.reader(path) as file:
+            if os.fstat(file.fileno()).st_size > 2 * MAX_LOG_BYTES:
+                log.warning("the status log is larger than this agent writes: it is not read")
+                return
             for line in file:
                 yield _entry(line)
     except FileNotFoundError:

@@ -28,6 +28,7 @@ from edge.version import version
 EXPIRES_SOON_DAYS = 60
 LEAST_SEGMENT_BYTES = 64 << 20  # as large as the largest message
 LEAST_MEMORY_BYTES = 64 << 20
+LEAST_INODES = 64  # twice what captures leave
 
 
 class Level(StrEnum):
@@ -190,8 +191,10 @@ def check_folders(config: Config) -> Iterator[Finding]:
         places["captures"] = Path(config.core_capture_data_disk_path)
     for subject, folder in places.items():
         there = next((p for p in (folder, *folder.parents) if p.exists()), Path("/"))
+        inodes = None
         try:
-            free = shutil.disk_usage(there).free
+            free, state = shutil.disk_usage(there).free, os.statvfs(there)
+            inodes = state.f_favail if state.f_files else None  # some file systems have no bound, and say 0
             owner = pwd.getpwuid(there.stat().st_uid).pw_name
         except (OSError, KeyError):
             free, owner = None, "its owner"
@@ -206,6 +209,8 @@ def check_folders(config: Config) -> Iterator[Finding]:
                 f"{show.size(free)} free at {there}; captures are refused below {limit}",
                 "free some disk space",
             )
+        elif inodes is not None and inodes < LEAST_INODES:
+            yield fail(subject, f"{inodes} inodes free at {there}; captures are refused", "remove small files there")
         elif not os.access(there, os.W_OK | os.X_OK):
             yield warn(subject, f"you may not write to {there}; it belongs to {owner}", "see that the agent's user may")
         else:
@@ -305,7 +310,16 @@ def check_socket(path: str, timeout: float | None) -> Iterator[Finding]:
         yield warn("agent", f"release {reply.version} runs, this is {version()[0]}", "restart the agent")
     else:
         yield ok("agent", f"release {reply.version} serves on {path}")
-    if reply.captures.last_error:
+    captures = reply.captures
+    if captures.refusing_since_unix_seconds:
+        since = show.duration(time.time() - captures.refusing_since_unix_seconds)
+        text = f"refused for {since}, {captures.refused} since the agent started"
+        yield fail("captures", text, "see the last trouble below, and the agent's log")
+    elif captures.refused:
+        yield warn(
+            "captures", f"{captures.refused} were refused since the agent started", "see the agent's log for why"
+        )
+    if captures.last_error:
         ago = show.duration(time.time() - reply.captures.last_error_unix_seconds)
         yield warn("captures", f"{reply.captures.last_error} ({ago} ago)", "see: sagemaker-edge-agent status")
 

@@ -80,6 +80,9 @@ def _captures(captures: ops.CaptureStatus, now: float) -> str:
         text += "none waits"
     text += f"; since the start {captures.succeeded} done, {captures.failed} failed"
     text += f", {captures.dropped} dropped" if captures.dropped else ""
+    text += f", {captures.refused} refused" if captures.refused else ""
+    if captures.refusing_since_unix_seconds:
+        text += f" (for {show.duration(now - captures.refusing_since_unix_seconds)} until now)"
     if captures.last_error:
         ago = show.duration(now - captures.last_error_unix_seconds)
         text += f"\n  last trouble, {ago} ago: {captures.last_error}"

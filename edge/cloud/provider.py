@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from edge import durable
 from edge.clock import Clock
 from edge.cloud.retry import Verdict
 from edge.config import Config
@@ -49,7 +50,7 @@ class Body:
 
     def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
         """The bytes, at most `chunk_bytes` at a time."""
-        fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = durable.open_regular(self._path)
         try:
             for start, length in self._ranges:
                 at, end = start, start + length

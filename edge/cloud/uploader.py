@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from edge import durable
 from edge.capture.record import read_line
 from edge.capture.sealed import BatchContents, SealedBatch
 from edge.capture.spool import Spool
@@ -361,7 +362,7 @@ class Uploader:
 def _lines_but(path: Path, key: str, failed: Collection[str]) -> list[tuple[int, int]]:
     """Where the lines of a record file are, but those of `failed` captures: offset and length of each."""
     ranges, end = [], 0
-    with path.open("rb") as file:
+    with durable.reader(path) as file:
         for line in file:
             start, end = end, end + len(line)
             summary = read_line(line, key)

@@ -137,7 +137,7 @@ class Runs:
 
 def abandon(service: CaptureService) -> None:
     """Close what a kill would close, and flush nothing."""
-    for batch in (*service._open.values(), *service._sealing):
+    for batch in service._intake.batches():
         batch.close()
     service._spool.close()
 

@@ -1,17 +1,20 @@
 """CaptureData and GetCaptureDataStatus over the socket (C, G, R)."""
 
+import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
 from edge.rpc._generated import agent_pb2 as pb
 from tests.fakes import captures
-from tests.system.harness import AgentProcess, Client, tensor_of
+from tests.system.conftest import run_tool
+from tests.system.harness import AgentProcess, Client, eventually, tensor_of
 from tests.system.segments import Segment
 
 MODEL = "pictures"
@@ -213,6 +216,36 @@ def test_a_full_disk(agents: Any, digits: Path, refused: Refused) -> None:  # [C
     agent.client.load(digits, MODEL)
     with refused("RESOURCE_EXHAUSTED", "edge_spool_min_free_mib"):
         agent.client.capture(model_name=MODEL, capture_id="one")
+    captures_now = agent.client.status().captures
+    assert captures_now.refused == 1 and captures_now.refusing_since_unix_seconds  # [R-10]
+    assert "captures are refused: the spool is full" in captures_now.last_error
+    assert agent.log.count("captures are refused") == 1
+    shown = run_tool("doctor", "--socket", agent.socket, "-c", str(agent.config_path), check=False)
+    assert "FAIL  captures: refused for" in shown.stdout
+
+
+def test_the_capture_folder_is_taken_away(agents: Any, digits: Path) -> None:  # [R-11] [R-10]
+    """Captures go on in a new one, without a restart."""
+    agent = agents().start()
+    agent.client.load(digits, MODEL)
+    agent.client.capture(model_name=MODEL, capture_id="before")
+    agent.client.wait_captured("before")
+    shutil.rmtree(agent.captures)
+
+    def taken() -> bool:
+        try:
+            agent.client.capture(model_name=MODEL, capture_id="after")
+        except grpc.RpcError as error:
+            assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, error
+            assert "removed, replaced or mounted over" in agent.client.status().captures.last_error
+            return False
+        return True
+
+    eventually(taken, 60, "captures are taken again")
+    agent.client.wait_captured("after")
+    assert record_of(agent, "after")
+    assert agent.client.status().captures.last_error == ""
+    assert "removed, replaced or mounted over" in agent.log
 
 
 def test_states_survive_a_restart(agents: Any, digits: Path, refused: Refused) -> None:  # [G-5] [C-3]

@@ -282,7 +282,7 @@ def test_a_disk_that_is_read_only_for_a_while(make: captures.Runs, small_disk: P
     service = make(disk_settings(small_disk))
     service.submit(large("one"))
     captures.abandon(service)  # killed: a file open for writing would keep the disk as it is
-    service._open.clear()
+    service._intake.take_all()
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     service = make(disk_settings(small_disk))
     with pytest.raises(SpoolFullError, match="Read-only file system"):
@@ -294,6 +294,67 @@ def test_a_disk_that_is_read_only_for_a_while(make: captures.Runs, small_disk: P
     service.submit(large("two"))
     service.turn(stopping=True)
     assert captures.found(small_disk / "disk") == ["one", "two"]
+
+
+@pytest.fixture
+def few_inodes(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "few"
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", "size=64m,nr_inodes=80", "tmpfs", str(folder)]
+    if subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("drop", [False, True])
+def test_a_disk_without_inodes(make: captures.Runs, few_inodes: Path, drop: bool) -> None:  # [R-6]
+    """There is space, and no inode: refused with that reason, or the oldest gives way."""
+    service = make(cloud_settings(few_inodes, drop_oldest=drop, batch_captures=1))
+    taken, refusal = 0, ""
+    for number in range(60):
+        try:
+            service.submit(large(f"id{number}"))
+            taken += 1
+        except SpoolFullError as error:
+            refusal = str(error)
+            break
+        service.turn(stopping=False)
+    if drop:
+        assert (taken, refusal) == (60, "") and service.snapshot().dropped > 10
+    else:
+        assert taken < 40 and "inodes free" in refusal
+        assert "inodes free" in service.snapshot().last_error
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_disk_that_says_only_at_the_attempt_that_it_is_full(
+    make: captures.Runs, disk: FailingDisk, tmp_path: Path, number: int
+) -> None:  # [R-6]
+    """A quota, say: with drop-oldest room is made until the capture is taken."""
+    service = make(cloud_settings(tmp_path, drop_oldest=True, batch_captures=1))
+    for i in range(5):
+        service.submit(large(f"old{i}"))
+        service.turn(stopping=False)
+    disk.fail("write", number, word=".bin.", times=2)
+    service.submit(large("new"))
+    assert service.snapshot().dropped == 2
+    assert [service.status(f"old{i}").name for i in range(3)] == ["FAILURE", "FAILURE", "IN_PROGRESS"]
+    disk.fail("write", number, word=".bin.")
+    with pytest.raises(SpoolFullError, match=os.strerror(number)):
+        service.submit(large("newer"))  # once nothing is left to drop
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"), [(errno.EFBIG, "LimitFSIZE="), (errno.EMFILE, "LimitNOFILE="), (errno.ENFILE, "fs.file-max")]
+)
+def test_a_limit_of_the_process_is_named(
+    make: captures.Runs, disk: FailingDisk, tmp_path: Path, number: int, hint: str
+) -> None:  # [C-6]
+    service = make(disk_settings(tmp_path))
+    disk.fail("write", number, word=".bin.")
+    with pytest.raises(SpoolFullError, match=hint):
+        service.submit(large("one"))
 
 
 def test_spool_and_capture_folder_on_two_file_systems(clock: FakeClock, small_disk: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """States of capture ids and their log (C-3, G-1 to G-5)."""
 
-import threading
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -34,16 +35,32 @@ def test_an_id_from_reserved_to_done() -> None:  # [C-3]
     assert states.get("a") is DONE and (states.succeeded, states.failed) == (1, 0)
 
 
-def test_a_released_id_is_free_for_who_waits() -> None:  # [C-3]
+def test_an_id_that_another_call_holds_is_taken_until_it_is_released() -> None:  # [C-3]
     states = Statuses()
     assert states.reserve("a")
-    got: list[bool] = []
-    waiting = threading.Thread(target=lambda: got.append(states.reserve("a")))
-    waiting.start()
-    assert states.reserve("b") and not got
+    assert not states.reserve("a") and states.reserve("b")
     states.release("a")
-    waiting.join()
-    assert got == [True]
+    assert states.reserve("a")
+
+
+def test_what_is_not_there_any_more_has_failed() -> None:  # [G-4]
+    states = Statuses()
+    for name in "abc":
+        states.accept(name)
+    states.finish(["a"], DONE)
+    assert states.fail_but(["b"]) == 1
+    assert [states.get(name) for name in "abc"] == [DONE, WAITS, FAILED] and states.failed == 1
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path.with_name("elsewhere"))])
+def test_what_is_no_file_gives_way(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """A pipe would never be read, and hold up whoever opens it; a link leads elsewhere."""
+    make(tmp_path / "statuses.jsonl")
+    log = StatusLog(tmp_path, 100)
+    log.load(Statuses(), None)
+    log.append(DONE, "key", ["a"])
+    log.close()
+    assert (tmp_path / "statuses.jsonl").read_text().endswith('["a"]]\n') and not (tmp_path / "elsewhere").exists()
 
 
 def test_the_newest_are_kept() -> None:  # [G-5]

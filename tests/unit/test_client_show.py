@@ -75,6 +75,8 @@ def test_status_says_how_much_waits_since_when_and_why() -> None:
             pending=12,
             pending_bytes=3 << 20,
             oldest_pending_unix_seconds=4600,
+            refused=7,
+            refusing_since_unix_seconds=4600,
             last_error="no route to the bucket",
             last_error_unix_seconds=4660,
         ),
@@ -86,6 +88,7 @@ def test_status_says_how_much_waits_since_when_and_why() -> None:
     assert "1.0 MiB of 1.0 GiB" in text
     assert "digits 1.0" in text
     assert "12 wait (3.0 MiB), the oldest for 2 min" in text
+    assert "7 refused (for 2 min until now)" in text
     assert "last trouble, 1 min ago: no route to the bucket" in text
     as_json = json.loads(json.dumps(status.as_json(reply)))
     assert as_json["captures"]["pending"] == 12

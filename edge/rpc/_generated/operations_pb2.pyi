@@ -33,7 +33,7 @@ class ModelStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., package_name: _Optional[str] = ..., package_version: _Optional[str] = ..., state: _Optional[str] = ..., instances: _Optional[int] = ..., waiting: _Optional[int] = ..., running: _Optional[int] = ..., predicted: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
 
 class CaptureStatus(_message.Message):
-    __slots__ = ("destination", "pending", "pending_bytes", "oldest_pending_unix_seconds", "succeeded", "failed", "dropped", "last_error", "last_error_unix_seconds")
+    __slots__ = ("destination", "pending", "pending_bytes", "oldest_pending_unix_seconds", "succeeded", "failed", "dropped", "last_error", "last_error_unix_seconds", "refused", "refusing_since_unix_seconds")
     DESTINATION_FIELD_NUMBER: _ClassVar[int]
     PENDING_FIELD_NUMBER: _ClassVar[int]
     PENDING_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,8 @@ class CaptureStatus(_message.Message):
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
     LAST_ERROR_UNIX_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    REFUSING_SINCE_UNIX_SECONDS_FIELD_NUMBER: _ClassVar[int]
     destination: str
     pending: int
     pending_bytes: int
@@ -52,7 +54,9 @@ class CaptureStatus(_message.Message):
     dropped: int
     last_error: str
     last_error_unix_seconds: int
-    def __init__(self, destination: _Optional[str] = ..., pending: _Optional[int] = ..., pending_bytes: _Optional[int] = ..., oldest_pending_unix_seconds: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., dropped: _Optional[int] = ..., last_error: _Optional[str] = ..., last_error_unix_seconds: _Optional[int] = ...) -> None: ...
+    refused: int
+    refusing_since_unix_seconds: int
+    def __init__(self, destination: _Optional[str] = ..., pending: _Optional[int] = ..., pending_bytes: _Optional[int] = ..., oldest_pending_unix_seconds: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., dropped: _Optional[int] = ..., last_error: _Optional[str] = ..., last_error_unix_seconds: _Optional[int] = ..., refused: _Optional[int] = ..., refusing_since_unix_seconds: _Optional[int] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
     __slots__ = ("version", "started_unix_seconds", "engine", "models", "captures", "memory_budget_bytes", "memory_reserved_bytes")
