@@ -56,7 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-a", dest="socket", metavar="SOCKET", help="path of the Unix socket to create")
     parser.add_argument("-c", dest="config", metavar="CONFIG", help="path of the JSON configuration file")
     parser.add_argument("-f", dest="force", action="store_true", help="remove a stale socket first")
+    parser.add_argument("-d", dest="ignored", action="store_true", help="accepted for the original's sake; does nothing")
     parser.add_argument(
+        "-m",
         "--max-message-bytes",
         type=_message_bytes,
         default=DEFAULT_MAX_MESSAGE_BYTES,
@@ -94,6 +96,8 @@ def _daemon(words: list[str]) -> int:
         return 0
     if not options.check_config and not (options.socket and options.config):
         parser.error("-a SOCKET and -c CONFIG are both needed")
+    if options.ignored:
+        print(f"{PROGRAM}: -d means nothing to this agent and is ignored", file=sys.stderr)
     try:
         return _check(options.config) if options.check_config else _run(options)
     except ConfigError as error:

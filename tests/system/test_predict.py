@@ -353,8 +353,12 @@ def test_the_digits_model(client: Client, digits: Path) -> None:
     assert len(client.predict("digits", [zeros_for(model.input_tensor_metadatas[0])])) == 1
 
 
-def test_a_message_over_the_limit(agents: Any, package_of: PackageOf, refused: Refused) -> None:
-    agent = agents("--max-message-bytes", "65536").start()
+@pytest.mark.parametrize("words", [("--max-message-bytes", "65536"), ("-m", "65536", "-d")])
+def test_a_message_over_the_limit(
+    agents: Any, package_of: PackageOf, refused: Refused, words: tuple[str, ...]
+) -> None:
+    agent = agents(*words).start()
+    assert ("-d means nothing" in agent.log) == ("-d" in words)
     agent.client.load(package_of("add_one"), "add")
     with refused("RESOURCE_EXHAUSTED"):
         agent.client.predict("add", [pb.Tensor(byte_data=bytes(70_000))])
