@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.client import bmp, inputs, show
+from edge.client import bmp, inputs, original, show
 from edge.client.connection import HEALTH, Agent, peer_credentials
 from edge.client.outcome import Exit, InputError
 from edge.client.segment import Segment
@@ -30,6 +30,8 @@ def list_models(options: Namespace) -> Exit:
         models = agent.list_models()
     if options.json:
         show.as_json({"models": [show.model_json(one) for one in models]})
+    elif original.is_original(options):
+        print(original.ended(options, *original.listed([one.name for one in models])))
     else:
         print("\n".join(show.model(one) for one in models) or "no models are loaded")
     return Exit.OK
@@ -40,7 +42,7 @@ def load_model(options: Namespace) -> Exit:
     url = options.path if options.path.startswith("file:") else str(Path(options.path).absolute())
     with agent_of(options) as agent:
         one = agent.load(url, options.name)
-    _print_model(options, one)
+    _print_model(options, one, f"Model {one.name} located at  {url} loaded")
     return Exit.OK
 
 
@@ -48,13 +50,15 @@ def describe_model(options: Namespace) -> Exit:
     """One loaded model."""
     with agent_of(options) as agent:
         one = agent.describe(options.name)
-    _print_model(options, one)
+    _print_model(options, one, f"Model {one.name} has been loaded")
     return Exit.OK
 
 
-def _print_model(options: Namespace, one: pb.Model) -> None:
+def _print_model(options: Namespace, one: pb.Model, as_original: str) -> None:
     if options.json:
         show.as_json(show.model_json(one))
+    elif original.is_original(options):
+        print(original.ended(options, as_original, *show.tensors(one)))
     else:
         print(show.model(one))
 
@@ -65,6 +69,8 @@ def unload_model(options: Namespace) -> Exit:
         agent.unload(options.name)
     if options.json:
         show.as_json({"unloaded": options.name})
+    elif original.is_original(options):
+        print(original.ended(options, f"Model {options.name} has been unloaded"))
     else:
         print(f"{options.name} is unloaded")
     return Exit.OK
@@ -121,8 +127,11 @@ def predict_picture(options: Namespace) -> Exit:
         if metadata is None:
             names = ", ".join(m.name for m in wanted)
             raise InputError(f"the model has no input {options.input_name!r}; it takes {names}")
-        size = (options.width, options.height, options.channels)
-        array = inputs.from_picture(bmp.read(options.picture), metadata, size)
+        picture = bmp.read(options.picture)
+        if original.is_original(options):
+            print("Done reading the image")
+        size, layout = options.size, options.size.layout
+        array = inputs.from_picture(picture, metadata, (size.width, size.height, size.channels), layout)
         return _run(agent, options, [(metadata.name, array)], [])
 
 
@@ -159,8 +168,11 @@ def _run(agent: Agent, options: Namespace, arrays: list[tuple[str, inputs.Array]
     if options.json:
         show.as_json(_result(outputs, seconds, capture_id, state))
     else:
-        for metadata, array in outputs:
-            print(show.tensor(metadata, array, labels, getattr(options, "top", show.TOP_CLASSES)))
+        if original.is_original(options):
+            captured = ["Capture Data succeeded"] if capture_id else []
+            print("\n".join([original.ended(options), *captured, *original.outputs([array for _, array in outputs])]))
+        else:
+            print("\n".join(show.tensor(metadata, array, labels, options.top) for metadata, array in outputs))
         print(f"{seconds * 1e3:.1f} ms, {'by shared memory' if options.shm else 'inline'}")
         if capture_id:
             print(f"capture {capture_id}: {state}")

@@ -164,14 +164,21 @@ def from_array(array: Array, metadata: pb.TensorMetadata) -> Array:
     return np.ascontiguousarray(array) if array.ndim else array
 
 
-def from_picture(picture: bmp.Picture, metadata: pb.TensorMetadata, size: tuple[int, int, int] | None = None) -> Array:
+def from_picture(
+    picture: bmp.Picture,
+    metadata: pb.TensorMetadata,
+    size: tuple[int, int, int] | None = None,
+    layout: str | None = None,
+) -> Array:
     """A picture as the model takes it, resized to `size` (width, height, channels) or to what the model asks for.
+
+    `layout` is NHWC or NCHW; without it, channels stand where the model's shape has them.
 
     Raises:
         InputError: the model's input is not a picture.
     """
     shape = list(metadata.shape)
-    first = _channels_first(shape, size[2] if size else None)
+    first = layout == "NCHW" if layout else _channels_first(shape, size[2] if size else None)
     if size is None:
         if len(shape) < 3:
             raise InputError(

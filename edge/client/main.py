@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from edge.client import COMMANDS, ORIGINAL, ORIGINAL_PREDICTS, SUMMARIES, listing, unknown
+from edge.client import COMMANDS, ORIGINAL, ORIGINAL_PREDICTS, SUMMARIES, listing, original, unknown
 from edge.client.outcome import CommandError
 from edge.selfexec import called_as
 
@@ -20,7 +20,7 @@ commands (each has its own --help):
 {commands}
 
 The commands of the original example client (ListModels, LoadModel, UnloadModel, DescribeModel, Predict, PredictSHM,
-PredictAndCapture, PredictSHMAndCapture) take the same words as before.
+PredictAndCapture, PredictSHMAndCapture) take the same words and print the same lines as before.
 
 examples:
   {program} load /data/digits-1.0 digits
@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.json:
             print(json.dumps({"ok": False, "error": str(error), **error.details}))
         else:
+            if original.is_original(options):
+                print(original.failed(options, error))
             print(f"{parser.prog}: {error}", file=sys.stderr)
         return int(error.exit_code)
 
@@ -116,7 +118,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common],
     )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    commands = parser.add_subparsers(dest="word", metavar="COMMAND", required=True, parser_class=_Parser)
     _add_calls(commands, common)
     _add_predict(commands, common)
     _add_original_predicts(commands, common)
@@ -221,9 +223,13 @@ def _add_original_predicts(commands: Parsers, common: argparse.ArgumentParser) -
         one.add_argument("name", metavar="model_name", help="the name that the model is loaded under")
         one.add_argument("picture", metavar="input_bmp_image", help="a BMP file")
         one.add_argument("input_name", help="the model's input that takes it")
-        one.add_argument("width", metavar="w", type=int, help="width to resize it to, in pixels")
-        one.add_argument("height", metavar="h", type=int, help="height, in pixels")
-        one.add_argument("channels", metavar="c", type=int, help="1 for grey, 3 for red green blue")
+        one.add_argument(
+            "size",
+            metavar="w h c",
+            nargs="+",
+            action=original.SizeAction,
+            help="pixels to resize it to and channels (1 grey, 3 red green blue), or NHWC 1 h w c, or NCHW 1 c h w",
+        )
         one.set_defaults(run=_later("edge.client.commands", "predict_picture"), shm=shm, capture=capture)
 
 

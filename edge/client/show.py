@@ -58,10 +58,13 @@ def metadata_line(metadata: pb.TensorMetadata) -> str:
 
 def model(one: pb.Model) -> str:
     """A model with its inputs and outputs."""
-    lines = [f"{one.name}  from {one.url}"]
-    lines += [f"  in   {metadata_line(metadata)}" for metadata in one.input_tensor_metadatas]
-    lines += [f"  out  {metadata_line(metadata)}" for metadata in one.output_tensor_metadatas]
-    return "\n".join(lines)
+    return "\n".join([f"{one.name}  from {one.url}", *tensors(one)])
+
+
+def tensors(one: pb.Model) -> list[str]:
+    """A line for each input and output of a model."""
+    lines = [f"  in   {metadata_line(metadata)}" for metadata in one.input_tensor_metadatas]
+    return lines + [f"  out  {metadata_line(metadata)}" for metadata in one.output_tensor_metadatas]
 
 
 def model_json(one: pb.Model) -> dict[str, Any]:

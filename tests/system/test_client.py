@@ -51,26 +51,50 @@ def original(tmp_path: Path) -> list[str]:
     return [*before, str(link)]
 
 
-def test_the_original_words_in_their_order(agent: AgentProcess, original: list[str], digits: Path) -> None:
-    def say(*words: str) -> str:
-        return run([*original, "-a", agent.socket, *words]).stdout
+def test_the_original_words_give_the_recorded_lines(agent: AgentProcess, original: list[str], digits: Path) -> None:
+    def say(*words: str) -> list[str]:
+        return run([*original, "-a", agent.socket, *words]).stdout.splitlines()
 
-    assert "digits" not in say("ListModels")
-    assert "image  FLOAT32 [1, 8, 8, 1]" in say("LoadModel", str(digits), "digits")
-    assert "digits" in say("ListModels")
-    assert "probabilities  FLOAT32 [1, 10]" in say("DescribeModel", "digits")
-    picture = (str(PICTURE), "image", "8", "8", "1")
+    assert say("ListModels") == ["There are 0 models", "ListModels succeeded"]
+    loaded = say("LoadModel", str(digits), "digits")
+    assert (loaded[0], loaded[-1]) == (f"Model digits located at  {digits} loaded", "LoadModel succeeded")
+    assert "  in   image  FLOAT32 [1, 8, 8, 1]" in loaded
+    assert say("ListModels") == ["There are 1 models", "Model 0  digits", "ListModels succeeded"]
+    described = say("DescribeModel", "digits")
+    assert (described[0], described[-1]) == ("Model digits has been loaded", "DescribeModel succeeded")
     for word in ("Predict", "PredictSHM", "PredictAndCapture", "PredictSHMAndCapture"):
-        shown = say(word, "digits", *picture)
-        assert shown.splitlines()[1].split()[0] == "7", shown
-        assert ("by shared memory" in shown) == ("SHM" in word)
-        assert ("SUCCESS" in shown) == ("Capture" in word)
-    say("UnloadModel", "digits")
-    assert "digits" not in say("ListModels")
+        for size in (("8", "8", "1"), ("NHWC", "1", "8", "8", "1")):
+            shown = say(word, "digits", str(PICTURE), "image", *size)
+            captured = ["Capture Data succeeded"] if "Capture" in word else []
+            head = ["Done reading the image", "Predict succeeded", *captured, "Flattened RAW Output Tensor:1"]
+            assert shown[: len(head)] == head
+            scores = [float(value) for value in shown[len(head)].split(" ")[:-1]]
+            assert scores.index(max(scores)) == 7 and len(scores) == 10
+            assert ("by shared memory" in shown[len(head) + 1]) == ("SHM" in word)
+            assert shown[-1].endswith(": SUCCESS") == ("Capture" in word)
+    assert say("UnloadModel", "digits") == ["Model digits has been unloaded", "UnLoadModel succeeded"]
+
+
+def test_the_original_words_fail_in_the_recorded_lines(
+    agent: AgentProcess, original: list[str], digits: Path, tmp_path: Path
+) -> None:
+    def say(*words: str) -> list[str]:
+        return run([*original, "-a", agent.socket, *words], code=1).stdout.splitlines()
+
+    unknown = "Model ghost has not been loaded"
+    assert say("UnloadModel", "ghost") == [unknown, "UnLoadModel failed"]
+    assert say("DescribeModel", "ghost") == [unknown, "DescribeModel failed"]
+    assert say("Predict", "ghost", str(PICTURE), "image", "8", "8", "1") == [unknown, "Predict failed"]
+    assert say("LoadModel", str(tmp_path / "none"), "digits") == ["LoadModel failed"]
+    run([*original, "-a", agent.socket, "LoadModel", str(digits), "digits"])
+    assert say("LoadModel", str(digits), "digits") == ["Alias digits has been used", "LoadModel failed"]
+    wide = say("Predict", "digits", str(PICTURE), "image", "9", "8", "1")
+    assert wide == ["Done reading the image", "Predict failed"]
+    run([*original, "-a", agent.socket, "UnloadModel", "digits"])
 
 
 def test_the_socket_comes_from_the_environment_too(agent: AgentProcess, original: list[str]) -> None:
-    assert run([*original, "ListModels"], socket=agent.socket).stdout.strip() == "no models are loaded"
+    assert run([*original, "list"], socket=agent.socket).stdout.strip() == "no models are loaded"
 
 
 def test_options_stand_before_or_after_the_command(agent: AgentProcess, original: list[str]) -> None:

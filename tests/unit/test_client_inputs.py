@@ -125,3 +125,11 @@ def test_segment_takes_the_place_of_bytes() -> None:
 def test_malformed_answer_is_an_input_error() -> None:
     with pytest.raises(InputError, match="malformed"):
         inputs.array_of(pb.Tensor(tensor_metadata=X, byte_data=b"123"))
+
+
+def test_a_layout_that_was_said_goes_before_the_shape() -> None:
+    picture = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    metadata = pb.TensorMetadata(name="x", data_type="UINT8", shape=[1, 2, 3, 3])
+    planes = inputs.from_picture(picture, metadata, (3, 2, 3), "NCHW")
+    assert np.array_equal(planes, picture.transpose(2, 0, 1)[None])
+    assert np.array_equal(inputs.from_picture(picture, metadata, (3, 2, 3), "NHWC"), picture[None])

@@ -41,3 +41,25 @@ def test_wrong_words_end_with_2() -> None:
         with pytest.raises(SystemExit) as ended:
             main.main(words)
         assert ended.value.code == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [
+        ("224 112 3", (224, 112, 3, None)),
+        ("NHWC 1 112 224 3", (224, 112, 3, "NHWC")),
+        ("nchw 1 3 112 224", (224, 112, 3, "NCHW")),
+    ],
+)
+def test_the_size_of_a_picture_in_the_words_of_2020_and_2022(words: str, size: tuple[int, int, int, str]) -> None:
+    for command in main.ORIGINAL_PREDICTS:
+        options = main._parser("x").parse_args([command, "m", "a.bmp", "in", *words.split(), "-a", "/s"])
+        assert (options.size.width, options.size.height, options.size.channels, options.size.layout) == size
+
+
+@pytest.mark.parametrize("words", ["8 8", "8 8 1 1", "NHWC", "NHWC 8 8 1", "NHWC 2 8 8 1", "CHW 1 8 8 1", "8 x 1"])
+def test_a_size_that_is_none_gets_the_forms(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main(["Predict", "m", "a.bmp", "in", *words.split()])
+    assert ended.value.code == 2
+    assert "expected w h c, or NHWC 1 h w c, or NCHW 1 c h w" in capsys.readouterr().err
