@@ -1,15 +1,30 @@
 """The operating system's edge of the disk: what is asked of it, and disks that fail."""
 
+import contextlib
 import errno
 import os
 import pathlib
+import shutil
+import subprocess
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 EDGES = ("open", "write", "fsync", "ftruncate", "rename")
+
+
+@contextlib.contextmanager
+def file_system(folder: Path, options: str) -> Iterator[Path]:
+    """A file system of its own at a new folder, a tmpfs with mount's `options`; skips where none can be mounted."""
+    folder.mkdir()
+    words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 class Recorder:

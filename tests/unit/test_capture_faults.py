@@ -15,7 +15,7 @@ from edge.errors import CaptureNotFoundError, ConfigError, SpoolFullError
 from tests.fakes import captures
 from tests.fakes.captures import cloud_settings, disk_settings, large, small
 from tests.fakes.clock import FakeClock
-from tests.fakes.disk import FailingDisk
+from tests.fakes.disk import FailingDisk, file_system
 
 
 @pytest.fixture
@@ -253,15 +253,8 @@ def test_the_capture_folder_removed_at_work(make: captures.Runs, clock: FakeCloc
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with file_system(tmp_path / "small", "size=1m") as folder:
+        yield folder
 
 
 def test_a_disk_that_is_really_full(make: captures.Runs, small_disk: Path) -> None:  # [C-6]
@@ -298,13 +291,8 @@ def test_a_disk_that_is_read_only_for_a_while(make: captures.Runs, small_disk: P
 
 @pytest.fixture
 def few_inodes(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "few"
-    folder.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", "size=64m,nr_inodes=80", "tmpfs", str(folder)]
-    if subprocess.run(words, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with file_system(tmp_path / "few", "size=64m,nr_inodes=80") as folder:
+        yield folder
 
 
 @pytest.mark.parametrize("drop", [False, True])
