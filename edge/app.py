@@ -172,6 +172,7 @@ def _defaults(config: Config) -> ModelDefaults:
         queue_calls=config.edge_queue_calls,
         memory_budget_bytes=config.edge_memory_budget_mib * MIB,
         delegate_paths=config.edge_delegate_paths,
+        strict_tensors=config.edge_strict_tensors,
     )
 
 
@@ -181,7 +182,7 @@ def _model_status(name: str, state: Any, model: Any) -> Any:
         status.package_name, status.package_version = model.manifest.model_name, model.manifest.model_version
         status.instances, status.memory_bytes = model.instances, model.memory_bytes
         status.waiting, status.running = model.scheduler.waiting, model.scheduler.running
-        status.predicted = model.scheduler.predicted
+        status.predicted, status.mislabelled = model.scheduler.predicted, model.remarks.mislabelled
     return status
 
 

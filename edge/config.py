@@ -59,6 +59,7 @@ class Config:
     edge_queue_calls: int
     edge_inference_stuck_seconds: int
     edge_memory_budget_mib: int
+    edge_strict_tensors: bool
     edge_delegate_paths: tuple[str, ...]
     edge_spool_path: str
     edge_spool_max_mib: int

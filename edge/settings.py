@@ -205,6 +205,12 @@ SETTINGS: tuple[Setting, ...] = (
         1 << 20,
         "Memory for models, in MiB. 0: what the system and the control group have.",
     ),
+    Setting(
+        "edge_strict_tensors",
+        Kind.BOOL,
+        "Refuse tensors declared as something that their bytes are not, though they would fit the model (P-2).",
+        default=False,
+    ),
     Setting("edge_delegate_paths", Kind.PATHS, "Delegate libraries that a manifest may name.", default=()),
     _path(
         "edge_spool_path", "Folder of captures that wait. Default: in the capture folder, else in the state directory."

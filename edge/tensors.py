@@ -82,6 +82,37 @@ def byte_count(dtype: DType, shape: Sequence[int]) -> int:
     return dtype.itemsize * math.prod(shape)
 
 
+def byte_count_fault(dtype: DType, shape: Sequence[int], size: int) -> str | None:
+    """What is wrong with `size` bytes for a tensor, in words, and what they may have been meant for."""
+    needed, elements = byte_count(dtype, shape), math.prod(shape)
+    if size == needed:
+        return None
+    text = f"got {size} bytes, expected {needed} for {dtype.name} {shape_text(shape)}"
+    usual = _USUAL_INTEGERS if dtype in _USUAL_INTEGERS else _USUAL_NUMBERS
+    other = next((one for one in (DType.UINT8, *usual) if elements and size == one.itemsize * elements), None)
+    if other is None:
+        return text
+    text += f"; these are as many bytes as {other.name} {shape_text(shape)} takes"
+    return text + (", or a number of elements in place of one of bytes" if size == elements else "")
+
+
+# What numbers of each size most likely are, beside integers and beside others.
+_USUAL_INTEGERS = (DType.INT16, DType.INT32, DType.INT64)
+_USUAL_NUMBERS = (DType.FLOAT16, DType.FLOAT32, DType.FLOAT64)
+
+
+def own_shape(spec: TensorSpec, dtype: int, shape: tuple[int, ...], size: int) -> tuple[int, ...] | None:
+    """The model's own shape for `size` bytes that are declared as something else and are not that (P-2).
+
+    None where the declaration agrees with its bytes, is none (a dtype or a dimension that cannot be), or where the bytes
+    are not exactly as many as the model's own dtype and shape need.
+    """
+    if not any(dtype == known for known in DType) or any(n < 0 for n in shape):
+        return None
+    own = fit_shape(spec, shape) or spec.shape
+    return own if byte_count(DType(dtype), shape) != size == byte_count(spec.dtype, own) else None
+
+
 def rank_fault(shape: Sequence[int]) -> str | None:
     """What is wrong with the number of a shape's dimensions, in words; before anything is calculated from them."""
     if len(shape) <= MAX_RANK:
@@ -112,6 +143,24 @@ def fit_shape(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...] | Non
     if math.prod(shape) == math.prod(spec.shape) and _core(shape) == _core(spec.shape):
         return spec.shape
     return None
+
+
+def fitting_order(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The order of its dimensions in which a shape would fit, as numpy.transpose takes it; None where there is none."""
+    wanted, leading = spec.signature, 0
+    if len(shape) != len(wanted):
+        wanted, leading = _core(spec.shape), len(shape) - len(_core(shape))
+    if len(shape) - leading != len(wanted):
+        return None
+    free, order = list(range(leading, len(shape))), dict[int, int]()
+    for position in sorted(range(len(wanted)), key=lambda at: wanted[at] == DYNAMIC):  # what is fixed chooses first
+        size = wanted[position]
+        found = next((at for at in free if shape[at] == size or (size == DYNAMIC and shape[at] > 0)), None)
+        if found is None:
+            return None
+        free.remove(found)
+        order[position] = found
+    return (*range(leading), *(order[position] for position in range(len(wanted))))
 
 
 def _core(shape: tuple[int, ...]) -> tuple[int, ...]:

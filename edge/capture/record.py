@@ -12,7 +12,7 @@ from typing import Any
 
 from edge.capture import layout
 from edge.errors import CaptureContentError, CaptureIdError, CaptureTimeError
-from edge.tensors import DType, byte_count, shape_text
+from edge.tensors import DType, byte_count_fault
 from edge.text import shown
 
 MAX_ID_CHARACTERS = 128
@@ -148,12 +148,8 @@ def _check_tensor(what: str, tensor: CapturedTensor) -> None:
         raise CaptureContentError(
             f"{what} {shown(tensor.name)}: shape {list(tensor.shape)} has a negative dimension; expected 0 or more"
         )
-    expected = byte_count(tensor.dtype, tensor.shape)
-    if len(tensor.data) != expected:
-        raise CaptureContentError(
-            f"{what} {shown(tensor.name)}: got {len(tensor.data)} bytes, expected {expected} "
-            f"for {tensor.dtype.name} {shape_text(tensor.shape)}"
-        )
+    if fault := byte_count_fault(tensor.dtype, tensor.shape, len(tensor.data)):
+        raise CaptureContentError(f"{what} {shown(tensor.name)}: {fault}")
 
 
 def _check_auxiliary(what: str, entry: AuxiliaryEntry) -> None:

@@ -66,7 +66,13 @@ def _models(reply: ops.GetStatusResponse) -> str:
         ]
         for model in reply.models
     ]
-    return show.table(rows, ["MODEL", "PACKAGE", "STATE", "INSTANCES", "RUNNING", "WAITING", "PREDICTED", "MEMORY"])
+    head = ["MODEL", "PACKAGE", "STATE", "INSTANCES", "RUNNING", "WAITING", "PREDICTED", "MEMORY"]
+    remarks = [
+        f"{model.name}: {model.mislabelled} calls declared a tensor as something that its bytes are not; the log says which"
+        for model in reply.models
+        if model.mislabelled
+    ]
+    return "\n".join([show.table(rows, head), *remarks])
 
 
 def _captures(captures: ops.CaptureStatus, now: float) -> str:

@@ -4,7 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge.errors import TensorError
-from edge.tensors import TensorSpec, byte_count, dtype_name, fit_shape, rank_fault, shape_text
+from edge.tensors import (
+    TensorSpec,
+    byte_count,
+    byte_count_fault,
+    dtype_name,
+    fit_shape,
+    fitting_order,
+    own_shape,
+    rank_fault,
+    shape_text,
+)
 from edge.text import SHOWN_CHARACTERS, cut, shown
 
 
@@ -29,19 +39,27 @@ class TensorArgument:
 
 @dataclass(frozen=True)
 class BoundTensor:
-    """The data for one input: `size` bytes, inline or in shared memory, and the shape to give the model."""
+    """The data for one input: `size` bytes, inline or in shared memory, and the shape to give the model.
+
+    `declared`: what the request declared it to be, in words, where that contradicts its bytes.
+    """
 
     data: bytes | memoryview | Segment
     shape: tuple[int, ...]
     size: int
+    declared: str = ""
 
 
 class InputBinder:
-    """Binds requests to a model's inputs; made once when the model is loaded."""
+    """Binds requests to a model's inputs; made once when the model is loaded.
 
-    def __init__(self, inputs: Sequence[TensorSpec]) -> None:
+    `strict`: what is declared must be what the model takes, even where it cannot be what was sent.
+    """
+
+    def __init__(self, inputs: Sequence[TensorSpec], *, strict: bool = False) -> None:
         self._inputs = tuple(inputs)
         self._by_name = {spec.name: position for position, spec in enumerate(inputs)}
+        self.strict = strict
 
     def bind(self, arguments: Sequence[TensorArgument]) -> list[BoundTensor]:
         """The request's tensors in the model's order.
@@ -60,30 +78,46 @@ class InputBinder:
             spec = self._inputs[position]
             if bound[position] is not None:
                 raise TensorError(f"input {shown(spec.name)} is given twice")
-            bound[position] = _fit(spec, argument)
+            bound[position] = self._fit(spec, argument)
         return bound  # type: ignore[return-value]
 
+    def _fit(self, spec: TensorSpec, argument: TensorArgument) -> BoundTensor:
+        data = argument.data if argument.data is not None else b""
+        size = data.size if isinstance(data, Segment) else len(data)
+        shape = spec.shape
+        if argument.shape is not None and argument.dtype is not None:
+            if fault := rank_fault(argument.shape):
+                raise TensorError(f"tensor {shown(spec.name)}: {fault}")
+            fitted = fit_shape(spec, argument.shape)
+            if argument.dtype != spec.dtype or fitted is None:
+                own = own_shape(spec, argument.dtype, argument.shape, size)
+                if own is None or self.strict:
+                    raise TensorError(_mismatch(spec, argument.dtype, argument.shape, own is not None))
+                return BoundTensor(data, own, size, declaration(argument.dtype, argument.shape))
+            shape = fitted
+        needed = byte_count(spec.dtype, shape)
+        if isinstance(data, Segment) and not size:
+            size = needed
+        if fault := byte_count_fault(spec.dtype, shape, size):
+            raise TensorError(f"tensor {shown(spec.name)}: {fault}; the model takes {spec.dtype.name}")
+        return BoundTensor(data, shape, needed)
 
-def _fit(spec: TensorSpec, argument: TensorArgument) -> BoundTensor:
-    shape = spec.shape
-    if argument.shape is not None:
-        if argument.dtype != spec.dtype:
-            raise TensorError(
-                f"tensor {shown(spec.name)}: got data type {dtype_name(argument.dtype or 0)}, expected {spec.dtype.name}"
+
+def _mismatch(spec: TensorSpec, dtype: int, shape: tuple[int, ...], fits: bool) -> str:
+    """Why a declaration is refused; `fits`: its bytes are the model's, and only edge_strict_tensors forbids it."""
+    text = f"tensor {shown(spec.name)}: "
+    if dtype != spec.dtype:
+        text += f"got data type {dtype_name(dtype)}, expected {spec.dtype.name}"
+    else:
+        text += f"got shape {cut(shape_text(shape), SHOWN_CHARACTERS)}, expected {shape_text(spec.signature)}"
+        if order := fitting_order(spec, shape):
+            text += (
+                f"; its dimensions fit in the order {order}: transpose the data by it, "
+                "or declare the expected shape if they lie so"
             )
-        if fault := rank_fault(argument.shape):
-            raise TensorError(f"tensor {shown(spec.name)}: {fault}")
-        fitted = fit_shape(spec, argument.shape)
-        if fitted is None:
-            raise TensorError(
-                f"tensor {shown(spec.name)}: got shape {cut(shape_text(argument.shape), SHOWN_CHARACTERS)}, expected {shape_text(spec.signature)}"
-            )
-        shape = fitted
-    needed = byte_count(spec.dtype, shape)
-    data = argument.data if argument.data is not None else b""
-    given = (data.size or needed) if isinstance(data, Segment) else len(data)
-    if given != needed:
-        raise TensorError(
-            f"tensor {shown(spec.name)}: got {given} bytes, expected {needed} for {spec.dtype.name} {shape_text(shape)}"
-        )
-    return BoundTensor(data, shape, needed)
+    return text + ("; the bytes fit, but edge_strict_tensors is set" if fits else "")
+
+
+def declaration(dtype: int, shape: Sequence[int]) -> str:
+    """What a tensor is said to be, in words."""
+    return f"{dtype_name(dtype)} {cut(shape_text(shape), SHOWN_CHARACTERS)}"

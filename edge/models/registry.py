@@ -31,6 +31,7 @@ from edge.errors import (
 )
 from edge.models.binding import InputBinder
 from edge.models.manifest import Manifest, check_target
+from edge.models.remarks import Remarks
 from edge.models.scheduler import Scheduler
 from edge.runtime.engine import DelegateRef, Engine, Session
 from edge.runtime.probe import ProbeResult, probe, warm_up
@@ -67,6 +68,7 @@ class ModelDefaults:
     queue_calls: int
     memory_budget_bytes: int
     delegate_paths: tuple[str, ...]
+    strict_tensors: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class LoadedModel:
     memory_bytes: int
     instances: int
     borrows: frozenset[int]  # inputs, by position, that an inference reads in shared memory where they are
+    remarks: Remarks
 
 
 @dataclass
@@ -204,11 +207,12 @@ class Registry:
             manifest,
             first.inputs,
             first.outputs,
-            InputBinder(first.inputs),
+            InputBinder(first.inputs, strict=self._defaults.strict_tensors),
             scheduler,
             memory_bytes,
             instances,
             first.borrows,
+            Remarks(name),
         )
 
     def _delegate(self, manifest: Manifest) -> DelegateRef | None:

@@ -10,7 +10,8 @@ among the bytes that do not change; the segment itself is checked at every call.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from edge.models.binding import Segment
+from edge.errors import TensorError
+from edge.models.binding import Segment, declaration
 from edge.models.registry import LoadedModel, Registry
 from edge.rpc.codec import ResponseEncoder, byte_data_ranges, parse_predict
 from edge.runtime.borrowing import ALIGNMENT_BYTES
@@ -55,6 +56,17 @@ class Plan:
         return [view[place] for place in self.slices]
 
 
+class MislabelledPlan(Plan):
+    """A plan for requests that declare a tensor as something that it is not; they are counted."""
+
+    __slots__ = ()
+
+    def data(self, raw: bytes) -> list[Data]:
+        """See `Plan.data`."""
+        self.model.remarks.count_mislabelled()
+        return super().data(raw)
+
+
 class PlanBook:
     """The plans of the models that are loaded. Safe to use from any thread."""
 
@@ -96,7 +108,16 @@ class PlanBook:
     def _make(self, raw: bytes) -> Plan:
         name, arguments = parse_predict(raw)
         model = self._registry.get(name)
-        bound = model.binder.bind(arguments)
+        try:
+            bound = model.binder.bind(arguments)
+        except TensorError as error:
+            model.remarks.say_refused(str(error))
+            raise
+        kind: type[Plan] = Plan
+        for spec, tensor in zip(model.inputs, bound, strict=True):
+            if tensor.declared:
+                kind = MislabelledPlan
+                model.remarks.say_mislabelled(spec.name, tensor.declared, declaration(spec.dtype, tensor.shape))
         shared = tuple(
             SharedInput(position, tensor.data, tensor.size)
             for position, tensor in enumerate(bound)
@@ -107,7 +128,7 @@ class PlanBook:
         copied_bytes = sum(
             one.size for one in shared if one.position not in model.borrows or one.segment.offset % ALIGNMENT_BYTES
         )
-        plan = Plan(model, self._encoder(model), shapes, shared, once=once, copied_bytes=copied_bytes)
+        plan = kind(model, self._encoder(model), shapes, shared, once=once, copied_bytes=copied_bytes)
         places = _places(raw, [argument.data for argument in arguments])
         if places is not None:
             slices = tuple(

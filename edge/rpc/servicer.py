@@ -6,20 +6,19 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from edge.capture.record import AuxiliaryEntry, CapturedTensor, CaptureRequest
+from edge.capture.record import CaptureRequest
 from edge.capture.service import CaptureService
-from edge.errors import CaptureContentError, QueueFullError
-from edge.models.binding import Segment, TensorArgument
+from edge.errors import QueueFullError
 from edge.models.registry import LoadedModel, Registry
 from edge.models.scheduler import Caller, Scheduler, Seat
 from edge.rpc import codec
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
+from edge.rpc.incoming import Incoming
 from edge.rpc.plans import Plan, PlanBook
 from edge.runtime.engine import Output
 from edge.runtime.placement import Placement
 from edge.shm.sysv import Attachment, SegmentReader
-from edge.tensors import DType, byte_count, dtype_name, rank_fault
 
 log = logging.getLogger(__name__)
 
@@ -128,68 +127,26 @@ class Servicer:
         """[C]"""
         request = codec.parse(pb.CaptureDataRequest, raw)
         self._captures.check_id(request.capture_id)
-        manifest = self._registry.get(codec.model_name(request.model_name, request.model_handle)).manifest
+        model = self._registry.get(codec.model_name(request.model_name, request.model_handle))
         at = request.inference_timestamp
         seconds = at.seconds + at.nanos / 1e9
         self._captures.check_new(request.capture_id, seconds or None)
-        budget = _Budget(self._max_message_bytes)
+        incoming = Incoming(model, self.segments, self._max_message_bytes)
         self._captures.submit(
             CaptureRequest(
-                model_name=manifest.model_name,
-                model_version=manifest.model_version,
+                model_name=model.manifest.model_name,
+                model_version=model.manifest.model_version,
                 capture_id=request.capture_id,
                 inference_time=seconds or None,
-                input_tensors=tuple(self._captured(t, budget) for t in request.input_tensors),
-                output_tensors=tuple(self._captured(t, budget) for t in request.output_tensors),
-                inputs=tuple(self._auxiliary(a, budget) for a in request.inputs),
-                outputs=tuple(self._auxiliary(a, budget) for a in request.outputs),
+                input_tensors=incoming.tensors(request.input_tensors, model.inputs),
+                output_tensors=incoming.tensors(request.output_tensors, model.outputs),
+                inputs=incoming.auxiliary(request.inputs),
+                outputs=incoming.auxiliary(request.outputs),
             )
         )
+        if incoming.mislabelled:
+            model.remarks.count_mislabelled()
         return b""  # a CaptureDataResponse has no fields
-
-    def _captured(self, tensor: Any, budget: "_Budget") -> CapturedTensor:
-        argument = codec.tensor_argument(tensor)
-        if argument.shape is None or argument.dtype is None:
-            raise CaptureContentError("a captured tensor has no metadata; expected name, data type and shape")
-        name = argument.name or ""
-        try:
-            dtype = DType(argument.dtype)
-        except ValueError:
-            raise CaptureContentError(f"tensor {name[:80]!r}: {dtype_name(argument.dtype)}") from None
-        if fault := rank_fault(argument.shape):
-            raise CaptureContentError(f"tensor {name[:80]!r}: {fault}")
-        if any(n < 0 for n in argument.shape):
-            raise CaptureContentError(f"tensor {name[:80]!r}: its shape has a negative dimension")
-        needed = byte_count(dtype, argument.shape)
-        return CapturedTensor(name, dtype, argument.shape, self._private_copy(name, argument, needed, budget))
-
-    def _private_copy(self, name: str, argument: TensorArgument, needed: int, budget: "_Budget") -> bytes:
-        """The tensor's bytes, copied out of shared memory where they are there (C-7)."""
-        data = argument.data
-        if not isinstance(data, Segment):
-            return bytes(data or b"")
-        if data.size not in (0, needed):
-            raise CaptureContentError(
-                f"tensor {name[:80]!r}: got {data.size} bytes of shared memory, expected {needed}"
-            )
-        return self._copy_segment(data, needed, budget)
-
-    def _auxiliary(self, entry: Any, budget: "_Budget") -> AuxiliaryEntry:
-        if entry.WhichOneof("data") == "shared_memory_handle":
-            handle = codec.segment(entry.shared_memory_handle)
-            if not handle.size:
-                raise CaptureContentError(
-                    f"auxiliary entry {entry.name[:80]!r}: the size of its shared memory is 0; expected its bytes"
-                )
-            data = self._copy_segment(handle, handle.size, budget)
-        else:
-            data = entry.byte_data
-        return AuxiliaryEntry(entry.name, entry.encoding, data)
-
-    def _copy_segment(self, handle: Segment, size: int, budget: "_Budget") -> bytes:
-        budget.take(size)
-        with self.segments.view(handle.segment_id, handle.offset, size) as view:
-            return bytes(view)
 
     def capture_status(self, raw: bytes, context: Caller) -> bytes:
         """[G]"""
@@ -221,17 +178,3 @@ class _Stay:
         if self.core is not None:
             self.servicer.placement.end(self.core)
         self.scheduler.release(self.seat, done=done)
-
-
-class _Budget:
-    """Bounds the shared memory that one capture may bring along to what a message could hold (C-5)."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = self._left = limit
-
-    def take(self, size: int) -> None:
-        self._left -= size
-        if self._left < 0:
-            raise CaptureContentError(
-                f"the capture's shared memory is more than {self._limit} bytes, the message limit"
-            )

@@ -5,13 +5,18 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.data.make_models import identity
 from tests.fakes import captures
+from tests.system.conftest import Signer
 from tests.system.field_messages import messages
 from tests.system.harness import AgentProcess, Client
+from tests.system.segments import Segment
 
 Refused = Callable[..., AbstractContextManager[Any]]
 FIELD = messages("2022")
-FLOAT32 = 5
+UINT8, INT32, FLOAT32, INT8 = 0, 2, 5, 7
 
 
 def call(client: Client, method: str, **fields: Any) -> Any:
@@ -64,3 +69,121 @@ def test_a_name_and_another_handle_are_refused(
         with refused("INVALID_ARGUMENT", "'named'", r"'other\x1b'", "expected one"):
             call(client, method, **fields)
     assert "named" in [model.name for model in client.models()]
+
+
+PIXELS = bytes(range(48))
+
+
+@pytest.fixture
+def pixels(client: Client, signer: Signer) -> Client:
+    """A model `pixels`: `y` is `x`, UINT8 [1, 4, 4, 3]."""
+    client.load(made_once(signer, "uint8", (1, 4, 4, 3)), "pixels")
+    return client
+
+
+def made_once(signer: Signer, dtype: str, shape: tuple[int, ...]) -> Path:
+    """A package of a model whose `y` is its `x`."""
+    name = f"{dtype}-" + "-".join(map(str, shape))
+    path = signer.folder / name
+    return path if path.exists() else signer.package(identity(dtype, shape), name, out=path)
+
+
+def predict(client: Client, name: str, *tensors: Any) -> list[Any]:
+    return list(call(client, "Predict", name=name, tensors=tensors).tensors)
+
+
+def mislabelled(client: Client, name: str) -> int:
+    return next(int(model.mislabelled) for model in client.status().models if model.name == name)
+
+
+def test_pixels_declared_as_floats_are_taken(agent: AgentProcess, pixels: Client) -> None:  # [P-12]
+    for count in (1, 2, 3):
+        [answer] = predict(pixels, "pixels", tensor("x", FLOAT32, (1, 4, 4, 3), PIXELS))
+        assert answer.byte_data == PIXELS and answer.tensor_metadata.data_type == UINT8
+        assert mislabelled(pixels, "pixels") == count
+    predict(pixels, "pixels", tensor("x", UINT8, (1, 4, 4, 3), PIXELS))
+    assert mislabelled(pixels, "pixels") == 3
+    said = "model pixels: tensor 'x' is declared FLOAT32 [1, 4, 4, 3], which its bytes are not"
+    assert agent.log.count(said) == 1
+
+
+def test_pixels_declared_as_floats_are_captured_as_pixels(agent: AgentProcess, pixels: Client) -> None:  # [P-12] [C-8]
+    inline = tensor("x", FLOAT32, (1, 4, 4, 3), PIXELS)
+    with Segment(len(PIXELS)) as segment:
+        segment.write(PIXELS).set_mode(0o400)
+        handle = FIELD.SharedMemoryHandle(segment_id=segment.id, size=len(PIXELS))
+        shared = FIELD.Tensor(
+            tensor_metadata=FIELD.TensorMetadata(name="y", data_type=FLOAT32, shape=(1, 4, 4, 3)),
+            shared_memory_handle=handle,
+        )
+        both = {"input_tensors": [inline], "output_tensors": [shared]}
+        call(pixels, "CaptureData", model_name="pixels", capture_id="pixels", **both)
+    event = event_of(agent, "pixels")
+    for entry in (*event["deviceFleetInputs"], *event["deviceFleetOutputs"]):
+        assert entry["observedContentType"] == "Tensor[UINT8; 1, 4, 4, 3]"
+        assert captures.entry_bytes(entry, agent.captures) == PIXELS
+    assert mislabelled(pixels, "pixels") == 1
+
+
+def test_a_declaration_that_agrees_with_its_bytes_holds(
+    pixels: Client, signer: Signer, refused: Refused
+) -> None:  # [P-2]
+    with refused("INVALID_ARGUMENT", "'x'", "got data type INT8, expected UINT8"):
+        predict(pixels, "pixels", tensor("x", INT8, (1, 4, 4, 3), PIXELS))
+    pixels.load(made_once(signer, "float32", (1, 4)), "floats")
+    with refused("INVALID_ARGUMENT", "'x'", "got data type INT32, expected FLOAT32"):
+        predict(pixels, "floats", tensor("x", INT32, (1, 4), bytes(16)))
+    assert mislabelled(pixels, "pixels") == mislabelled(pixels, "floats") == 0
+
+
+def test_strict_tensors_are_what_they_are_declared(
+    agents: Any, signer: Signer, refused: Refused
+) -> None:  # [P-12] [C-8]
+    client = agents(edge_strict_tensors=True).start().client
+    client.load(made_once(signer, "uint8", (1, 4, 4, 3)), "pixels")
+    wrong = tensor("x", FLOAT32, (1, 4, 4, 3), PIXELS)
+    with refused("INVALID_ARGUMENT", "got data type FLOAT32, expected UINT8", "edge_strict_tensors"):
+        predict(client, "pixels", wrong)
+    with refused("INVALID_ARGUMENT", "'x'", "got 48 bytes, expected 192 for FLOAT32"):
+        call(client, "CaptureData", model_name="pixels", capture_id="strict", input_tensors=[wrong])
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4, 4), (3, 4, 4)])
+def test_the_order_that_would_fit_is_said_on_both_sides(
+    agent: AgentProcess, pixels: Client, refused: Refused, shape: tuple[int, ...]
+) -> None:  # [P-2]
+    order = {4: "(0, 2, 3, 1)", 3: "(1, 2, 0)"}[len(shape)]
+    begun = len(agent.log)
+    words = (f"got shape {list(shape)}, expected [1, 4, 4, 3]", f"its dimensions fit in the order {order}")
+    with refused("INVALID_ARGUMENT", *words):
+        predict(pixels, "pixels", tensor("x", UINT8, shape, PIXELS))
+    assert f"model pixels: a request is refused: tensor 'x': {words[0]}; {words[1]}" in agent.log[begun:]
+
+
+def test_too_few_bytes_are_read_both_ways(client: Client, signer: Signer, refused: Refused) -> None:  # [P-2]
+    client.load(made_once(signer, "float32", (1, 4)), "floats")
+    words = (
+        "got 4 bytes, expected 16 for FLOAT32 [1, 4]",
+        "as many bytes as UINT8 [1, 4] takes, or a number of elements in place of one of bytes",
+    )
+    short = tensor("x", FLOAT32, (1, 4), bytes(4))
+    with refused("INVALID_ARGUMENT", *words, "the model takes FLOAT32"):
+        predict(client, "floats", short)
+    with refused("INVALID_ARGUMENT", *words):
+        call(client, "CaptureData", model_name="floats", capture_id="short", input_tensors=[short])
+
+
+def test_leading_ones_may_be_left_out_or_added(
+    agent: AgentProcess, client: Client, signer: Signer
+) -> None:  # [P-8] [C-8]
+    client.load(made_once(signer, "float32", (1, 4)), "floats")
+    shapes = {"leading-1": (4,), "leading-2": (1, 4), "leading-3": (1, 1, 4)}
+    for capture_id, shape in shapes.items():
+        sent = tensor("x", FLOAT32, shape, bytes(range(16)))
+        [answer] = predict(client, "floats", sent)
+        assert answer.byte_data == bytes(range(16)) and list(answer.tensor_metadata.shape) == [1, 4]
+        call(client, "CaptureData", model_name="floats", capture_id=capture_id, input_tensors=[sent])
+    for capture_id, shape in shapes.items():
+        [entry] = event_of(agent, capture_id)["deviceFleetInputs"]
+        assert entry["observedContentType"] == f"Tensor[FLOAT32; {', '.join(map(str, shape))}]"
+    assert mislabelled(client, "floats") == 0

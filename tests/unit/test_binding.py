@@ -67,6 +67,26 @@ def test_what_does_not_fit_is_named(arguments: list[TensorArgument], words: str)
     assert words in str(refused.value)
 
 
+@pytest.mark.parametrize("data", [b"xyz", Segment(5, 0, 3)])
+def test_bytes_declared_as_something_else_are_the_models_own(data: bytes | Segment) -> None:  # [P-12]
+    wrong = tensor("b", DType.FLOAT32, (1, 3), data)
+    [_, taken] = BINDER.bind([GOOD_A, wrong])
+    assert (taken.data, taken.shape, taken.size, taken.declared) == (data, (3,), 3, "FLOAT32 [1, 3]")
+    with pytest.raises(TensorError, match=r"got data type FLOAT32, expected UINT8; .* edge_strict_tensors is set"):
+        InputBinder([A, B], strict=True).bind([GOOD_A, wrong])
+
+
+def test_a_segment_without_a_size_is_what_it_is_declared() -> None:  # [P-12] [P-11]
+    with pytest.raises(TensorError, match=r"got data type FLOAT32, expected UINT8$"):
+        BINDER.bind([GOOD_A, tensor("b", DType.FLOAT32, (3,), Segment(5, 0, 0))])
+
+
+def test_the_order_that_would_fit_is_named() -> None:  # [P-2]
+    binder = InputBinder([TensorSpec("x", DType.UINT8, (1, 2, 2, 3), (1, 2, 2, 3))])
+    with pytest.raises(TensorError, match=r"expected \[1, 2, 2, 3\]; its dimensions fit in the order \(0, 2, 3, 1\)"):
+        binder.bind([tensor("x", DType.UINT8, (1, 3, 2, 2), bytes(12))])
+
+
 def test_a_long_name_is_cut() -> None:
     with pytest.raises(TensorError) as refused:
         BINDER.bind([GOOD_A, tensor("n" * 100_000, 0, (3,), b"xyz")])

@@ -62,6 +62,13 @@ def test_small_and_large_tensors() -> None:
     assert "[]" in shown(np.zeros((0, 4), np.float32))
 
 
+def test_status_says_what_is_declared_wrongly() -> None:  # [P-12]
+    models = [ops.ModelStatus(name="a", mislabelled=7), ops.ModelStatus(name="b")]
+    text = status.as_text(ops.GetStatusResponse(models=models), 0)
+    assert "\na: 7 calls declared a tensor as something that its bytes are not" in text
+    assert "\nb: " not in text
+
+
 def test_status_says_how_much_waits_since_when_and_why() -> None:
     reply = ops.GetStatusResponse(
         version="1.20260101.abcdef0",

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from edge.errors import ModelNotFoundError, TensorError
 from edge.models.binding import InputBinder
+from edge.models.remarks import Remarks
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc.codec import byte_data_ranges
 from edge.rpc.plans import MAX_CONSTANT_BYTES, MAX_LENGTHS, MAX_SAME_LENGTH, Plan, PlanBook
@@ -29,7 +30,13 @@ class Models:
         self.remove(name)
         scheduler = SimpleNamespace(closing=False)
         self.ready[name] = SimpleNamespace(
-            name=name, binder=InputBinder(inputs), outputs=inputs, scheduler=scheduler, borrows=self.borrows
+            name=name,
+            binder=InputBinder(inputs),
+            inputs=inputs,
+            outputs=inputs,
+            scheduler=scheduler,
+            borrows=self.borrows,
+            remarks=Remarks(name),
         )
 
     def remove(self, name: str) -> None:
@@ -184,3 +191,29 @@ def test_what_is_borrowed_is_not_counted_as_copied(models: Models, offset: int, 
     sent = pb.PredictRequest(name="m", tensors=[tensor(A, segment=1), tensor(B, segment=1)])
     sent.tensors[0].shared_memory_handle.offset = offset
     assert PlanBook(models).plan(sent.SerializeToString()).copied_bytes == copied + 3  # type: ignore[arg-type]
+
+
+def test_what_is_declared_wrongly_is_counted_at_every_call(
+    models: Models, book: PlanBook, caplog: pytest.LogCaptureFixture
+) -> None:  # [P-12]
+    wrong = TensorSpec("b", DType.FLOAT32, (1, 3), (1, 3))
+    remarks = models.ready["m"].remarks
+    for count in (1, 2, 3):
+        raw = request(tensor(A, bytes(16)), tensor(wrong, b"bbb"))
+        plan = book.plan(raw)
+        assert seen(plan, raw) == [bytes(16), b"bbb"]
+        assert remarks.mislabelled == count
+    assert plan.constants
+    good = request(tensor(A, bytes(16)), tensor(B, b"bbb"))
+    assert seen(book.plan(good), good) == seen(book.plan(good), good) == [bytes(16), b"bbb"]
+    assert remarks.mislabelled == 3
+    [line] = caplog.messages
+    assert "model m: tensor 'b' is declared FLOAT32 [1, 3], which its bytes are not" in line
+
+
+def test_a_refusal_is_in_the_log_once(book: PlanBook, caplog: pytest.LogCaptureFixture) -> None:  # [P-2]
+    for size in (15, 17, 15):
+        with pytest.raises(TensorError):
+            book.plan(request(tensor(A, bytes(size)), tensor(B, b"bbb")))
+    [line] = caplog.messages
+    assert "model m: a request is refused: tensor 'a': got 15 bytes" in line

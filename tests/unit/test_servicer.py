@@ -10,6 +10,7 @@ import pytest
 from edge.clock import SystemClock
 from edge.errors import ModelNotFoundError
 from edge.models.binding import InputBinder
+from edge.models.remarks import Remarks
 from edge.models.scheduler import Scheduler
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc.codec import ResponseEncoder
@@ -38,7 +39,14 @@ class Caller:
 def servicer() -> Iterator[Servicer]:
     session = TfliteEngine().open(str(DATA / "dynamic_batch.tflite"), threads=1)
     scheduler = Scheduler("m", [session], queue_calls=1, clock=SystemClock())
-    model = SimpleNamespace(name="m", binder=InputBinder(session.inputs), outputs=session.outputs, scheduler=scheduler)
+    model = SimpleNamespace(
+        name="m",
+        binder=InputBinder(session.inputs),
+        inputs=session.inputs,
+        outputs=session.outputs,
+        scheduler=scheduler,
+        remarks=Remarks("m"),
+    )
 
     class Models:
         def get(self, name: str) -> Any:

@@ -11,7 +11,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ModelStatus(_message.Message):
-    __slots__ = ("name", "package_name", "package_version", "state", "instances", "waiting", "running", "predicted", "memory_bytes")
+    __slots__ = ("name", "package_name", "package_version", "state", "instances", "waiting", "running", "predicted", "memory_bytes", "mislabelled")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PACKAGE_NAME_FIELD_NUMBER: _ClassVar[int]
     PACKAGE_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -21,6 +21,7 @@ class ModelStatus(_message.Message):
     RUNNING_FIELD_NUMBER: _ClassVar[int]
     PREDICTED_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MISLABELLED_FIELD_NUMBER: _ClassVar[int]
     name: str
     package_name: str
     package_version: str
@@ -30,7 +31,8 @@ class ModelStatus(_message.Message):
     running: int
     predicted: int
     memory_bytes: int
-    def __init__(self, name: _Optional[str] = ..., package_name: _Optional[str] = ..., package_version: _Optional[str] = ..., state: _Optional[str] = ..., instances: _Optional[int] = ..., waiting: _Optional[int] = ..., running: _Optional[int] = ..., predicted: _Optional[int] = ..., memory_bytes: _Optional[int] = ...) -> None: ...
+    mislabelled: int
+    def __init__(self, name: _Optional[str] = ..., package_name: _Optional[str] = ..., package_version: _Optional[str] = ..., state: _Optional[str] = ..., instances: _Optional[int] = ..., waiting: _Optional[int] = ..., running: _Optional[int] = ..., predicted: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., mislabelled: _Optional[int] = ...) -> None: ...
 
 class CaptureStatus(_message.Message):
     __slots__ = ("destination", "pending", "pending_bytes", "oldest_pending_unix_seconds", "succeeded", "failed", "dropped", "last_error", "last_error_unix_seconds", "refused", "refusing_since_unix_seconds")

@@ -1,0 +1,87 @@
+"""What a CaptureData request brings, copied out of shared memory (C-5, C-7)."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from edge.capture.record import AuxiliaryEntry, CapturedTensor
+from edge.errors import CaptureContentError
+from edge.models.binding import Segment, declaration
+from edge.models.registry import LoadedModel
+from edge.rpc import codec
+from edge.shm.sysv import SegmentReader
+from edge.tensors import DType, TensorSpec, byte_count, byte_count_fault, dtype_name, own_shape, rank_fault
+from edge.text import shown
+
+
+class Incoming:
+    """Reads one request for a model; all its shared memory together may take no more than `limit` bytes, as a message.
+
+    `mislabelled`: a tensor was declared as something that it is not, and taken as the model's own (P-2).
+    """
+
+    def __init__(self, model: LoadedModel, segments: SegmentReader, limit: int) -> None:
+        self.mislabelled = False
+        self._model = model
+        self._segments = segments
+        self._limit = self._left = limit
+
+    def tensors(self, sent: Iterable[Any], specs: Sequence[TensorSpec]) -> tuple[CapturedTensor, ...]:
+        """The tensors of a request; `specs` are the model's own on that side.
+
+        Raises:
+            CaptureContentError, SharedMemoryError: one is not what it must be.
+        """
+        return tuple(self._tensor(tensor, specs) for tensor in sent)
+
+    def _tensor(self, tensor: Any, specs: Sequence[TensorSpec]) -> CapturedTensor:
+        argument = codec.tensor_argument(tensor)
+        shape, data = argument.shape, argument.data or b""
+        if shape is None or argument.dtype is None:
+            raise CaptureContentError("a captured tensor has no metadata; expected name, data type and shape")
+        name = argument.name or ""
+        try:
+            dtype = DType(argument.dtype)
+        except ValueError:
+            raise CaptureContentError(f"tensor {shown(name)}: {dtype_name(argument.dtype)}") from None
+        if fault := rank_fault(shape):
+            raise CaptureContentError(f"tensor {shown(name)}: {fault}")
+        if any(n < 0 for n in shape):
+            raise CaptureContentError(f"tensor {shown(name)}: its shape has a negative dimension")
+        size = len(data) if isinstance(data, bytes | memoryview) else data.size or byte_count(dtype, shape)
+        if fault := byte_count_fault(dtype, shape, size):
+            spec = next((spec for spec in specs if spec.name == name), None)
+            own = own_shape(spec, dtype, shape, size) if spec and not self._model.binder.strict else None
+            if spec is None or own is None:
+                raise CaptureContentError(f"tensor {shown(name)}: {fault}")
+            self._model.remarks.say_mislabelled(name, declaration(dtype, shape), declaration(spec.dtype, own))
+            self.mislabelled, dtype, shape = True, spec.dtype, own
+        copied = self._copy(data, size) if isinstance(data, Segment) else bytes(data)
+        return CapturedTensor(name, dtype, shape, copied)
+
+    def auxiliary(self, sent: Iterable[Any]) -> tuple[AuxiliaryEntry, ...]:
+        """The auxiliary entries of a request.
+
+        Raises:
+            CaptureContentError, SharedMemoryError: one is not what it must be.
+        """
+        return tuple(AuxiliaryEntry(entry.name, entry.encoding, self._bytes(entry)) for entry in sent)
+
+    def _bytes(self, entry: Any) -> bytes:
+        if entry.WhichOneof("data") != "shared_memory_handle":
+            data: bytes = entry.byte_data
+            return data
+        handle = codec.segment(entry.shared_memory_handle)
+        if not handle.size:
+            raise CaptureContentError(
+                f"auxiliary entry {shown(entry.name)}: the size of its shared memory is 0; expected its bytes"
+            )
+        return self._copy(handle, handle.size)
+
+    def _copy(self, handle: Segment, size: int) -> bytes:
+        self._left -= size
+        if self._left < 0:
+            raise CaptureContentError(
+                f"the capture's shared memory is more than {self._limit} bytes, the message limit"
+            )
+        with self._segments.view(handle.segment_id, handle.offset, size) as view:
+            return bytes(view)
