@@ -26,6 +26,8 @@ PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 
 MAX_SIGNATURE_BYTES = 4 * 1024 * 1024
 MAX_CERTIFICATES = 10
+MAX_CERTIFICATE_BYTES = 64 * 1024
+MAX_BUNDLE_MARKS = 1000  # a bundle of MAX_CERTIFICATES has about 60
 MAX_FILES = 10_000
 MAX_PATH_BYTES = 1024
 MAX_PATH_PARTS = 16
@@ -61,7 +63,7 @@ def parse_bundle(data: bytes) -> Bundle:
         SignatureError: says what is wrong with it.
     """
     try:
-        return _bundle(parse_object(data, max_bytes=MAX_SIGNATURE_BYTES))
+        return _bundle(parse_object(data, max_bytes=MAX_SIGNATURE_BYTES, max_marks=MAX_BUNDLE_MARKS))
     except JsonFault as fault:
         raise SignatureError(f"{SIGNATURE_FILE} {fault}") from fault
 
@@ -160,6 +162,8 @@ def _bundle(value: dict[str, Any]) -> Bundle:
     for item in array(chain["certificates"], "certificates", most=MAX_CERTIFICATES):
         check_keys(table(item, "certificates[]"), "certificates[]", required=("rawBytes",))
         certificates.append(_decode(item["rawBytes"], "rawBytes"))
+        if len(certificates[-1]) > MAX_CERTIFICATE_BYTES:
+            raise JsonFault(f"holds a certificate of more than {MAX_CERTIFICATE_BYTES} bytes")
     if not certificates:
         raise JsonFault("holds no certificate")
     envelope = table(value["dsseEnvelope"], "dsseEnvelope")

@@ -16,6 +16,7 @@ ENGINES = ("tflite",)
 ANY_ARCH = "any"
 
 MAX_MANIFEST_BYTES = 64 * 1024
+MAX_MANIFEST_MARKS = 1000  # a manifest of every key has about 30
 MAX_THREADS = 256
 MAX_INSTANCES = 64
 MAX_FILE_NAME_BYTES = 255
@@ -49,7 +50,7 @@ def parse_manifest(data: bytes) -> Manifest:
         ManifestError: says which key is wrong, and how.
     """
     try:
-        return _read(parse_object(data, max_bytes=MAX_MANIFEST_BYTES))
+        return _read(parse_object(data, max_bytes=MAX_MANIFEST_BYTES, max_marks=MAX_MANIFEST_MARKS))
     except JsonFault as fault:
         raise ManifestError(f"{MANIFEST_FILE} {fault}") from fault
 

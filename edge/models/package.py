@@ -20,7 +20,7 @@ from edge.clock import Clock
 from edge.device import memory
 from edge.durable import write_all
 from edge.errors import ManifestError, MemoryLimitError, PackageError, PackageNotFoundError, SignatureError
-from edge.models.contents import Contents, PackageFile, open_contents, open_without_surprise
+from edge.models.contents import Contents, PackageFile, cannot_read, open_contents, open_without_surprise
 from edge.models.limits import MIB, PackageLimits
 from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, parse_manifest
 from edge.models.signing import TimeReading, Verified, verify_signature
@@ -71,6 +71,7 @@ def open_package(
     build_date: int,
     limits: PackageLimits | None = None,
     available: Callable[[], int] = memory.available,
+    go_on: Callable[[], None] = lambda: None,
 ) -> Package:
     """Verify the package at a path or file:// URL; on any error nothing stays open (L-9).
 
@@ -78,6 +79,7 @@ def open_package(
         url: absolute path or file:// URL of a folder or a `.tar.gz`.
         build_date: the agent's, in seconds since the epoch (S-6).
         available: bytes of memory the model's copy may take.
+        go_on: called again and again; to stop the check, it raises.
 
     Raises:
         PackageNotFoundError: not a local path, or nothing is there (L-3).
@@ -91,11 +93,13 @@ def open_package(
     except OSError as error:
         if error.errno in _NOTHING_THERE:
             raise PackageNotFoundError(f"there is no package at {shown_path(path)}") from error
-        raise PackageError(f"the package at {shown_path(path)} cannot be read: {error.strerror}") from error
+        raise cannot_read(f"the package at {shown_path(path)}", error) from error
     try:
-        contents = open_contents(fd, limits)
+        contents = open_contents(fd, limits, go_on)
         reading = TimeReading(clock.now(), clock.synchronised(), build_date)
         package = _verify(contents, trust_dir, reading, available)
+    except OSError as error:  # a file that is none, such as those of /proc
+        raise cannot_read(f"the package at {shown_path(path)}", error) from error
     finally:
         os.close(fd)
     verified = package.verified

@@ -14,14 +14,22 @@ class JsonFault(Exception):
     """What is wrong with the text, in words that follow the name of the file."""
 
 
-def parse_object(data: bytes, *, max_bytes: int) -> dict[str, Any]:
+def parse_object(data: bytes, *, max_bytes: int, max_marks: int | None = None) -> dict[str, Any]:
     """The JSON object that `data` is.
 
+    Args:
+        data: the text.
+        max_bytes: the most that is looked at.
+        max_marks: the most commas, colons, brackets and braces. A value costs one at least, and many times its size in
+            memory: so it is bounded before any is made.
+
     Raises:
-        JsonFault: more than `max_bytes`, not UTF-8, not JSON, nested too deep, a repeated key, or not an object.
+        JsonFault: over a bound, not UTF-8, not JSON, nested too deep, a repeated key, or not an object.
     """
     if len(data) > max_bytes:
         raise JsonFault(f"is larger than {max_bytes} bytes")
+    if max_marks is not None and sum(map(data.count, b",:[{")) > max_marks:
+        raise JsonFault(f"has more values than such a file has: more than {max_marks} of , : [ and {{")
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
@@ -40,9 +48,11 @@ def parse_object(data: bytes, *, max_bytes: int) -> dict[str, Any]:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise JsonFault(f"has the key {shown(twice)} twice")
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                raise JsonFault(f"has the key {shown(name)} twice")
+            seen.add(name)
     return result
 
 

@@ -13,8 +13,11 @@ from edge.text import shown
 
 BLOCK_BYTES = 512
 MAX_HEADER_BYTES = 64 * 1024  # of a pax header or a GNU long name
+MAX_HEADER_RECORDS = 100  # of a pax header
+MAX_HEADERS = 4  # pax headers and GNU long names before one member
 _FILE_TYPES = (b"0", b"\0", b"7")
 _FOLDER_TYPE = b"5"
+_HEADER_TYPES = (b"L", b"x", b"g")
 _OTHER_TYPES = {
     b"1": "a hard link",
     b"2": "a symbolic link",
@@ -52,6 +55,7 @@ class TarReader:
         """
         long_name: str | None = None
         pax: dict[str, str] = {}
+        headers = 0
         while True:
             for _ in self.chunks():
                 pass
@@ -61,6 +65,9 @@ class TarReader:
             _check_sum(header)
             kind = header[156:157]
             self._expect(_number(header[124:136]))
+            headers += kind in _HEADER_TYPES
+            if headers > MAX_HEADERS:
+                raise PackageError(f"the archive has more than {MAX_HEADERS} headers for one member")
             if kind == b"L":
                 long_name = _text(self._small().rstrip(b"\0"))
                 continue
@@ -84,7 +91,7 @@ class TarReader:
             is_folder = kind == _FOLDER_TYPE or path.endswith("/")
             if is_folder and self._left:
                 raise PackageError(f"the archive's folder {shown(path)} has contents")
-            long_name, pax = None, {}
+            long_name, pax, headers = None, {}, 0
             yield Member(path.rstrip("/") if is_folder else path, self._left, is_folder)
 
     def chunks(self) -> Iterator[bytes]:
@@ -170,8 +177,8 @@ def _pax_record(key: str, value: str) -> bytes:
 def _check_sum(header: bytes) -> None:
     # The checksum is of the header with its own field as spaces; some old writers summed signed bytes.
     blank = header[:148] + b" " * 8 + header[156:]
-    signed = sum(byte - 256 if byte > 127 else byte for byte in blank)
-    if _number(header[148:156]) not in (sum(blank), signed):
+    written = _number(header[148:156])
+    if written != sum(blank) and written != sum(byte - 256 if byte > 127 else byte for byte in blank):
         raise PackageError("the archive is not a tar, or is damaged")
 
 
@@ -211,14 +218,21 @@ def _text(name: bytes) -> str:
 def _pax(data: bytes) -> dict[str, str]:
     """Records `<length> <key>=<value>\\n`; a value that is not UTF-8 only matters where it is used."""
     records: dict[str, str] = {}
-    while data:
-        length, space, _ = data.partition(b" ")
-        if not space or not length.isdigit() or len(length) > 6 or not len(length) + 3 <= int(length) <= len(data):
+    at = 0
+    for _ in range(MAX_HEADER_RECORDS):
+        if at == len(data):
+            return records
+        space = data.find(b" ", at, at + 7)
+        digits = data[at:space]
+        if space < 0 or not digits.isdigit() or not len(digits) + 3 <= int(digits) <= len(data) - at:
             raise PackageError("the archive has a header that cannot be read")
-        record, data = data[len(length) + 1 : int(length)], data[int(length) :]
-        key, equals, value = record.partition(b"=")
+        end = at + int(digits)
+        key, equals, value = data[space + 1 : end].partition(b"=")
         if not equals or not value.endswith(b"\n"):
             raise PackageError("the archive has a header that cannot be read")
         name = key.decode(errors="replace")
         records[name] = _text(value[:-1]) if name in ("path", "size") else ""
+        at = end
+    if at < len(data):
+        raise PackageError(f"the archive has a header of more than {MAX_HEADER_RECORDS} records")
     return records

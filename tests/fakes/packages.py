@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import io
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from edge.models.limits import PackageLimits
@@ -78,7 +78,14 @@ def trust(folder: Path) -> Path:
     return path if path.exists() else pki.trust_folder(path, ROOT)
 
 
-def load(path: Path | str, trust_dir: Path, *, limits: PackageLimits = LIMITS, available: int = ENOUGH) -> Package:
+def load(
+    path: Path | str,
+    trust_dir: Path,
+    *,
+    limits: PackageLimits = LIMITS,
+    available: int = ENOUGH,
+    go_on: Callable[[], None] = lambda: None,
+) -> Package:
     """Open a package as the agent does, at `pki.NOW`."""
     clock = FakeClock(NOW.timestamp())
     return open_package(
@@ -88,6 +95,7 @@ def load(path: Path | str, trust_dir: Path, *, limits: PackageLimits = LIMITS, a
         build_date=BUILD_DATE,
         limits=limits,
         available=lambda: available,
+        go_on=go_on,
     )
 
 
