@@ -15,6 +15,7 @@ PROBE_FLAG = "--probe-model"
 DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
 LEAST_MAX_MESSAGE_BYTES = 4096
 MOST_MAX_MESSAGE_BYTES = (1 << 31) - 1  # gRPC keeps the limit in an int
+_OPTIONS_WITH_VALUE = ("-a", "-c", "-m", "--max-message-bytes", "--socket", "--timeout")
 
 _EPILOG = """\
 commands (each has its own --help):
@@ -36,14 +37,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(words: list[str]) -> int:
-    if called_as() in CLIENT_NAMES or (words and words[0] in COMMANDS):
+    command = _command_among(words)
+    if called_as() in CLIENT_NAMES or command in COMMANDS:
         from edge.client.main import main as client
 
         return client(words)
-    if words and not words[0].startswith("-"):
-        print(f"{PROGRAM}: {unknown(words[0])}", file=sys.stderr)
+    if command:
+        print(f"{PROGRAM}: {unknown(command)}", file=sys.stderr)
         return 2
     return _daemon(words)
+
+
+def _command_among(words: list[str]) -> str:
+    """The first word that is neither an option nor the value of one."""
+    rest = iter(words)
+    for word in rest:
+        if word in _OPTIONS_WITH_VALUE:
+            next(rest, None)
+        elif not word.startswith("-"):
+            return word
+    return ""
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -24,8 +24,9 @@ def run(command: Callable[[], int], program: str) -> int:
         try:
             return _ended(command)
         finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            for stream in (sys.stdout, sys.stderr):  # argparse leaves in stderr what it could not write
+                if stream is not None:
+                    stream.flush()
     except BrokenPipeError:
         _discard()
         return 0
@@ -51,7 +52,11 @@ def _ended(command: Callable[[], int]) -> int:
 
 def _discard() -> None:
     """Let what is left unwritten go, so that the interpreter does not try again at its exit."""
-    if sys.stdout is not None:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)

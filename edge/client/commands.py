@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edge.client import bmp, inputs, original, show
+from edge.client import inputs, original, picture, show
 from edge.client.connection import HEALTH, Agent, peer_credentials
 from edge.client.outcome import Exit, InputError
 from edge.client.segment import Segment
@@ -85,7 +85,7 @@ def health(options: Namespace) -> Exit:
         reply = agent.call(HEALTH + "Check", request, health_pb2.HealthCheckResponse)
     state = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
     if options.json:
-        show.as_json({"name": options.name or "", "health": state})
+        show.as_json({"name": options.name or "", "health": state}, fault="" if state == "SERVING" else state)
     else:
         print(state)
     return Exit.OK if state == "SERVING" else Exit.REFUSED
@@ -96,7 +96,8 @@ def capture_status(options: Namespace) -> Exit:
     with agent_of(options) as agent:
         state = _await_capture(agent, options.capture_id, options.wait)
     if options.json:
-        show.as_json({"capture_id": options.capture_id, "status": state})
+        fault = "the capture failed" if state == "FAILURE" else ""
+        show.as_json({"capture_id": options.capture_id, "status": state}, fault)
     else:
         print(state)
     return Exit.REFUSED if state == "FAILURE" else Exit.OK
@@ -127,11 +128,11 @@ def predict_picture(options: Namespace) -> Exit:
         if metadata is None:
             names = ", ".join(m.name for m in wanted)
             raise InputError(f"the model has no input {options.input_name!r}; it takes {names}")
-        picture = bmp.read(options.picture)
+        pixels = picture.read(options.picture)
         if original.is_original(options):
             print("Done reading the image")
         size, layout = options.size, options.size.layout
-        array = inputs.from_picture(picture, metadata, (size.width, size.height, size.channels), layout)
+        array = inputs.from_picture(pixels, metadata, (size.width, size.height, size.channels), layout)
         return _run(agent, options, [(metadata.name, array)], [])
 
 
@@ -166,7 +167,8 @@ def _run(agent: Agent, options: Namespace, arrays: list[tuple[str, inputs.Array]
     if getattr(options, "output", None):
         _save(options.output, outputs)
     if options.json:
-        show.as_json(_result(outputs, seconds, capture_id, state))
+        fault = "the capture failed" if state == "FAILURE" else ""
+        show.as_json(_result(outputs, seconds, capture_id, state), fault)
     else:
         if original.is_original(options):
             captured = ["Capture Data succeeded"] if capture_id else []

@@ -69,7 +69,8 @@ def doctor(options: Namespace) -> Exit:
     findings = list(examine(options.socket, options.config, options.timeout))
     if options.json:
         listed = [{"level": f.level, "subject": f.subject, "text": f.text, "fix": f.fix} for f in findings]
-        show.as_json({"findings": listed})
+        wrong = sum(finding.level is Level.FAIL for finding in findings)
+        show.as_json({"findings": listed}, f"{wrong} findings are wrong" if wrong else "")
     else:
         for finding in findings:
             print(f"{finding.level:<4}  {finding.subject}: {finding.text}")
@@ -294,7 +295,7 @@ def check_socket(path: str, timeout: float | None) -> Iterator[Finding]:
     try:
         uid, gid = peer_credentials(path)
     except CommandError:
-        yield fail("agent", why_unreachable(path), "start it: sagemaker-edge-agent -a SOCKET -c CONFIG")
+        yield fail("agent", why_unreachable(path), _how_to_reach(path))
         return
     yield _open_to(path, uid, gid)
     with Agent(path, timeout) as agent:
@@ -322,6 +323,18 @@ def check_socket(path: str, timeout: float | None) -> Iterator[Finding]:
     if captures.last_error:
         ago = show.duration(time.time() - reply.captures.last_error_unix_seconds)
         yield warn("captures", f"{reply.captures.last_error} ({ago} ago)", "see: sagemaker-edge-agent status")
+
+
+def _how_to_reach(path: str) -> str:
+    """What to do where nobody answers on a socket."""
+    ways = [(place, os.X_OK) for place in reversed(Path(path).absolute().parents)] + [(Path(path), os.W_OK)]
+    closed = next((place for place, right in ways if os.access(place, os.F_OK) and not os.access(place, right)), None)
+    if closed is None:
+        return "start it: sagemaker-edge-agent -a SOCKET -c CONFIG"
+    try:
+        return f"adduser {pwd.getpwuid(os.geteuid())[0]} {closed.group()}, and log in again"
+    except (OSError, KeyError):
+        return f"ask for the right to use {closed}"
 
 
 def _open_to(path: str, uid: int, gid: int) -> Finding:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from edge import json_faults
 from edge.arrays import numpy_dtype
-from edge.client import bmp
+from edge.client import bmp, picture
 from edge.client.outcome import InputError
 from edge.rpc._generated import agent_pb2 as pb
 from edge.tensors import DType, dtype_name, shape_text
@@ -72,8 +72,8 @@ def read_inputs(words: list[str], wanted: list[pb.TensorMetadata]) -> list[tuple
         metadata = _metadata(by_name, given.name) if given.name else _next(wanted, found)
         if given.file == "-" or given.file.lower().endswith(".json"):
             keep(metadata.name, from_json(value, metadata))
-        elif given.file.lower().endswith(".bmp"):
-            keep(metadata.name, from_picture(bmp.read(given.file), metadata))
+        elif given.file.lower().endswith(picture.SUFFIXES):
+            keep(metadata.name, from_picture(picture.read(given.file), metadata))
         else:
             keep(metadata.name, from_array(_read_npy(given.file), metadata))
     if missing := [name for name in by_name if name not in found]:
@@ -101,8 +101,8 @@ def _next(wanted: list[pb.TensorMetadata], found: dict[str, Array]) -> pb.Tensor
 def _read_json(file: str) -> Any:
     try:
         if file == "-":
-            return json.loads(sys.stdin.read(MAX_JSON_BYTES))
-        with Path(file).open(encoding="utf-8") as source:
+            return json.loads(sys.stdin.buffer.read(MAX_JSON_BYTES))  # UTF-8, whatever the locale
+        with Path(file).open("rb") as source:
             return json.loads(source.read(MAX_JSON_BYTES))
     except OSError as error:
         raise InputError(f"{file}: {error.strerror}") from None
@@ -117,8 +117,9 @@ def _read_npy(file: str) -> Array:
         array = np.load(file, allow_pickle=False)
     except OSError as error:
         raise InputError(f"{file}: {error.strerror or error}") from None
-    except (ValueError, EOFError, MemoryError) as error:
-        raise InputError(f"{file}: not a file this reads (.npy, .bmp, .json): {error}") from None
+    except (ValueError, EOFError, MemoryError):
+        kinds = ".npy (of numbers), .json, .bmp; .png, .jpg and others where Python's Pillow is installed"
+        raise InputError(f"{file}: not a file that is read here, or damaged; read are {kinds}") from None
     if not isinstance(array, np.ndarray):
         array.close()
         raise InputError(f"{file}: an archive of arrays; give one .npy for each input")
@@ -165,7 +166,7 @@ def from_array(array: Array, metadata: pb.TensorMetadata) -> Array:
 
 
 def from_picture(
-    picture: bmp.Picture,
+    pixels: bmp.Picture,
     metadata: pb.TensorMetadata,
     size: tuple[int, int, int] | None = None,
     layout: str | None = None,
@@ -186,12 +187,12 @@ def from_picture(
             )
         high, wide, count = shape[-2:] + shape[-3:-2] if first else shape[-3:]
         # A model that takes any size says so with -1, or with the 1 that it holds before it is told.
-        wide, high = (wide if wide > 1 else picture.shape[1]), (high if high > 1 else picture.shape[0])
+        wide, high = (wide if wide > 1 else pixels.shape[1]), (high if high > 1 else pixels.shape[0])
         size = (wide, high, count)
     wide, high, count = size
     if not (0 < wide <= bmp.MAX_SIDE and 0 < high <= bmp.MAX_SIDE):
         raise InputError(f"{wide} x {high} pixels; a side must have 1 to {bmp.MAX_SIDE}")
-    pixels = bmp.channels(bmp.resize(picture, wide, high), count)
+    pixels = bmp.channels(bmp.resize(pixels, wide, high), count)
     if first:
         pixels = pixels.transpose(2, 0, 1)
     return np.ascontiguousarray(bmp.as_tensor(pixels[None], dtype_of_input(metadata)))

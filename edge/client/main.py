@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from edge.client import COMMANDS, ORIGINAL, ORIGINAL_PREDICTS, SUMMARIES, listing, original, unknown
-from edge.client.outcome import CommandError
+from edge.client.outcome import CommandError, InputError
 from edge.selfexec import called_as
 
 EXAMPLE_NAME = "sagemaker_edge_agent_client_example"
@@ -47,13 +47,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         _fill_in(options, example=program == EXAMPLE_NAME)
         return int(options.run(options))
     except CommandError as error:
-        if options.json:
-            print(json.dumps({"ok": False, "error": str(error), **error.details}))
-        else:
-            if original.is_original(options):
-                print(original.failed(options, error))
-            print(f"{parser.prog}: {error}", file=sys.stderr)
-        return int(error.exit_code)
+        return _failed(parser.prog, options, error)
+    except UnicodeEncodeError as error:  # bytes of a word that are no text cannot go into a message
+        return _failed(parser.prog, options, InputError(f"{error.object[:40]!r} is not UTF-8 text"))
+
+
+def _failed(program: str, options: argparse.Namespace, error: CommandError) -> int:
+    if options.json:
+        print(json.dumps({"ok": False, "error": str(error), **error.details}))
+    else:
+        if original.is_original(options):
+            print(original.failed(options, error))
+        print(f"{program}: {error}", file=sys.stderr)
+    return int(error.exit_code)
 
 
 def _fill_in(options: argparse.Namespace, *, example: bool) -> None:
@@ -197,7 +203,8 @@ def _add_predict(commands: Parsers, common: argparse.ArgumentParser) -> None:
 INPUT is a file, or NAME=FILE for the input of that name; without names, files go to the inputs in the model's order.
   .npy   an array; only 1s in the shape may differ from the model's
   .json  nested lists of numbers, or {"input name": lists, ...} for all inputs; - reads JSON from standard input
-  .bmp   a picture, resized to what the model takes; 0..1 for float models, -128..127 for int8, else 0..255
+  .bmp   a picture, resized to what the model takes; 0..1 for float models, -128..127 for int8, else 0..255;
+         .png, .jpg and others too where Python's Pillow is installed
 
 examples:
   predict digits seven.bmp

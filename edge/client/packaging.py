@@ -4,6 +4,7 @@ import argparse
 import datetime
 import json
 import logging
+import mmap
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -82,10 +83,13 @@ def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], int], epi
         try:
             return run(options)
         except EdgeError as error:
+            text = str(error)
+            if name == "verify" and isinstance(error, TrustError):
+                text += f" (the trusted roots are those in {options.trust}; --trust DIR names another folder)"
             if options.json:
-                print(json.dumps({"ok": False, "error": str(error), "kind": type(error).__name__}))
+                print(json.dumps({"ok": False, "error": text, "kind": type(error).__name__}))
             else:
-                print(f"{parser.prog}: {error}", file=sys.stderr)
+                print(f"{parser.prog}: {text}", file=sys.stderr)
             refused = name == "verify" and not isinstance(error, PackageNotFoundError)
             return Exit.REFUSED if refused or isinstance(error, SignatureError | TrustError) else Exit.USAGE
 
@@ -122,6 +126,44 @@ def _add_package(commands: Any) -> None:
     )
 
 
+_CONVERSIONS = {
+    ".onnx": "onnx2tf -i MODEL.onnx",
+    ".h5": "tf.lite.TFLiteConverter.from_keras_model",
+    ".keras": "tf.lite.TFLiteConverter.from_keras_model",
+    ".pb": "tf.lite.TFLiteConverter.from_saved_model, with the model's SavedModel folder",
+    ".pt": "litert_torch.convert, or by way of ONNX with onnx2tf",
+    ".pth": "litert_torch.convert, or by way of ONNX with onnx2tf",
+}
+
+
+def _check_model(file: Path) -> None:
+    """Refuses what no agent could load, before it is signed.
+
+    Raises:
+        PackageError: it is no TensorFlow Lite model, or not a whole one.
+    """
+    from edge.errors import ModelRefusedError, PackageError
+    from edge.runtime.model_file import check_model_file
+
+    if file.is_dir():
+        how = (
+            "" if not (file / "saved_model.pb").exists() else "; convert it by tf.lite.TFLiteConverter.from_saved_model"
+        )
+        raise PackageError(f"{file} is a folder; --model is one TensorFlow Lite file (.tflite){how}")
+    how = _CONVERSIONS.get(file.suffix.lower(), "")
+    try:
+        with file.open("rb") as model:
+            if not model.read(1):
+                raise PackageError(f"{file} is empty")
+            with mmap.mmap(model.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
+                check_model_file(view)
+    except OSError as error:
+        raise PackageError(f"{file} cannot be read: {error.strerror}") from error
+    except ModelRefusedError as error:
+        reason = str(error).removeprefix("the runtime refuses the model file: ")
+        raise PackageError(f"{file}: {reason}" + (f"; convert it by {how}" if how else "")) from None
+
+
 def _say(options: argparse.Namespace, facts: dict[str, Any], text: str) -> int:
     print(json.dumps({"ok": True, **facts}) if options.json else text)
     return Exit.OK
@@ -142,6 +184,7 @@ def _package(options: argparse.Namespace) -> int:
         threads=options.threads,
         instances=options.instances,
     )
+    _check_model(options.model)
     identity = load_identity(options.key, options.cert, options.chain, _password(options.key_password_file))
     make_package(manifest, options.model, options.extra, identity, options.out)
     signer = subject(identity.chain[0])

@@ -1,7 +1,6 @@
 """Text that people read: models, tensors, sizes and times."""
 
 import json
-import sys
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,9 @@ TOP_CLASSES = 5
 BAR_WIDTH = 20  # characters
 
 
-def as_json(value: Any) -> None:
-    """Prints a value as one line of JSON."""
-    json.dump(value, sys.stdout, allow_nan=True)
-    print()
+def as_json(facts: dict[str, Any], fault: str = "") -> None:
+    """Prints one line of JSON: the facts, and whether it went well."""
+    print(json.dumps({"ok": False, "error": fault, **facts} if fault else {"ok": True, **facts}))
 
 
 def table(rows: list[list[str]], head: list[str], indent: str = "") -> str:

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from edge.models.identity import load_identity
+from edge.models.making import make_package
+from edge.models.manifest import Manifest
 from edge.settings import full_key
 from tests.system.harness import ROOT, AgentProcess, Client, client_command
 
@@ -37,6 +40,16 @@ class Signer:
             "package", "--model", str(source), "--name", name, "--version", "1.0", "--key", str(self.key),
             "--cert", str(self.certificate), "--out", str(target), *words,
         )  # fmt: skip
+        return target
+
+    def sign_anything(self, content: bytes) -> Path:
+        """A signed package named "broken" of what need not be a model, which the packaging tool refuses to sign."""
+        target = Path(self.folder / f"broken-{sum(1 for _ in self.folder.iterdir())}")
+        model = target.with_name(target.name + ".tflite")
+        model.write_bytes(content)
+        make_package(
+            Manifest("broken", "1.0", model.name), model, [], load_identity(self.key, self.certificate, None), target
+        )
         return target
 
 

@@ -99,7 +99,7 @@ def test_the_socket_comes_from_the_environment_too(agent: AgentProcess, original
 
 def test_options_stand_before_or_after_the_command(agent: AgentProcess, original: list[str]) -> None:
     for words in (["-a", agent.socket, "--json", "ListModels"], ["ListModels", "-a", agent.socket, "--json"]):
-        assert json.loads(run([*original, *words]).stdout) == {"models": []}
+        assert json.loads(run([*original, *words]).stdout) == {"ok": True, "models": []}
 
 
 def test_predict_takes_npy_json_and_bmp(ours: Run, digits: Path, tmp_path: Path) -> None:
@@ -270,6 +270,7 @@ def test_options_stand_between_the_words_of_a_command(agent: AgentProcess, ours:
         assert len(shown.splitlines()) == 3
         assert shown.endswith("by shared memory\n")
         ours("predict", "--top", "1", "digits", str(PICTURE))
+        ours("--json", "-a", agent.socket, "predict", "digits", str(PICTURE))
     finally:
         agent.client.unload("digits")
 
@@ -283,6 +284,8 @@ def test_failures_as_json(agent: AgentProcess, ours: Run, tmp_path: Path) -> Non
         (["predict", "none", str(PICTURE)], 1),
         (["list", "-a", str(tmp_path / "none.sock")], 3),
         (["verify", str(tmp_path / "none"), "--trust", str(tmp_path)], 2),
+        (["doctor", "-a", str(tmp_path / "none.sock")], 1),
+        (["describe", "\udcff"], 2),  # a byte that is no text
     ):
         said = json.loads(ours(*words, "--json", code=code).stdout)
         assert said["ok"] is False
@@ -303,6 +306,18 @@ def test_an_unknown_command_is_shown_the_list() -> None:
     said = run([*client_command(), "lod", "x", "y"], code=2).stderr
     assert "no command 'lod'; did you mean load" in said
     assert "capture-status  show how a capture stands" in said
+    assert "did you mean capture-status" in run([*client_command(), "capture", "--help"], code=2).stderr
+
+
+def test_a_reader_of_all_output_that_went_away(agent: AgentProcess) -> None:  # [X-6]
+    """`2>&1 | true`."""
+    gone, end = os.pipe()
+    os.close(gone)
+    with open(end, "wb") as nobody:  # noqa: PTH123
+        for words in (["list"], ["describe", "none"], ["--no-such-option"]):
+            command, environment = [*client_command(), *words], plain_environment(agent.socket)
+            done = subprocess.run(command, stdout=nobody, stderr=nobody, env=environment, timeout=60, check=False)
+            assert done.returncode in (0, 2), words
 
 
 @pytest.mark.skipif(not from_source(), reason="a compiled program does not tell its imports")

@@ -171,7 +171,7 @@ def test_memory_that_is_not_there(agents: Any, digits: Path, signer: Any, refuse
 def test_models_the_runtime_refuses(client: Client, signer: Any, refused: Refused) -> None:  # [L-7]
     for content in (b"", b"not a model", b"TFL3" * 100):
         with refused("FAILED_PRECONDITION", "runtime"):
-            client.load(signer.package(content, "broken"), "broken")
+            client.load(signer.sign_anything(content), "broken")
     assert not client.status().models
 
 
@@ -190,7 +190,7 @@ def test_broken_models_do_not_take_the_agent_down(
         contents.append(bytes(broken))
     for content in contents:
         try:
-            client.load(signer.package(content, "broken"), "broken")
+            client.load(signer.sign_anything(content), "broken")
         except Exception as error:
             assert error.code().name in ("FAILED_PRECONDITION", "RESOURCE_EXHAUSTED"), error  # type: ignore[attr-defined]
         else:
@@ -288,7 +288,7 @@ def footprint(agent: AgentProcess) -> tuple[int, int, int]:
 def test_cycles_leave_nothing_behind(agents: Any, digits: Path, signer: Any) -> None:  # [L-9] [U-3]
     """Loads, failed loads and unloads leave memory, files and threads where they were."""
     agent = agents().start()
-    client, broken = agent.client, signer.package((digits / "digits.tflite").read_bytes()[:5000], "broken")
+    client, broken = agent.client, signer.sign_anything((digits / "digits.tflite").read_bytes()[:5000])
 
     def cycle() -> None:
         model = client.load(digits, "digits")

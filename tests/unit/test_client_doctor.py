@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import pwd
 import socket
 from pathlib import Path
 
@@ -182,3 +183,17 @@ def test_socket_that_one_may_not_open(tmp_path: Path) -> None:
         path.chmod(0)
         (finding,) = doctor.check_socket(str(path), 5)
     assert "may not write" in finding.text
+
+
+def test_advice_for_a_socket_that_one_may_not_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "agent.sock"
+    user, group, may = pwd.getpwuid(os.geteuid())[0], tmp_path.group(), os.access
+    with socket.socket(socket.AF_UNIX) as held:
+        held.bind(str(path))
+        monkeypatch.setattr(os, "access", lambda place, mode: mode != os.W_OK and may(place, mode))
+        (finding,) = doctor.check_socket(str(path), 5)
+        assert "you may not write to it" in finding.text
+        assert finding.fix == f"adduser {user} {group}, and log in again"
+        monkeypatch.setattr(os, "access", lambda place, mode: (place, mode) != (tmp_path, os.X_OK) and may(place, mode))
+        (finding,) = doctor.check_socket(str(path), 5)
+        assert finding.fix == f"adduser {user} {group}, and log in again"

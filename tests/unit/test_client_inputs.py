@@ -2,10 +2,12 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from edge.client import bmp, inputs
 from edge.client.outcome import InputError
@@ -36,7 +38,7 @@ def test_json_for_one_input_and_for_all(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "all.json").write_text(json.dumps({"x": [[1, 2, 3, 4]], "n": 5}))
     found = inputs.read_inputs([str(tmp_path / "all.json")], [X, spec("n", "INT32", [])])
     assert found[1][1].tolist() == 5
-    monkeypatch.setattr("sys.stdin", io.StringIO("[5, 6, 7, 8]"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"[5, 6, 7, 8]")))
     assert inputs.read_inputs(["-"], [X])[0][1].tolist() == [[5, 6, 7, 8]]
 
 
@@ -44,6 +46,29 @@ def test_picture_is_resized_to_the_model(tmp_path: Path) -> None:
     (tmp_path / "p.bmp").write_bytes(bmp.encode(np.full((8, 8, 3), 9, np.uint8)))
     array = inputs.read_inputs([str(tmp_path / "p.bmp")], [IMAGE])[0][1]
     assert (array.shape, array.dtype, int(array.max())) == ((1, 2, 4, 3), np.uint8, 9)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".JPG"])
+def test_other_pictures_by_pillow(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = str(tmp_path / f"p{suffix}")
+    Image.new("L", (8, 8), 9).save(file)
+    array = inputs.read_inputs([file], [IMAGE])[0][1]
+    assert (array.shape, array.dtype, int(array.max())) == ((1, 2, 4, 3), np.uint8, 9)
+    Path(file).write_bytes(b"no picture")
+    with pytest.raises(InputError, match="not a picture that Pillow reads"):
+        inputs.read_inputs([file], [IMAGE])
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)  # what an import system without Pillow says
+    with pytest.raises(InputError, match=r"only BMP pictures are read where Python's Pillow is not installed"):
+        inputs.read_inputs([file], [IMAGE])
+
+
+def test_what_is_read_is_said_without_jargon(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("hello")
+    np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
+    for name in ("x.txt", "objects.npy"):
+        with pytest.raises(InputError, match=r"read are \.npy \(of numbers\), \.json, \.bmp; \.png") as refused:
+            inputs.read_inputs([str(tmp_path / name)], [IMAGE])
+        assert "pickle" not in str(refused.value)
 
 
 def test_picture_with_channels_first_and_of_free_size() -> None:
@@ -98,7 +123,7 @@ def test_pickles_are_never_loaded(tmp_path: Path) -> None:
         (["{}/none.npy"], "No such file"),
         (["{}/none.bmp"], "No such file"),
         (["{}/none.json"], "No such file"),
-        (["{}/text.npy"], "not a file this reads"),
+        (["{}/text.npy"], "not a file that is read here"),
         (["{}/many.npz"], "archive"),
     ],
 )

@@ -18,9 +18,10 @@ from edge.models.identity import Identity, load_identity, make_demo_ca
 from edge.models.making import make_package
 from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
 from tests.fakes import signing_pki as pki
-from tests.fakes.packages import MODEL, SIGNER, load, trust
+from tests.fakes.packages import SIGNER, load, trust
 from tests.fakes.signing_pki import NOW
 
+MODEL = (Path(__file__).resolve().parents[2] / "demo" / "data" / "digits.tflite").read_bytes()
 MANIFEST = Manifest("digits", "1.0", "digits.tflite")
 IDENTITY = Identity(SIGNER.key, SIGNER.chain)
 
@@ -240,6 +241,50 @@ def test_refusals_have_exit_codes(tmp_path: Path, model: Path, run: Run) -> None
     assert (code, "was altered" in err) == (1, True)
     code, _, err = run("package", *words[:2], "--name", "../x", *words[4:7], tmp_path / "q", *words[8:])
     assert (code, "model_name" in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("m.onnx", b"\x08\x09\x12\x07pytorch", "not a TensorFlow Lite model; convert it by onnx2tf"),
+        ("m.keras", b"PK\x03\x04" + bytes(100), "convert it by tf.lite.TFLiteConverter.from_keras_model"),
+        ("m.tflite", b"", "is empty"),
+        ("m.tflite", b"TF", "not a TensorFlow Lite model"),
+        ("m.tflite", MODEL[: len(MODEL) // 2], "it is damaged ("),
+    ],
+)
+def test_what_is_no_model_is_not_signed(
+    tmp_path: Path, run: Run, name: str, content: bytes, told: str
+) -> None:  # [S-7]
+    run("demo-ca", tmp_path / "ca")
+    (tmp_path / name).write_bytes(content)
+    words = (
+        "--name",
+        "m",
+        "--version",
+        "1",
+        "--key",
+        tmp_path / "ca/signing.key",
+        "--cert",
+        tmp_path / "ca/signing.pem",
+    )
+    code, _, err = run("package", "--model", tmp_path / name, *words, "--out", tmp_path / "p")
+    assert (code, told in err, f"{tmp_path}/{name}" in err) == (2, True, True), err
+    assert not (tmp_path / "p").exists()
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "saved_model.pb").touch()
+    code, _, err = run("package", "--model", tmp_path / "saved", *words, "--out", tmp_path / "p")
+    assert (code, "TFLiteConverter.from_saved_model" in err) == (2, True)
+
+
+def test_verify_names_its_roots(tmp_path: Path, model: Path, run: Run) -> None:
+    run("demo-ca", tmp_path / "ca")
+    run(
+        "package", "--model", model, "--name", "m", "--version", "1", "--key", tmp_path / "ca/signing.key",
+        "--cert", tmp_path / "ca/signing.pem", "--out", tmp_path / "p",
+    )  # fmt: skip
+    code, _, err = run("verify", tmp_path / "p", "--trust", tmp_path / "none")
+    assert (code, f"those in {tmp_path}/none; --trust DIR names another folder" in err) == (1, True)
 
 
 @pytest.mark.parametrize("command", ["package", "verify", "demo-ca"])
