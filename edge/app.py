@@ -15,12 +15,14 @@ from edge.device import memory, signals
 from edge.device.evidence import InferencesEnd, ServerAnswers, WorkerTurns
 from edge.device.notify import Notifier
 from edge.device.watchdog import Watchdog, answer_seconds
-from edge.models.registry import MIB, ModelDefaults, Registry
+from edge.models.loading import MIB, ModelDefaults
+from edge.models.registry import Registry
 from edge.rpc._generated import operations_pb2 as ops
 from edge.rpc.server import Server, claim_socket
 from edge.rpc.servicer import Servicer
 from edge.runtime.tflite import TfliteEngine
 from edge.shm.sysv import SegmentReader
+from edge.tensors import TensorSpec
 from edge.version import version
 
 if TYPE_CHECKING:
@@ -183,7 +185,14 @@ def _model_status(name: str, state: Any, model: Any) -> Any:
         status.instances, status.memory_bytes = model.instances, model.memory_bytes
         status.waiting, status.running = model.scheduler.waiting, model.scheduler.running
         status.predicted, status.mislabelled = model.scheduler.predicted, model.remarks.mislabelled
+        status.warning = model.warning
+        status.inputs.extend(map(_tensor_status, model.inputs))
+        status.outputs.extend(map(_tensor_status, model.outputs))
     return status
+
+
+def _tensor_status(spec: TensorSpec) -> Any:
+    return ops.TensorStatus(name=spec.name, data_type=spec.dtype.name, shape=spec.signature)
 
 
 def _capture_status(snapshot: Any) -> Any:

@@ -11,7 +11,7 @@ from edge.selfexec import called_as
 
 PROGRAM = "sagemaker-edge-agent"
 CLIENT_NAMES = ("sagemaker_edge_agent_client_example",)
-PROBE_FLAG = "--probe-model"
+PROBE_FLAG = "--probe-model"  # edge.runtime.child.FLAG, which it takes long to import
 DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
 LEAST_MAX_MESSAGE_BYTES = 4096
 MOST_MAX_MESSAGE_BYTES = (1 << 31) - 1  # gRPC keeps the limit in an int
@@ -30,9 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] == PROBE_FLAG:
-        from edge.runtime import probe
+        from edge.runtime import trial
 
-        return probe.main(words[1])
+        return trial.main(words[1])
     return stdio.run(lambda: _command(words), PROGRAM)
 
 

@@ -82,6 +82,10 @@ class ModelRefusedError(EdgeError):
     """The runtime refuses the model file (L-7)."""
 
 
+class StateError(EdgeError):
+    """The model keeps no state that could be reset."""
+
+
 class LoadQueueFullError(EdgeError):
     """Too many loads are waiting already."""
 

@@ -64,12 +64,14 @@ class TensorSpec:
     """One input or output of a model.
 
     `signature` is `shape` with DYNAMIC where the caller may choose; `shape` is what the model has before any resize.
+    `other_name` is a second name that requests may use, if there is one.
     """
 
     name: str
     dtype: DType
     shape: tuple[int, ...]
     signature: tuple[int, ...]
+    other_name: str = ""
 
     @property
     def byte_count(self) -> int:
@@ -136,9 +138,7 @@ def fit_shape(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...] | Non
     if any(n < 0 for n in shape):
         return None
     wanted = spec.signature
-    if len(shape) == len(wanted) and all(
-        n == w or (w == DYNAMIC and n > 0) for n, w in zip(shape, wanted, strict=True)
-    ):
+    if len(shape) == len(wanted) and all(w in (n, DYNAMIC) for n, w in zip(shape, wanted, strict=True)):
         return shape
     if math.prod(shape) == math.prod(spec.shape) and _core(shape) == _core(spec.shape):
         return spec.shape

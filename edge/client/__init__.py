@@ -9,6 +9,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "unload": "unload a model",
         "list": "show the loaded models with their inputs and outputs",
         "describe": "show one loaded model",
+        "reset": "let a model that keeps state forget it",
         "predict": "run a loaded model on files",
     },
     "captures": {"capture-status": "show how a capture stands"},

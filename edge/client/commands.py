@@ -76,6 +76,17 @@ def unload_model(options: Namespace) -> Exit:
     return Exit.OK
 
 
+def reset_state(options: Namespace) -> Exit:
+    """Lets a model that keeps state forget it."""
+    with agent_of(options) as agent:
+        agent.reset(options.name)
+    if options.json:
+        show.as_json({"reset": options.name})
+    else:
+        print(f"{options.name} starts anew")
+    return Exit.OK
+
+
 def health(options: Namespace) -> Exit:
     """SERVING or not, of the agent or of one model."""
     from grpc_health.v1 import health_pb2

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from edge.client.outcome import RefusedError, UnreachableError
 from edge.rpc._generated import agent_pb2 as pb
+from edge.rpc._generated import operations_pb2 as ops
 
 SERVICE = "/AWS.SageMaker.Edge.Agent/"
 OPERATIONS = "/edge.v1.Operations/"
@@ -117,6 +118,10 @@ class Agent:
     def describe(self, name: str) -> pb.Model:
         """One loaded model."""
         return self.call(SERVICE + "DescribeModel", pb.DescribeModelRequest(name=name), pb.DescribeModelResponse).model
+
+    def reset(self, name: str) -> None:
+        """Lets a model that keeps state forget it."""
+        self.call(OPERATIONS + "ResetState", ops.ResetStateRequest(name=name), ops.ResetStateResponse)
 
     def predict(self, name: str, tensors: list[pb.Tensor]) -> list[pb.Tensor]:
         """Output tensors of a model."""

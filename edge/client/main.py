@@ -188,6 +188,10 @@ def _add_calls(commands: Parsers, common: argparse.ArgumentParser) -> None:
     one.add_argument("name", help=name_help)
     one.set_defaults(run=_later("edge.client.commands", "describe_model"))
 
+    one = _add(commands, common, "reset")
+    one.add_argument("name", help=name_help)
+    one.set_defaults(run=_later("edge.client.commands", "reset_state"))
+
     one = _add(commands, common, "capture-status")
     one.add_argument("capture_id", help="the id that it was captured under")
     one.add_argument("--wait", type=_seconds, default=0.0, metavar="SECONDS", help="wait so long for it to finish")

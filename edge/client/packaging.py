@@ -121,6 +121,29 @@ def _add_package(commands: Any) -> None:
     one.add_argument("--threads", type=int, metavar="N", help="threads for one inference (the agent decides)")
     one.add_argument("--instances", type=int, metavar="N", help="inferences at the same time (the agent decides)")
     one.add_argument("--delegate", metavar="PATH", help="path of a delegate library on the device")
+    one.add_argument("--signature", metavar="KEY", help="which of the model's signatures to call, where it has several")
+    one.add_argument(
+        "--names",
+        choices=("tensor", "signature"),
+        default="tensor",
+        help="what inputs and outputs are called in answers: as the tensors (the default), or as in the signature",
+    )
+    one.add_argument(
+        "--state",
+        choices=("none", "keep"),
+        default="none",
+        help="keep: what the model remembers lives from call to call, in one instance; none (the default): every call starts anew",
+    )
+    one.add_argument(
+        "--sample",
+        nargs="+",
+        default=[],
+        metavar="SAMPLE",
+        help="what the model is tried on when it is loaded: an .npz with an array for each input, or INPUT=1,224,224,3 for shapes",
+    )
+    one.add_argument(
+        "--trial-seconds", type=int, metavar="N", help="how long one inference of the trial may take, in seconds (10)"
+    )
     one.add_argument(
         "--extra", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help="other files to include"
     )
@@ -173,8 +196,10 @@ def _package(options: argparse.Namespace) -> int:
     from edge.models.certificates import subject
     from edge.models.identity import load_identity
     from edge.models.making import make_package
-    from edge.models.manifest import Manifest
+    from edge.models.manifest import DEFAULT_TRIAL_SECONDS, Manifest
 
+    _check_signature(options.model, options.signature)
+    sample, files = _sample(options.sample)
     manifest = Manifest(
         model_name=options.name,
         model_version=options.version,
@@ -183,10 +208,15 @@ def _package(options: argparse.Namespace) -> int:
         delegate=options.delegate,
         threads=options.threads,
         instances=options.instances,
+        signature=options.signature,
+        names=options.names,
+        state=options.state,
+        trial_seconds=options.trial_seconds or DEFAULT_TRIAL_SECONDS,
+        sample=sample,
     )
     _check_model(options.model)
     identity = load_identity(options.key, options.cert, options.chain, _password(options.key_password_file))
-    make_package(manifest, options.model, options.extra, identity, options.out)
+    make_package(manifest, options.model, [*options.extra, *files], identity, options.out)
     signer = subject(identity.chain[0])
     return _say(
         options,
@@ -198,6 +228,40 @@ def _package(options: argparse.Namespace) -> int:
         },
         f"{options.out}: {manifest.model_name} {manifest.model_version}, signed by {signer}",
     )
+
+
+def _check_signature(model: Path, wanted: str | None) -> None:
+    """Of several signatures one must be chosen; which, the maker of the package knows. What is no model an agent refuses."""
+    from edge.errors import ModelRefusedError, PackageError
+    from edge.runtime.tflite import facts_of
+
+    try:
+        keys = [signature.key for signature in facts_of(str(model)).signatures]
+    except (OSError, ModelRefusedError):
+        return
+    there = ", ".join(keys) or "none"
+    if wanted is not None and wanted not in keys:
+        raise PackageError(f"{model} has no signature {wanted!r}; it has {there}")
+    if wanted is None and len(keys) > 1:
+        raise PackageError(f"{model} has several signatures ({there}); say which one to call with --signature")
+
+
+def _sample(words: list[str]) -> tuple[Any, list[Path]]:
+    """The manifest's `sample`, and the files that it needs in the package."""
+    from edge.errors import PackageError
+
+    if len(words) == 1 and words[0].endswith(".npz"):
+        return Path(words[0]).name, [Path(words[0])]
+    shapes = []
+    for word in words:
+        name, separator, sizes = word.rpartition("=")
+        try:
+            shapes.append((name, tuple(int(size) for size in sizes.split(",") if size.strip())))
+        except ValueError:
+            separator = ""
+        if not separator or not name:
+            raise PackageError(f"--sample {word!r} is neither an .npz nor INPUT=1,224,224,3")
+    return tuple(shapes) or None, []
 
 
 def _password(file: Path | None) -> bytes | None:

@@ -30,7 +30,7 @@ def as_json(reply: ops.GetStatusResponse) -> dict[str, Any]:
         for field in message.DESCRIPTOR.fields:
             value = getattr(message, field.name)
             if field.message_type is None:
-                found[field.name] = value
+                found[field.name] = list(value) if field.is_repeated else value
             elif field.is_repeated:
                 found[field.name] = [fields(one) for one in value]
             else:
@@ -72,6 +72,7 @@ def _models(reply: ops.GetStatusResponse) -> str:
         for model in reply.models
         if model.mislabelled
     ]
+    remarks += [f"{model.name} has not run yet: {model.warning}" for model in reply.models if model.warning]
     return "\n".join([show.table(rows, head), *remarks])
 
 

@@ -58,7 +58,9 @@ class InputBinder:
 
     def __init__(self, inputs: Sequence[TensorSpec], *, strict: bool = False) -> None:
         self._inputs = tuple(inputs)
-        self._by_name = {spec.name: position for position, spec in enumerate(inputs)}
+        self._names = [spec.name for spec in inputs]
+        others = {spec.other_name: position for position, spec in enumerate(inputs) if spec.other_name}
+        self._by_name = others | {name: position for position, name in enumerate(self._names)}
         self.strict = strict
 
     def bind(self, arguments: Sequence[TensorArgument]) -> list[BoundTensor]:
@@ -73,7 +75,7 @@ class InputBinder:
         for given_at, argument in enumerate(arguments):
             position = self._by_name.get(argument.name) if argument.name else given_at
             if position is None:
-                names = ", ".join(shown(name) for name in self._by_name)
+                names = ", ".join(shown(name) for name in self._names)
                 raise TensorError(f"the model has no input named {shown(argument.name or '')}; its inputs are {names}")
             spec = self._inputs[position]
             if bound[position] is not None:

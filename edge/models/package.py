@@ -35,13 +35,19 @@ _NO_MEMORY = {errno.ENOSPC, errno.ENOMEM}
 
 
 class Package:
-    """A verified package. Its model is `model_bytes` long behind `model_fd`, which lives until `close`."""
+    """A verified package. Its model is `model_bytes` long behind `model_fd`, and its sample, if it has the file of one, is
 
-    def __init__(self, manifest: Manifest, verified: Verified, model_fd: int, model_bytes: int) -> None:
+    behind `sample_fd`; they live until `close`.
+    """
+
+    def __init__(
+        self, manifest: Manifest, verified: Verified, model_fd: int, model_bytes: int, sample_fd: int | None = None
+    ) -> None:
         self.manifest = manifest
         self.verified = verified
         self.model_fd = model_fd
         self.model_bytes = model_bytes
+        self.sample_fd = sample_fd
 
     @property
     def signer(self) -> str:
@@ -53,6 +59,9 @@ class Package:
         if self.model_fd >= 0:
             os.close(self.model_fd)
             self.model_fd = -1
+        if self.sample_fd is not None:
+            os.close(self.sample_fd)
+            self.sample_fd = None
 
     def __enter__(self) -> Self:
         return self
@@ -160,19 +169,26 @@ def _verify(contents: Contents, trust_dir: Path, reading: TimeReading, available
     manifest = parse_manifest(manifest_bytes)
     if manifest.model not in verified.digests:
         raise PackageError(f"the manifest names the model {shown(manifest.model)}, which is not among the signed files")
-    model = _SealedCopy(available)
+    if manifest.sample_file is not None and manifest.sample_file not in verified.digests:
+        raise PackageError(
+            f"the manifest names the sample {shown(manifest.sample_file)}, which is not among the signed files"
+        )
+    names = [manifest.model] if manifest.sample_file is None else [manifest.model, manifest.sample_file]
+    copies = {name: _SealedCopy(available) for name in names}
     try:
         missing = set(verified.digests)
         for file in contents.files():
             if file.path == SIGNATURE_FILE:
                 continue
-            _check_file(file, verified, model if file.path == manifest.model else None)
+            _check_file(file, verified, copies.get(file.path))
             missing.discard(file.path)
         if missing:
             raise SignatureError(f"the package is not whole: {_some(missing)} missing, though signed")
-        return Package(manifest, verified, model.seal(), model.size)
+        descriptors = [copy.seal() for copy in copies.values()]
+        return Package(manifest, verified, descriptors[0], copies[manifest.model].size, *descriptors[1:])
     except BaseException:
-        model.close()
+        for copy in copies.values():
+            copy.close()
         raise
 
 

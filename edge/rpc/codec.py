@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError, Message
 
 from edge.errors import RequestError
 from edge.models.binding import Segment, TensorArgument
-from edge.models.registry import LoadedModel
+from edge.models.loading import LoadedModel
 from edge.rpc import wire
 from edge.rpc._generated import agent_pb2 as pb
 from edge.runtime.engine import Output

@@ -6,7 +6,7 @@ from typing import Any
 from edge.capture.record import AuxiliaryEntry, CapturedTensor
 from edge.errors import CaptureContentError
 from edge.models.binding import Segment, declaration
-from edge.models.registry import LoadedModel
+from edge.models.loading import LoadedModel
 from edge.rpc import codec
 from edge.shm.sysv import SegmentReader
 from edge.tensors import DType, TensorSpec, byte_count, byte_count_fault, dtype_name, own_shape, rank_fault

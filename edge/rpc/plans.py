@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 
 from edge.errors import TensorError
 from edge.models.binding import Segment, declaration
-from edge.models.registry import LoadedModel, Registry
+from edge.models.loading import LoadedModel
+from edge.models.registry import Registry
+from edge.models.scheduler import Caller
 from edge.rpc.codec import ResponseEncoder, byte_data_ranges, parse_predict
 from edge.runtime.borrowing import ALIGNMENT_BYTES
 from edge.runtime.engine import Data, Shapes
@@ -75,13 +77,14 @@ class PlanBook:
         self._plans: dict[int, tuple[Plan, ...]] = {}
         self._encoders: dict[str, tuple[LoadedModel, ResponseEncoder]] = {}
 
-    def plan(self, raw: bytes) -> Plan:
-        """The plan of a request.
+    def plan(self, raw: bytes, caller: Caller) -> Plan:
+        """The plan of a request; the `caller` steps aside where shapes are new to the model, for they are tried first.
 
         Raises:
             RequestError: it is not a Predict request.
             ModelNotFoundError: its model is not loaded (P-1).
-            TensorError: its tensors do not fit the model (P-2).
+            TensorError: its tensors do not fit the model (P-2, P-13).
+            MemoryLimitError, QueueFullError: its shapes cannot be tried now.
         """
         for plan in self._plans.get(len(raw), ()):
             for start, constant in plan.constants:
@@ -90,7 +93,7 @@ class PlanBook:
             else:
                 if not plan.model.scheduler.closing:
                     return plan
-        return self._make(raw)
+        return self._make(raw, caller)
 
     def forget(self) -> None:
         """Drop everything: a model went."""
@@ -105,7 +108,7 @@ class PlanBook:
                 self._encoders.pop(model.name, None)
         return kept[1]
 
-    def _make(self, raw: bytes) -> Plan:
+    def _make(self, raw: bytes, caller: Caller) -> Plan:
         name, arguments = parse_predict(raw)
         model = self._registry.get(name)
         try:
@@ -118,13 +121,16 @@ class PlanBook:
             if tensor.declared:
                 kind = MislabelledPlan
                 model.remarks.say_mislabelled(spec.name, tensor.declared, declaration(spec.dtype, tensor.shape))
+        shapes = tuple(tensor.shape for tensor in bound)
+        if model.shape_trials is not None and not model.shape_trials.known(shapes):
+            caller.step_aside()
+            model.shape_trials.check(shapes)
         shared = tuple(
             SharedInput(position, tensor.data, tensor.size)
             for position, tensor in enumerate(bound)
             if isinstance(tensor.data, Segment)
         )
         once = tuple(b"" if isinstance(tensor.data, Segment) else tensor.data for tensor in bound)
-        shapes = tuple(tensor.shape for tensor in bound)
         copied_bytes = sum(
             one.size for one in shared if one.position not in model.borrows or one.segment.offset % ALIGNMENT_BYTES
         )

@@ -174,7 +174,7 @@ class Server:
         }
         self._add(AGENT_SERVICE, quick, quick=True)
         self._add(AGENT_SERVICE, others)
-        self._add(OPERATIONS_SERVICE, {"GetStatus": servicer.get_status})
+        self._add(OPERATIONS_SERVICE, {"GetStatus": servicer.get_status, "ResetState": servicer.reset_state})
         self._add(HEALTH_SERVICE, {"Check": self._health.check, "List": self._health.list}, quick=True)
         self._core.add_stream(f"/{HEALTH_SERVICE}/Watch", self._health.start_watch)
         names = (AGENT_SERVICE, OPERATIONS_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)

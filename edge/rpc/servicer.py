@@ -9,7 +9,8 @@ from typing import Any
 from edge.capture.record import CaptureRequest
 from edge.capture.service import CaptureService
 from edge.errors import QueueFullError
-from edge.models.registry import LoadedModel, Registry
+from edge.models.loading import LoadedModel
+from edge.models.registry import Registry
 from edge.models.scheduler import Caller, Scheduler, Seat
 from edge.rpc import codec
 from edge.rpc._generated import agent_pb2 as pb
@@ -52,7 +53,7 @@ class Servicer:
         """[P]"""
         if len(raw) > LARGE_REQUEST_BYTES:
             context.step_aside()
-        plan = self._plans.plan(raw)
+        plan = self._plans.plan(raw, context)
         scheduler = plan.model.scheduler
         quick = scheduler.quick and plan.copied_bytes <= LARGE_REQUEST_BYTES
         stay = _Stay(self, scheduler, scheduler.try_acquire() or self._queue(scheduler, context))
@@ -153,6 +154,11 @@ class Servicer:
         request = codec.parse(pb.GetCaptureDataStatusRequest, raw)
         state = self._captures.status(request.capture_id)
         return pb.GetCaptureDataStatusResponse(status=int(state)).SerializeToString()  # type: ignore[arg-type]
+
+    def reset_state(self, raw: bytes, context: Caller) -> bytes:
+        """Let a model forget the state it keeps."""
+        self._registry.reset_state(codec.parse(ops.ResetStateRequest, raw).name, context)
+        return b""  # a ResetStateResponse has no fields
 
     def get_status(self, raw: bytes, context: Caller) -> bytes:
         """The state of the agent for operators."""

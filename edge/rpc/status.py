@@ -40,6 +40,7 @@ CODES: dict[type[errors.EdgeError], grpc.StatusCode] = {
     errors.BufferFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.SpoolFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.CaptureNotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.StateError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StoppingError: grpc.StatusCode.UNAVAILABLE,
 }
 

@@ -152,11 +152,13 @@ def borrowable(interpreter: Any) -> tuple[int, ...]:
 
 
 def _only_calculated_with(interpreter: Any, index: int) -> bool:
+    from edge.runtime.tflite import operators_of
+
     uses = [
-        at in _CALCULATES.get(str(operator["op_name"]), ())
-        for operator in interpreter._get_ops_details()
-        for at, number in enumerate(operator["inputs"])
-        if int(number) == index
+        at in _CALCULATES.get(name, ())
+        for name, inputs, _ in operators_of(interpreter)
+        for at, number in enumerate(inputs)
+        if number == index
     ]
     return bool(uses) and all(uses)
 

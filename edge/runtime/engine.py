@@ -46,6 +46,26 @@ class DelegateRef:
     options: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True)
+class SessionOptions:
+    """How a model is opened: what its package wants, and what its trial found out.
+
+    `signature`: the one to call, by its key; None for the model's first graph. `signature_names`: tensors have the names that
+    a signature gives them. `keeps_state`: what the model remembers lives from call to call. `allocate`: lay the tensors out at
+    once, by the shapes the model has; else by those of the first call. `in_place`: an inference moves no tensor. `borrows`:
+    the inputs, by position, that it can read where they are lent.
+    """
+
+    threads: int = 1
+    delegate: DelegateRef | None = None
+    signature: str | None = None
+    signature_names: bool = False
+    keeps_state: bool = False
+    allocate: bool = True
+    in_place: bool = False
+    borrows: tuple[int, ...] = ()
+
+
 class Session(Protocol):
     """One interpreter with a model in it. Not thread-safe: one call at a time."""
 
@@ -63,6 +83,14 @@ class Session(Protocol):
         Raises:
             TensorError: the model cannot be resized to a shape.
             InferenceError: the runtime failed.
+        """
+        ...
+
+    def reset(self) -> None:
+        """Forget what earlier calls left behind: the next one finds what a fresh interpreter has.
+
+        Raises:
+            ModelRefusedError: the engine cannot open the model again.
         """
         ...
 
@@ -86,20 +114,12 @@ class Engine(Protocol):
         """
         ...
 
-    def open(
-        self,
-        model_path: str,
-        *,
-        threads: int,
-        delegate: DelegateRef | None = None,
-        in_place: bool = False,
-        borrows: Sequence[int] = (),
-    ) -> Session:
-        """A session on a model file, with its memory allocated; `in_place` and `borrows` as the trial of the model found them.
+    def open(self, model_path: str, options: SessionOptions) -> Session:
+        """A session on a model file.
 
         Raises:
             ModelRefusedError: the runtime refuses the file (L-7).
             TargetError: the delegate cannot be loaded or refuses the model (L-5).
-            UnsupportedModelError: it has a tensor that the API cannot carry (section 3).
+            UnsupportedModelError: it has a tensor or keeps a state that the API cannot carry (section 3).
         """
         ...

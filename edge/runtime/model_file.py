@@ -113,6 +113,13 @@ def check_model_file(data: memoryview) -> None:
         raise ModelRefusedError(f"the runtime refuses the model file: it is damaged ({reason})") from None
 
 
+def vtable_of(data: memoryview, at: int) -> tuple[int, ...]:
+    """Where in a table its fields lie, by their number; 0 for one that is not there. Of a table that has been checked."""
+    vtable = at - _SOFFSET.unpack_from(data, at)[0]
+    size = struct.unpack_from("<H", data, vtable)[0]
+    return struct.unpack_from(f"<{(size - 4) // 2}H", data, vtable + 4)
+
+
 class _DamageError(Exception):
     """Where the file does not hold together."""
 
@@ -150,8 +157,7 @@ class _Walk:
         size, length = struct.unpack_from("<HH", self._data, vtable)
         if size < 4 or size % 2 or vtable + size > self._size or length < 4 or at + length > self._size:
             raise _DamageError(f"the vtable of {kind} is malformed")
-        count = (size - 4) // 2
-        return struct.unpack_from(f"<{count}H", self._data, vtable + 4), length
+        return vtable_of(self._data, at), length
 
     def _follow(self, table: int, offset: int, field: Field, offsets: tuple[int, ...]) -> None:
         at = table + offset

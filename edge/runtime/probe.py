@@ -2,33 +2,28 @@
 
 A truncated or altered model file can crash the engine, and nothing in this process could catch that. The file's structure
 is checked first (`edge.runtime.model_file`): what a damaged one does to the engine may differ from process to process. Then a
-child loads the model, runs it once on zeros, and reports how much memory that took (L-6, L-7, L-10); if it dies, only the child does.
+child (`edge.runtime.trial`) loads the model, runs it, and reports how much memory that took (L-6, L-7, L-10); if it dies, only
+the child does.
 """
 
-import json
 import logging
 import mmap
 import os
 import signal
-import subprocess
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from edge.device import signals
 from edge.errors import EdgeError, MemoryLimitError, ModelRefusedError, TargetError, UnsupportedModelError
-from edge.runtime.engine import DelegateRef, Session
+from edge.runtime.child import Child
+from edge.runtime.engine import SessionOptions
 from edge.runtime.model_file import check_model_file
-from edge.selfexec import self_command
-
-if TYPE_CHECKING:
-    from edge.runtime.tflite import TfliteEngine
+from edge.runtime.samples import Sample
 
 log = logging.getLogger(__name__)
 
-FLAG = "--probe-model"
-TIMEOUT_SECONDS = 300
-MAX_WARM_UP_BYTES = 1 << 30
+OPENING_SECONDS = 300  # until it runs for the first time
+AFTERWARDS_SECONDS = 60  # for what makes calls cheaper
 _REFUSALS: dict[str, type[EdgeError]] = {
     cls.__name__: cls for cls in (ModelRefusedError, TargetError, UnsupportedModelError, MemoryLimitError)
 }
@@ -38,60 +33,50 @@ _REFUSALS: dict[str, type[EdgeError]] = {
 class ProbeResult:
     """What was found out.
 
-    `session_bytes`: the memory that one interpreter of the model takes beyond the model file itself. `in_place`: its tensors
-    are where they are from one inference to the next. `borrows`: the inputs, by position, that it can read where they are lent.
+    `session_bytes`: the memory that one interpreter of the model takes beyond the model file itself. `kind`: the values that it
+    runs on (`edge.runtime.samples`), empty where it ran on none; `reason` then says why. `allocate`: the shapes it has may be
+    laid out. `in_place`: its tensors are where they are from one inference to the next. `borrows`: the inputs, by position,
+    that it can read where they are lent.
     """
 
     session_bytes: int
+    kind: str = ""
+    reason: str = ""
+    allocate: bool = True
     in_place: bool = False
     borrows: tuple[int, ...] = ()
 
 
-def warm_up(session: Session) -> None:
-    """One inference on zeros; a dynamic dimension counts as the model has it.
+def probe(model_fd: int, options: SessionOptions, sample: Sample, *, run_seconds: float, engine: str) -> ProbeResult:
+    """Try the model out in a child process; `engine` is what refusals call the runtime.
 
     Raises:
-        UnsupportedModelError: the inputs are too large to warm up.
-        InferenceError: the runtime failed.
-    """
-    if sum(spec.byte_count for spec in session.inputs) > MAX_WARM_UP_BYTES:
-        raise UnsupportedModelError(f"the model's inputs take more than {MAX_WARM_UP_BYTES} bytes")
-    session.run([bytes(spec.byte_count) for spec in session.inputs], tuple(spec.shape for spec in session.inputs))
-
-
-def probe(model_fd: int, *, threads: int, delegate: DelegateRef | None) -> ProbeResult:
-    """Try the model out in a child process.
-
-    Raises:
-        ModelRefusedError: the runtime refuses it, crashes on it, or takes longer than TIMEOUT_SECONDS.
+        ModelRefusedError: the runtime refuses it, crashes on it, or an inference takes longer than `run_seconds`.
         TargetError, UnsupportedModelError: as the engine says.
-        MemoryLimitError: the system ended the child for lack of memory.
+        MemoryLimitError: the system has not enough memory, processes or threads for it.
     """
-    _check_structure(model_fd)
-    task = {"fd": model_fd, "threads": threads, "delegate": [delegate.path, delegate.options] if delegate else None}
-    environment = {k: v for k, v in os.environ.items() if k not in ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")}
-    command = [*self_command(), FLAG, json.dumps(task)]
-    try:
-        child = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            pass_fds=(model_fd,),
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-            env=environment,
-        )
-    except subprocess.TimeoutExpired as error:
-        if not error.stdout:
-            raise ModelRefusedError(f"trying the model out took longer than {TIMEOUT_SECONDS} s") from None
-        child = subprocess.CompletedProcess(command, 0, error.stdout, error.stderr or b"")
-    except OSError as error:
-        log.error("the model cannot be tried out: %s", error)
-        raise MemoryLimitError("no process can be started to try the model out") from None
-    return _judge(child)
+    check_structure(model_fd)
+    kinds = sample.kinds
+    endless: list[str] = []
+    while True:
+        try:
+            return _Trial(model_fd, options, sample, kinds[len(endless) :], engine).result(run_seconds)
+        except _EndlessError as error:
+            endless.append(str(error))
+        if len(endless) == len(kinds):
+            raise ModelRefusedError(
+                f"an inference on {', '.join(endless)} did not end within {run_seconds:g} s each; say runtime.trial_seconds in "
+                "the package if it takes longer, or give it a sample to be tried on (package --sample)"
+            )
+        log.info("an inference on %s did not end within %g s; others are tried", endless[-1], run_seconds)
 
 
-def _check_structure(model_fd: int) -> None:
+def check_structure(model_fd: int) -> None:
+    """Hold the model file together.
+
+    Raises:
+        ModelRefusedError: it is damaged, or no model (L-7).
+    """
     size = os.fstat(model_fd).st_size
     if not size:
         raise ModelRefusedError("the runtime refuses the model file: it is empty")
@@ -99,87 +84,80 @@ def _check_structure(model_fd: int) -> None:
         check_model_file(data)
 
 
-def _judge(child: "subprocess.CompletedProcess[bytes]") -> ProbeResult:
-    """The child's last word; how it ended counts only where it has said nothing."""
-    if not child.stdout and child.returncode == -signal.SIGKILL:
-        raise MemoryLimitError("the system ended the trial of the model, most likely for lack of memory")
-    if not child.stdout and (child.returncode < 0 or child.returncode > 128):
-        number = -child.returncode if child.returncode < 0 else child.returncode - 128
-        log.warning(
-            "the engine crashed on the model: signal %d: %s", number, child.stderr[-2000:].decode(errors="replace")
-        )
-        raise ModelRefusedError("the runtime crashes on the model file")
-    try:
-        answer = json.loads(child.stdout.splitlines()[-1])
+def task_of(model_fd: int, options: SessionOptions, sample: Sample, kinds: Sequence[str]) -> dict[str, Any]:
+    """What a child is told of a model."""
+    return {"fd": model_fd, "options": asdict(options), "sample": asdict(sample), "kinds": list(kinds)}
+
+
+def descriptors_of(model_fd: int, sample: Sample) -> list[int]:
+    """What a child needs to read."""
+    return [model_fd] if sample.fd is None else [model_fd, sample.fd]
+
+
+def crash_text(engine: str, number: int) -> str:
+    """A crash of the engine in words; `number` of the signal."""
+    name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
+    return f"the runtime ({engine}) crashes, {name},"
+
+
+class _EndlessError(Exception):
+    """The kind of values on which an inference did not end in time."""
+
+
+class _Trial:
+    """One child's trial of a model."""
+
+    def __init__(
+        self, model_fd: int, options: SessionOptions, sample: Sample, kinds: Sequence[str], engine: str
+    ) -> None:
+        self._child = Child(task_of(model_fd, options, sample, kinds), descriptors_of(model_fd, sample))
+        self._engine = engine
+        self._step = ""  # what it is at: opening, "layout", or a kind of values
+        self._lenient = False  # a failure is that of shapes that nobody gave
+        self._answer: dict[str, Any] | None = None
+
+    def result(self, run_seconds: float) -> ProbeResult:
+        patience = 0.0
+        try:
+            while (said := self._child.hear(self._seconds(run_seconds))) is not None:
+                if "step" in said:
+                    self._step, self._lenient = said["step"], said["lenient"]
+                else:
+                    self._answer = said
+            patience = AFTERWARDS_SECONDS
+        except TimeoutError:
+            if self._answer is None and not self._running:
+                raise ModelRefusedError(f"opening the model took longer than {OPENING_SECONDS} s") from None
+            if self._answer is None:
+                raise _EndlessError(self._step) from None
+        finally:
+            ended_by = self._child.end(patience=patience)
+        return self._judge(ended_by)
+
+    @property
+    def _running(self) -> bool:
+        return self._step not in ("", "layout")
+
+    def _seconds(self, run_seconds: float) -> float:
+        if self._answer is not None:
+            return AFTERWARDS_SECONDS
+        return run_seconds if self._running else OPENING_SECONDS
+
+    def _judge(self, ended_by: int) -> ProbeResult:
+        """The child's last word; how it ended counts only where it has said nothing."""
+        answer = self._answer
+        if answer is None and ended_by == signal.SIGKILL:
+            raise MemoryLimitError("the system ended the trial of the model, most likely for lack of memory")
+        if answer is None and ended_by:
+            where = f"on {self._step}" if self._running else "on the model file"
+            text = f"{crash_text(self._engine, ended_by)} {where}"
+            log.warning("%s: %s", text, self._child.last_words)
+            if self._lenient:
+                return ProbeResult(0, reason=text, allocate=False)
+            raise ModelRefusedError(text)
+        if answer is None:
+            log.error("the trial of the model ended oddly: %s", self._child.last_words)
+            raise ModelRefusedError("the runtime fails on the model file")
         if "refused" in answer:
             raise _REFUSALS[answer["refused"]](str(answer["reason"]))
-        size, in_place = int(answer["session_bytes"]), answer["in_place"] is True
-        return ProbeResult(size, in_place, tuple(map(int, answer.get("borrows", ()))))
-    except (ValueError, KeyError, IndexError, TypeError):
-        log.error(
-            "the trial of the model ended oddly: exit %d: %s",
-            child.returncode,
-            child.stderr[-2000:].decode(errors="replace"),
-        )
-        raise ModelRefusedError("the runtime fails on the model file") from None
-
-
-def main(task_text: str) -> int:
-    """The child: try the model out and answer with a JSON line; the last one counts."""
-    signals.unblock()
-    from edge.errors import InferenceError
-    from edge.runtime.borrowing import borrows_well
-    from edge.runtime.tflite import TfliteEngine
-
-    task = json.loads(task_text)
-    delegate = DelegateRef(task["delegate"][0], tuple(map(tuple, task["delegate"][1]))) if task["delegate"] else None
-    engine, path = TfliteEngine(), f"/proc/self/fd/{task['fd']}"
-    try:
-        engine.prepare()
-        before = _private_bytes()
-        session = engine.open(path, threads=task["threads"], delegate=delegate)
-        warm_up(session)
-        answer: dict[str, object] = {"session_bytes": max(0, _private_bytes() - before), "in_place": False}
-        session.close()
-    except InferenceError as error:
-        answer = {
-            "refused": "ModelRefusedError",
-            "reason": f"the first inference fails: {str(error).splitlines()[0][:200]}",
-        }
-    except MemoryError:
-        answer = {"refused": "MemoryLimitError", "reason": "the trial of the model ran out of memory"}
-    except (ModelRefusedError, TargetError, UnsupportedModelError) as error:
-        answer = {"refused": type(error).__name__, "reason": str(error)}
-    _say(answer)
-    # What follows only makes calls cheaper: whatever becomes of it, the answer stands.
-    if "refused" not in answer and delegate is None and _serves_in_place(engine, path, task["threads"]):
-        answer["in_place"] = True
-        _say(answer)
-        borrows = engine.borrowable(path)
-        if borrows and borrows_well(
-            engine.open(path, threads=task["threads"], in_place=True, borrows=borrows), frozenset(borrows)
-        ):
-            _say(answer | {"borrows": borrows})
-    return 0
-
-
-def _say(answer: dict[str, object]) -> None:
-    print(json.dumps(answer), flush=True)  # noqa: T201
-
-
-def _serves_in_place(engine: "TfliteEngine", path: str, threads: int) -> bool:
-    """Whether the model's tensors stay in place, by what is known of its graph and by trying it."""
-    if not engine.stays_in_place(path):
-        return False
-    session = engine.open(path, threads=threads, in_place=True)
-    for _ in range(2):
-        warm_up(session)
-    return session.is_in_place()
-
-
-def _private_bytes() -> int:
-    """This process's anonymous memory, in bytes."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    return 0
+        return ProbeResult(**{**answer, "borrows": tuple(answer["borrows"])})

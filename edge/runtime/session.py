@@ -7,22 +7,28 @@ for each inference, and whoever calls a session drops its outputs before the nex
 Making them costs more than a small copy. Where nothing is moved (`in_place`), inputs and outputs are looked up once, by
 address, and stay valid until the next allocation; `TfliteEngine.stays_in_place` says how that is known. There a large input
 need not be copied either (edge.runtime.borrowing).
+
+What a model keeps from one inference to the next (variable tensors, as of recurrent layers) is reset before each call, unless
+its package says that it keeps state.
 """
 
 import ctypes
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from edge.arrays import dtype_of, numpy_dtype
-from edge.errors import InferenceError, TensorError, UnsupportedModelError
-from edge.runtime.borrowing import ALIGNMENT_BYTES, TensorTable
-from edge.runtime.engine import Data, Lent, Output, Shapes
-from edge.runtime.tflite import ENGINE_ERRORS
-from edge.tensors import DYNAMIC, MAX_DIMENSION, DType, TensorSpec, shape_text
+from edge.arrays import numpy_dtype
+from edge.errors import InferenceError, ModelRefusedError, TensorError
+from edge.runtime.borrowing import ALIGNMENT_BYTES
+from edge.runtime.engine import Data, Lent, Output, SessionOptions, Shapes
+from edge.runtime.model_facts import ModelFacts
+from edge.runtime.signature import GraphInterpreter
+from edge.runtime.specs import read_specs
+from edge.runtime.tflite import ENGINE_ERRORS, Opened
+from edge.tensors import DYNAMIC, DType, shape_text
 
 log = logging.getLogger(__name__)
 
@@ -30,39 +36,45 @@ COPY_WITH_LOCK_BYTES = 16 * 1024  # of an input; a larger one is copied by numpy
 
 
 class TfliteSession:
-    """An interpreter with its tensors allocated; see `Session`."""
+    """An interpreter; see `Session`."""
 
     def __init__(
         self,
-        interpreter: Any,
+        open_interpreter: Callable[[], Opened],
+        options: SessionOptions,
+        facts: ModelFacts,
         *,
         steady: bool,
-        in_place: bool,
-        borrows: Sequence[int] = (),
-        table: TensorTable | None = None,
+        reopens: BinaryIO | None = None,
     ) -> None:
-        """`steady`: its graph has no loops or branches; `in_place`, `borrows`: what the trial of the model found."""
-        self._interpreter = interpreter
-        self._table = table
-        try:
-            inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-        except UnicodeDecodeError:
-            raise UnsupportedModelError("the model has a tensor whose name is not UTF-8") from None
-        self.inputs = _specs(inputs, "input")
-        self.outputs = _specs(outputs, "output")
-        self._input_indices = [int(detail["index"]) for detail in inputs]
-        self._output_indices = [int(detail["index"]) for detail in outputs]
+        """`steady`: its graph has no loops or branches. `reopens`: the model's file, where only a new interpreter has forgotten
+
+        what the one before knew.
+
+        Raises:
+            UnsupportedModelError: it has a tensor that the API cannot carry.
+        """
+        self._open_interpreter = open_interpreter
+        self._reopens = reopens
+        self._keeps_variables = facts.keeps_variables
+        self._interpreter, self._table = open_interpreter()
+        self.inputs, self.outputs, indices = read_specs(self._interpreter, options, facts)
+        self._input_indices, self._output_indices = indices
         self.steady = steady and not any(DYNAMIC in spec.signature for spec in self.inputs)
+        self._forgets = facts.keeps_variables and not options.keeps_state
         # A scalar is given as a copy, and an empty tensor has no address.
         self._in_place = (
-            in_place and self.steady and all(spec.shape and spec.byte_count for spec in (*self.inputs, *self.outputs))
+            options.in_place
+            and self.steady
+            and all(spec.shape and spec.byte_count for spec in (*self.inputs, *self.outputs))
         )
-        self._shapes: Shapes = tuple(spec.shape for spec in self.inputs)
+        # Those that its tensors are laid out for.
+        self._shapes: Shapes | None = tuple(spec.shape for spec in self.inputs) if options.allocate else None
         self._fill: tuple[Callable[[Data], None], ...] = ()
         self._views: tuple[Callable[[], Output], ...] = ()
         self._outputs: tuple[Output, ...] = ()
         self._addresses: list[int] = []
-        self._may_borrow = frozenset(borrows)
+        self._may_borrow = frozenset(options.borrows)
         # Of inputs that can be borrowed: where the engine has their address, and the address of their own memory.
         self._pointers: tuple[tuple[ctypes.c_void_p, int], ...] = ()
         self.borrows: frozenset[int] = frozenset()
@@ -86,7 +98,10 @@ class TfliteSession:
                 _counted_filler(self._interpreter, index, spec.dtype)
                 for index, spec in zip(self._input_indices, self.inputs, strict=True)
             )
-            self._views = tuple(tensor(index) for index in self._output_indices)
+            self._views = tuple(
+                partial(_output, self._interpreter, position, tensor(index))
+                for position, index in enumerate(self._output_indices)
+            )
 
     def _pointer(self, position: int, view: Any) -> ctypes.c_void_p | None:
         if self._table is None or position not in self._may_borrow:
@@ -105,6 +120,8 @@ class TfliteSession:
                 self._resize(shapes)
             self._shapes = shapes
         try:
+            if self._forgets:
+                self._interpreter.reset_all_variables()
             for fill, one in zip(self._fill, data, strict=True):
                 fill(one)
             if self._in_place:
@@ -115,7 +132,7 @@ class TfliteSession:
             return self._outputs or [view() for view in self._views]
         except ENGINE_ERRORS as error:
             # A failed invoke may leave tensors half allocated: the next call starts from a fresh allocation.
-            self._shapes = ()
+            self._shapes = None
             raise InferenceError(str(error)) from error
         finally:
             for pointer, own in self._pointers:
@@ -128,17 +145,47 @@ class TfliteSession:
             self._interpreter.allocate_tensors()
             self._look_up()
         except ENGINE_ERRORS as error:
-            self._shapes = ()
+            self._shapes = None
             log.info("resize refused: %s", error)
             raise TensorError(
                 "the model cannot take input shapes " + ", ".join(shape_text(shape) for shape in shapes)
             ) from None
 
+    def reset(self) -> None:
+        """See `Session.reset`."""
+        try:
+            if self._reopens is not None:
+                self._drop()
+                self._interpreter, self._table = self._open_interpreter()
+                self._shapes = None
+                self._look_up()
+            elif self._keeps_variables and self._shapes is not None:
+                self._interpreter.reset_all_variables()
+        except ENGINE_ERRORS as error:
+            raise ModelRefusedError(f"the runtime cannot open the model again: {error}") from None
+
     def close(self) -> None:
         """See `Session.close`."""
+        self._drop()
+        if self._reopens is not None:
+            self._reopens.close()
+
+    def _drop(self) -> None:
         self._pointers = self._fill = self._views = self._outputs = ()
         self._interpreter = None
         self._table = None  # not before the interpreter
+
+
+def _output(interpreter: Any, position: int, make_view: Callable[[], Output]) -> Output:
+    try:
+        return make_view()
+    except ENGINE_ERRORS:
+        # The bindings show no tensor without a byte.
+        detail = interpreter.get_output_details()[position]
+        if 0 not in detail["shape"]:
+            raise
+        empty: Any = np.empty(detail["shape"], detail["dtype"])
+        return empty  # type: ignore[no-any-return]
 
 
 def _by_address(view: Any) -> Any:
@@ -174,41 +221,20 @@ def _borrow(pointer: ctypes.c_void_p, size: int, fill: Callable[[Data], None], d
 def _counted_filler(interpreter: Any, index: int, dtype: DType) -> Callable[[Data], None]:
     """Copies bytes into an input that may have moved. Not by set_tensor: it copies twice, and tflite_runtime's lacks some dtypes."""
     make_view = interpreter.tensor(index)
+    copies = isinstance(interpreter, GraphInterpreter)
 
     def fill(data: Data) -> None:
         if isinstance(data, Lent):
             data = data.memory
+        if not data:  # an empty input has no memory
+            return
         view = make_view()
-        if not isinstance(view, np.ndarray):  # of a scalar the bindings give a copy
-            interpreter.set_tensor(index, np.frombuffer(data, numpy_dtype(dtype)).reshape(()))
+        if copies or not isinstance(view, np.ndarray):  # of a scalar the bindings give a copy
+            interpreter.set_tensor(index, np.frombuffer(data, numpy_dtype(dtype)).reshape(np.shape(view)))
         elif len(data) > COPY_WITH_LOCK_BYTES:
             np.copyto(view, np.frombuffer(data, view.dtype).reshape(view.shape))
-        elif data:
+        else:
             memory: Any = view  # numpy's types say only from 2.0 on that an array is a buffer
             memoryview(memory).cast("B")[:] = data
 
     return fill
-
-
-def _specs(details: list[dict[str, Any]], kind: str) -> tuple[TensorSpec, ...]:
-    specs = tuple(_spec(detail, kind) for detail in details)
-    names = [spec.name for spec in specs]
-    repeated = next((name for name in names if names.count(name) > 1), None)
-    if repeated is not None:
-        raise UnsupportedModelError(f"the model has two {kind}s named {repeated!r}; names must differ")
-    return specs
-
-
-def _spec(detail: dict[str, Any], kind: str) -> TensorSpec:
-    name = str(detail["name"])
-    dtype = dtype_of(detail["dtype"])
-    if dtype is None:
-        kind_name = getattr(detail["dtype"], "__name__", str(detail["dtype"]))
-        raise UnsupportedModelError(f"{kind} {name!r} has element type {kind_name}, which the API cannot carry")
-    shape = tuple(int(n) for n in detail["shape"])
-    signature = tuple(int(n) for n in detail.get("shape_signature", ())) or shape
-    if len(signature) != len(shape):
-        signature = shape
-    if any(not 0 <= n <= MAX_DIMENSION for n in shape):
-        raise UnsupportedModelError(f"{kind} {name!r} has shape {shape_text(shape)}, outside what the API can carry")
-    return TensorSpec(name, dtype, shape, tuple(DYNAMIC if n < 0 else n for n in signature))

@@ -6,13 +6,16 @@
 import importlib
 import importlib.util
 import logging
-from collections.abc import Sequence
+import mmap
+import os
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edge.device import memory
-from edge.errors import ModelRefusedError, TargetError
-from edge.runtime.engine import DelegateRef
+from edge.errors import ModelRefusedError, TargetError, UnsupportedModelError
+from edge.runtime.engine import DelegateRef, SessionOptions
+from edge.runtime.model_facts import ModelFacts, read_facts
 from edge.runtime.xnnpack import Delegate, Xnnpack
 from edge.text import printable
 
@@ -22,8 +25,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Opened = tuple[Any, "TensorTable | None"]  # an interpreter, and where its tensors are
+
 PACKAGES = ("ai_edge_litert", "tflite_runtime")
-CONTROL_FLOW = {"WHILE", "IF", "CALL", "CALL_ONCE", "STABLEHLO_WHILE", "STABLEHLO_CASE", "CUSTOM"}
+EDGE_TPU_OPERATOR = "edgetpu-custom-op"
 # What the interpreter's bindings raise for a bad file, a failed allocation or a failed invoke.
 ENGINE_ERRORS = (ValueError, RuntimeError, TypeError, OSError, MemoryError)
 
@@ -72,46 +77,72 @@ class TfliteEngine:
         except importlib.metadata.PackageNotFoundError:
             return name
 
-    def open(
-        self,
-        model_path: str,
-        *,
-        threads: int,
-        delegate: DelegateRef | None = None,
-        in_place: bool = False,
-        borrows: Sequence[int] = (),
-    ) -> "TfliteSession":
+    def open(self, model_path: str, options: SessionOptions) -> "TfliteSession":
         """See `Engine.open`."""
         from edge.runtime.session import TfliteSession
+        from edge.runtime.signature import GraphInterpreter
+        from edge.runtime.specs import chosen_signature
 
         module = self.prepare()
-        library = _load_delegate(module, delegate) if delegate else None
+        facts = facts_of(model_path)
+        signature = chosen_signature(options, facts)
+        graph = signature.graph if signature else 0
+        self._check(facts, graph, options)
+        delegate = options.delegate
+        reopens = Path(model_path).open("rb") if graph in facts.assigning else None  # noqa: SIM115
+        if reopens is not None:  # it outlives what the caller has open
+            model_path = f"/proc/self/fd/{reopens.fileno()}"
+
+        def opened() -> Opened:
+            library = _load_delegate(module, delegate) if delegate else None
+            if signature is not None and graph:
+                interpreter = GraphInterpreter(self._made(model_path, options.threads, library), signature)
+                if options.allocate:
+                    interpreter.allocate_tensors()
+                return interpreter, None
+            return self._opened(model_path, options, library, facts)
+
         try:
-            interpreter, table = self._allocated(model_path, threads, library, look_up=bool(borrows))
-            steady = delegate is None and _straight(interpreter)
-            return TfliteSession(interpreter, steady=steady, in_place=in_place, borrows=borrows, table=table)
+            steady = delegate is None and graph == 0 and graph not in facts.branching
+            return TfliteSession(opened, options, facts, steady=steady, reopens=reopens)
         except ENGINE_ERRORS as error:
+            if reopens is not None:
+                reopens.close()
             if delegate:
                 raise TargetError(f"delegate {delegate.path} refuses the model: {_reason(error)}") from None
-            raise ModelRefusedError(f"the runtime refuses the model file: {_reason(error)}") from None
+            raise ModelRefusedError(_refusal(error, facts)) from None
 
-    def _allocated(
-        self, model_path: str, threads: int, delegate: Any, *, look_up: bool
-    ) -> "tuple[Any, TensorTable | None]":
-        """An interpreter with its tensors allocated, and where they are if that is to be looked up."""
-        module = self.prepare()
-        if delegate is None and self._xnnpack is not None:
+    def _check(self, facts: ModelFacts, graph: int, options: SessionOptions) -> None:
+        """What is known before the engine is asked."""
+        if facts.has_blockwise_weights and self._name == "tflite_runtime":
+            raise TargetError(
+                f"the model has weights quantised in blocks, which {self.describe()} gets wrong; ai_edge_litert 1.4.0 runs it"
+            )
+        if graph in facts.assigning and not options.keeps_state:
+            raise UnsupportedModelError(
+                "the model assigns to variables of its own (ASSIGN_VARIABLE), so that an answer depends on the calls before "
+                'it; package it with --state keep (runtime.state "keep") if that is what the application wants'
+            )
+
+    def _opened(self, model_path: str, options: SessionOptions, delegate: Any, facts: ModelFacts) -> "Opened":
+        """An interpreter, and where its tensors are if that is to be looked up."""
+        look_up = bool(options.borrows)
+        if not options.allocate:
+            return self._made(model_path, options.threads, delegate), None
+        if delegate is None and self._xnnpack is not None and facts.has_8_bit_tensors:
             try:
-                interpreter = self._plain(model_path, threads)
-                if _has_8_bit_tensors(interpreter):
-                    return interpreter, _allocate(interpreter, self._xnnpack.delegate(threads), look_up=look_up)
+                interpreter = self._plain(model_path, options.threads)
+                return interpreter, _allocate(interpreter, self._xnnpack.delegate(options.threads), look_up=look_up)
             except ENGINE_ERRORS as error:
                 # A graph with tensors of unknown size, say, is run without a delegate that the interpreter chose by itself,
                 # and takes none that it is given.
                 log.info("the model is run without XNNPACK's quantised operators: %s", _reason(error))
-        delegates = [delegate] if delegate else None
-        interpreter = module.Interpreter(model_path=model_path, num_threads=threads, experimental_delegates=delegates)
+        interpreter = self._made(model_path, options.threads, delegate)
         return interpreter, _allocate(interpreter, None, look_up=look_up)
+
+    def _made(self, model_path: str, threads: int, delegate: Any) -> Any:
+        delegates = [delegate] if delegate else None
+        return self.prepare().Interpreter(model_path=model_path, num_threads=threads, experimental_delegates=delegates)
 
     def stays_in_place(self, model_path: str) -> bool:
         """Whether no inference ever moves the model's tensors; false where that cannot be told.
@@ -123,7 +154,7 @@ class TfliteEngine:
         """
         try:
             interpreter = self._open_plain(model_path)
-            outputs = [int(index) for operator in interpreter._get_ops_details() for index in operator["outputs"]]
+            outputs = [index for _, _, outputs in operators_of(interpreter) for index in outputs]
             return bool(outputs) and all(interpreter.tensor(index)().size for index in outputs)
         except (AttributeError, KeyError, *ENGINE_ERRORS):
             return False
@@ -149,9 +180,33 @@ class TfliteEngine:
         return module.Interpreter(model_path=model_path, num_threads=threads, experimental_op_resolver_type=plain)
 
 
-def _has_8_bit_tensors(interpreter: Any) -> bool:
-    names = {getattr(detail["dtype"], "__name__", "") for detail in interpreter.get_tensor_details()}
-    return not names.isdisjoint({"int8", "uint8"})
+def facts_of(model_path: str) -> ModelFacts:
+    """What the file says of itself.
+
+    Raises:
+        ModelRefusedError: it is no model, or damaged (L-7).
+    """
+    with Path(model_path).open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            return read_facts(memoryview(b""))
+        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as data:
+            return read_facts(data)
+
+
+def operators_of(interpreter: Any) -> list[tuple[str, list[int], list[int]]]:
+    """Each operator's name and the tensors it reads and writes. Asked for one by one: the bindings' own lists look at every
+
+    tensor's sparsity, on which tflite_runtime crashes.
+    """
+    engine = interpreter._interpreter
+    return [
+        (
+            str(engine.NodeName(number)),
+            [int(index) for index in engine.NodeInputs(number)],
+            [int(index) for index in engine.NodeOutputs(number) if index >= 0],
+        )
+        for number in range(engine.NumNodes())
+    ]
 
 
 def _allocate(interpreter: Any, delegate: Delegate | None, *, look_up: bool) -> "TensorTable | None":
@@ -173,13 +228,24 @@ def _load_delegate(module: ModuleType, delegate: DelegateRef) -> Any:
         raise TargetError(f"delegate {delegate.path} cannot be loaded: {_reason(error)}") from None
 
 
-def _straight(interpreter: Any) -> bool:
-    """Whether the graph has neither loops nor branches; false where the bindings cannot tell."""
-    try:
-        names = {str(operator["op_name"]) for operator in interpreter._get_ops_details()}
-    except (AttributeError, KeyError, *ENGINE_ERRORS):
-        return False
-    return not names & CONTROL_FLOW
+def _refusal(error: BaseException, facts: ModelFacts) -> str:
+    """Why the engine refuses a model file, and what can be done."""
+    flex = [name for name in facts.custom_operators if name.startswith("Flex")]
+    if flex:
+        return (
+            f"the model needs operators of TensorFlow itself ({_some(flex)}), which no TensorFlow Lite runtime has; convert it "
+            "again with TFLITE_BUILTINS alone, without SELECT_TF_OPS"
+        )
+    if EDGE_TPU_OPERATOR in facts.custom_operators:
+        return (
+            "the model is compiled for an Edge TPU; package it with --delegate and the path of libedgetpu.so.1, and allow "
+            "that in edge_delegate_paths"
+        )
+    return f"the runtime refuses the model file: {_reason(error)}"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _reason(error: BaseException) -> str:

@@ -24,7 +24,7 @@ SCHEMA_VERSION = 3
 FILE_IDENTIFIER = b"TFL3"
 DATA_ALIGNMENT = 16  # bytes; kernels expect weights to start at a multiple of it
 
-STRING = "string"  # tensor kinds that numpy has no dtype for
+STRING, INT4, RESOURCE = "string", "int4", "resource"  # tensor kinds that numpy has no dtype for
 _TENSOR_TYPES: dict[object, int] = {
     np.dtype("float32"): 0,
     np.dtype("float16"): 1,
@@ -37,9 +37,11 @@ _TENSOR_TYPES: dict[object, int] = {
     np.dtype("complex64"): 8,
     np.dtype("int8"): 9,
     np.dtype("float64"): 10,
+    RESOURCE: 13,
     np.dtype("uint64"): 12,
     np.dtype("uint32"): 15,
     np.dtype("uint16"): 16,
+    INT4: 17,
 }
 
 
@@ -47,25 +49,40 @@ class Op(IntEnum):
     """The operators that these models use."""
 
     ADD = 0
+    AVERAGE_POOL_2D = 1
     CONV_2D = 3
     DEPTHWISE_CONV_2D = 4
     FULLY_CONNECTED = 9
+    MAX_POOL_2D = 17
     MUL = 18
     RESHAPE = 22
+    RNN = 24
     SOFTMAX = 25
+    CUSTOM = 32
     GATHER = 36
     MEAN = 40
     SUB = 41
+    DIV = 42
     LESS = 58
+    TRANSPOSE_CONV = 67
+    EQUAL = 71
     FILL = 94
+    WHERE = 109
     WHILE = 119
     BATCH_MATMUL = 126
+    CALL_ONCE = 129
+    VAR_HANDLE = 142
+    READ_VARIABLE = 143
+    ASSIGN_VARIABLE = 144
 
 
 # The union member of each operator's options table.
 _OPTIONS = {
     Op.CONV_2D: 1,
     Op.DEPTHWISE_CONV_2D: 2,
+    Op.AVERAGE_POOL_2D: 5,
+    Op.MAX_POOL_2D: 5,
+    Op.RNN: 6,
     Op.FULLY_CONNECTED: 8,
     Op.SOFTMAX: 9,
     Op.ADD: 11,
@@ -74,10 +91,18 @@ _OPTIONS = {
     Op.GATHER: 23,
     Op.MEAN: 27,
     Op.SUB: 28,
+    Op.DIV: 29,
     Op.LESS: 41,
+    Op.TRANSPOSE_CONV: 49,
+    Op.EQUAL: 53,
     Op.FILL: 68,
+    Op.WHERE: 85,
     Op.WHILE: 93,
     Op.BATCH_MATMUL: 101,
+    Op.CALL_ONCE: 103,
+    Op.VAR_HANDLE: 111,
+    Op.READ_VARIABLE: 112,
+    Op.ASSIGN_VARIABLE: 113,
 }
 
 
@@ -193,6 +218,18 @@ class Quantization:
         return {2: scales, 3: np.full(scales.shape, self.zero_point, np.int64), 6: i32(self.axis)}
 
 
+@dataclass(frozen=True)
+class Blockwise:
+    """Weights in blocks of `size`, whose scales are a tensor of their own."""
+
+    scales: int
+    size: int
+
+    def table(self) -> Table:
+        """As the schema has it: BlockwiseQuantization is the second of QuantizationDetails."""
+        return {4: u8(2), 5: {0: i32(self.scales), 1: i32(-1), 2: i32(self.size)}}
+
+
 @dataclass
 class Graph:
     """One graph of a model; tensors are known by their index."""
@@ -210,14 +247,21 @@ class Graph:
         shape: Sequence[int],
         *,
         data: np.ndarray | None = None,
-        quantization: Quantization | None = None,
+        quantization: Quantization | Blockwise | None = None,
+        variable: bool = False,
+        first: Sequence[int] | None = None,
     ) -> int:
-        """Adds a tensor; -1 in `shape` is a dimension that the caller chooses."""
-        kind = STRING if isinstance(dtype, str) and dtype == STRING else np.dtype(dtype)
-        fixed = np.asarray([1 if n < 0 else n for n in shape], np.int32)
+        """Adds a tensor; -1 in `shape` is a dimension that the caller chooses, 1 or as in `first` until then.
+
+        A `variable` one keeps its value from one inference to the next.
+        """
+        kind = dtype if dtype in (STRING, INT4, RESOURCE) else np.dtype(dtype)
+        fixed = np.asarray(first or [1 if n < 0 else n for n in shape], np.int32)
         table: Table = {0: fixed, 1: u8(_TENSOR_TYPES[kind]), 2: u32(self.model.buffer(data)), 3: name, 8: u8(1)}
         if any(n < 0 for n in shape):
             table[7] = np.asarray(shape, np.int32)
+        if variable:
+            table[5] = u8(1)
         if quantization is not None:
             table[4] = quantization.table()
         self.tensors.append(table)
@@ -229,18 +273,23 @@ class Graph:
         return self.tensor(name, array.dtype, array.shape, data=array, quantization=quantization)
 
     def op(
-        self, code: Op, inputs: Sequence[int], outputs: Sequence[int], options: Table | None = None, version: int = 1
+        self,
+        code: Op,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        options: Table | None = None,
+        version: int = 1,
+        custom: str = "",
     ) -> None:
-        """Adds an operator; `options` are the fields of its options table."""
-        self.operators.append(
-            {
-                0: u32(self.model.opcode(code, version)),
-                1: np.asarray(inputs, np.int32),
-                2: np.asarray(outputs, np.int32),
-                3: u8(_OPTIONS[code]),
-                4: options or {},
-            }
-        )
+        """Adds an operator; `options` are the fields of its options table, `custom` the name of one that is not built in."""
+        table: Table = {
+            0: u32(self.model.opcode(code, version, custom)),
+            1: np.asarray(inputs, np.int32),
+            2: np.asarray(outputs, np.int32),
+        }
+        if code is not Op.CUSTOM:
+            table |= {3: u8(_OPTIONS[code]), 4: options or {}}
+        self.operators.append(table)
 
     def ends(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
         """Says which tensors go in and come out."""
@@ -252,7 +301,8 @@ class Model:
 
     def __init__(self) -> None:
         self.graphs: list[Graph] = []
-        self.opcodes: list[tuple[Op, int]] = []
+        self.opcodes: list[tuple[Op, int, str]] = []
+        self.signatures: list[Table] = []
         self.buffers: list[Table] = [{}]  # buffer 0 is "no contents", by convention
 
     def graph(self) -> Graph:
@@ -268,17 +318,25 @@ class Model:
         self.buffers.append({0: raw})
         return len(self.buffers) - 1
 
-    def opcode(self, code: Op, version: int) -> int:
+    def opcode(self, code: Op, version: int, custom: str = "") -> int:
         """The number of an operator in the model's list."""
-        if (code, version) not in self.opcodes:
-            self.opcodes.append((code, version))
-        return self.opcodes.index((code, version))
+        if (code, version, custom) not in self.opcodes:
+            self.opcodes.append((code, version, custom))
+        return self.opcodes.index((code, version, custom))
+
+    def signature(self, key: str, graph: Graph, inputs: dict[str, int], outputs: dict[str, int]) -> None:
+        """Adds a signature: names for tensors of a graph."""
+        ends = [[{0: name, 1: u32(index)} for name, index in tensors.items()] for tensors in (inputs, outputs)]
+        self.signatures.append({0: ends[0], 1: ends[1], 2: key, 4: u32(self.graphs.index(graph))})
 
     def to_bytes(self) -> bytes:
         """The file."""
         root: Table = {
             0: u32(SCHEMA_VERSION),
-            1: [{0: u8(min(code, 127)), 2: i32(version), 3: i32(code)} for code, version in self.opcodes],
+            1: [
+                {0: u8(min(code, 127)), 2: i32(version), 3: i32(code)} | ({1: custom} if custom else {})
+                for code, version, custom in self.opcodes
+            ],
             2: [
                 {
                     0: graph.tensors,
@@ -292,6 +350,8 @@ class Model:
             3: "made by tests/data/tflite_writer.py",
             4: self.buffers,
         }
+        if self.signatures:
+            root[7] = self.signatures
         writer = _Writer()
         writer.out += bytes(4) + FILE_IDENTIFIER
         writer.refer(0, writer.write(root))

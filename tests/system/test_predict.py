@@ -1,6 +1,7 @@
 """Predict over the socket: every row of its table (P-1 to P-11)."""
 
 import json
+import os
 import subprocess
 import threading
 from collections.abc import Callable
@@ -12,7 +13,10 @@ import numpy as np
 import pytest
 
 from edge.rpc._generated import agent_pb2 as pb
-from edge.runtime.probe import FLAG
+from edge.runtime.child import FLAG
+from edge.runtime.engine import SessionOptions
+from edge.runtime.probe import task_of
+from edge.runtime.samples import MADE_UP, Sample
 from tests.data.make_models import add_one
 from tests.system.conftest import Signer
 from tests.system.harness import (
@@ -175,14 +179,20 @@ def test_large_inputs_in_shared_memory(client: Client, signer: Signer, offset: i
 
 def test_the_trial_finds_inputs_that_can_be_lent(tmp_path: Path) -> None:  # ADR 19, in the program under test
     (tmp_path / "model.tflite").write_bytes(add_one((1, 8192)))
+    lives, lifeline = os.pipe()
     with (tmp_path / "model.tflite").open("rb") as model:
-        task = json.dumps({"fd": model.fileno(), "threads": 1, "delegate": None})
+        task = task_of(model.fileno(), SessionOptions(), Sample(), MADE_UP) | {"lives": lives}
         trial = subprocess.run(
-            [*agent_command(), FLAG, task], capture_output=True, text=True, pass_fds=(model.fileno(),), check=True
+            [*agent_command(), FLAG, json.dumps(task)],
+            capture_output=True,
+            text=True,
+            pass_fds=(model.fileno(), lives),
+            check=True,
         )
-    assert json.loads(trial.stdout.splitlines()[-1]) | {"session_bytes": 0} == {
-        "session_bytes": 0, "in_place": True, "borrows": [0],
-    }  # fmt: skip
+    os.close(lives)
+    os.close(lifeline)
+    answer = json.loads(trial.stdout.splitlines()[-1])
+    assert (answer["kind"], answer["in_place"], answer["borrows"]) == ("zeros", True, [0])
 
 
 def test_two_tensors_in_one_segment(client: Client, package_of: PackageOf) -> None:  # [P-11]

@@ -11,7 +11,7 @@ from edge.clock import SystemClock
 from edge.errors import InferenceError
 from edge.runtime import borrowing
 from edge.runtime.borrowing import ALIGNMENT_BYTES, MIN_BYTES, borrows_well
-from edge.runtime.engine import Data, Lent
+from edge.runtime.engine import Data, Lent, SessionOptions
 from edge.runtime.session import TfliteSession
 from edge.runtime.tflite import TfliteEngine
 from edge.shm.sysv import SegmentReader
@@ -64,7 +64,7 @@ def open_model(tmp_path: Path) -> Any:
     def opened(model: bytes, borrows: tuple[int, ...] = (0,)) -> TfliteSession:
         path = tmp_path / "model.tflite"
         path.write_bytes(model)
-        return TfliteEngine().open(str(path), threads=1, in_place=True, borrows=borrows)
+        return TfliteEngine().open(str(path), SessionOptions(in_place=True, borrows=borrows))
 
     return opened
 

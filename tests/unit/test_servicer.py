@@ -15,6 +15,7 @@ from edge.models.scheduler import Scheduler
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc.codec import ResponseEncoder
 from edge.rpc.servicer import Servicer
+from edge.runtime.engine import SessionOptions
 from edge.runtime.tflite import TfliteEngine
 from edge.shm.sysv import SegmentReader
 
@@ -37,7 +38,7 @@ class Caller:
 
 @pytest.fixture
 def servicer() -> Iterator[Servicer]:
-    session = TfliteEngine().open(str(DATA / "dynamic_batch.tflite"), threads=1)
+    session = TfliteEngine().open(str(DATA / "dynamic_batch.tflite"), SessionOptions())
     scheduler = Scheduler("m", [session], queue_calls=1, clock=SystemClock())
     model = SimpleNamespace(
         name="m",
@@ -46,6 +47,7 @@ def servicer() -> Iterator[Servicer]:
         outputs=session.outputs,
         scheduler=scheduler,
         remarks=Remarks("m"),
+        shape_trials=None,
     )
 
     class Models:

@@ -8,7 +8,7 @@ import pytest
 
 from edge.arrays import numpy_dtype
 from edge.errors import InferenceError
-from edge.runtime.engine import Session
+from edge.runtime.engine import Session, SessionOptions
 from edge.runtime.session import TfliteSession
 from edge.runtime.tflite import TfliteEngine
 from tests.data.make_models import DTYPES, add_one, big
@@ -30,7 +30,7 @@ def large(tmp_path: Path) -> Path:
 
 
 def opened(engine: TfliteEngine, path: Path, *, in_place: bool) -> TfliteSession:
-    return engine.open(str(path), threads=1, in_place=in_place)
+    return engine.open(str(path), SessionOptions(in_place=in_place))
 
 
 def run(session: Session, *inputs: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]") -> list[Sequence[float]]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge.runtime.engine import SessionOptions
 from edge.runtime.tflite import TfliteEngine
 from edge.runtime.xnnpack import QUANTISED, Xnnpack
 from tests.data.tflite_writer import Model, Op, Quantization, u8
@@ -45,7 +46,7 @@ def doubled(rows: int, *, counting: bool = False, wide: int = 4) -> bytes:
 
 def answers(path: Path, *inputs: Sequence["np.ndarray[Any, Any]"], threads: int = 1) -> list[list[int]]:
     """What a session says to some inputs, one after the other."""
-    session = TfliteEngine().open(str(path), threads=threads)
+    session = TfliteEngine().open(str(path), SessionOptions(threads=threads))
     found = []
     for arrays in inputs:
         outputs = session.run([array.tobytes() for array in arrays], tuple(array.shape for array in arrays))

@@ -1,0 +1,244 @@
+"""Loading one model: its package is verified, it is tried out, memory is checked, its sessions are opened and warmed up.
+
+A few trials may go on at a time, and what follows one after the other, so that each load sees the memory that the one before
+took.
+"""
+
+import logging
+import os
+import platform
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from edge.clock import Clock
+from edge.device import memory, threads
+from edge.device.huge_pages import use_huge_pages
+from edge.errors import EdgeError, InferenceError, MemoryLimitError, ModelRefusedError, StoppingError, TargetError
+from edge.models.binding import InputBinder
+from edge.models.manifest import Manifest, check_target
+from edge.models.remarks import Remarks
+from edge.models.scheduler import Scheduler
+from edge.runtime.engine import DelegateRef, Engine, Session, SessionOptions
+from edge.runtime.probe import ProbeResult, probe
+from edge.runtime.samples import Sample, SampleInputs
+from edge.runtime.shapes import ShapeTrials
+from edge.tensors import DYNAMIC, TensorSpec
+
+if TYPE_CHECKING:
+    from edge.models.package import Package
+
+log = logging.getLogger(__name__)
+
+TRIALS_AT_ONCE = 3
+SPARE_THREADS = 4  # left to calls when a model takes its threads
+DEFAULT_MAX_THREADS = 4
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class ModelDefaults:
+    """What holds for a model unless its manifest says; threads 0: from the cores."""
+
+    instances: int
+    threads: int
+    queue_calls: int
+    memory_budget_bytes: int
+    delegate_paths: tuple[str, ...]
+    strict_tensors: bool = False
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that serves."""
+
+    name: str
+    url: str
+    manifest: Manifest
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    binder: InputBinder
+    scheduler: Scheduler
+    memory_bytes: int
+    instances: int
+    borrows: frozenset[int]  # inputs, by position, that an inference reads in shared memory where they are
+    remarks: Remarks
+    shape_trials: ShapeTrials | None  # None: it takes its own shapes alone
+    warning: str  # why it has not run yet, in words; empty where it has
+
+
+class Loader:
+    """Loads models. Safe to use from any thread."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        open_package: "Callable[[str], Package]",
+        defaults: ModelDefaults,
+        clock: Clock,
+        reserved_bytes: Callable[[], int],
+    ) -> None:
+        """`reserved_bytes`: what the models that serve take."""
+        self._engine = engine
+        self._open_package = open_package
+        self._defaults = defaults
+        self._clock = clock
+        self._reserved_bytes = reserved_bytes
+        self._trials = threading.BoundedSemaphore(TRIALS_AT_ONCE)
+        self._turn = threading.Lock()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Begin no more loads."""
+        self._stopping = True
+
+    def load(self, name: str, url: str, warming: Callable[[], None]) -> LoadedModel:
+        """Load the package at a url; `warming` is called when its sessions are being opened.
+
+        Raises:
+            EdgeError: the first of the checks L-3 to L-7 that fails.
+        """
+        with self._open_package(url) as package:
+            manifest = package.manifest
+            check_target(manifest, os="linux", arch=platform.machine())
+            self._engine.prepare()  # what it takes must be there before memory is looked at
+            instances = 1 if manifest.state == "keep" else manifest.instances or self._defaults.instances
+            options = self._options(manifest, instances)
+            sample = Sample(manifest.sample_shapes, package.sample_fd)
+            with self._trials:
+                self._check_running()
+                trial = probe(
+                    package.model_fd,
+                    options,
+                    sample,
+                    run_seconds=manifest.trial_seconds,
+                    engine=self._engine.describe(),
+                )
+            options = replace(options, allocate=trial.allocate, in_place=trial.in_place, borrows=trial.borrows)
+            needed = instances * trial.session_bytes
+            with self._turn:
+                self._check_running()
+                self._check_memory(needed)
+                warming()
+                threads.make_sure_of(instances * (options.threads - 1) + SPARE_THREADS)
+                sessions = self._sessions(package, instances, options, sample, trial)
+            use_huge_pages()
+            memory_bytes = needed + package.model_bytes
+            return self._loaded(
+                name, url, package, sessions=sessions, options=options, trial=trial, memory_bytes=memory_bytes
+            )
+
+    def _check_running(self) -> None:
+        if self._stopping:
+            raise StoppingError("the agent is stopping")
+
+    def _options(self, manifest: Manifest, instances: int) -> SessionOptions:
+        return SessionOptions(
+            threads=manifest.threads or self._defaults.threads or default_threads(instances),
+            delegate=self._delegate(manifest),
+            signature=manifest.signature,
+            signature_names=manifest.names == "signature",
+            keeps_state=manifest.state == "keep",
+        )
+
+    def _loaded(
+        self,
+        name: str,
+        url: str,
+        package: "Package",
+        *,
+        sessions: list[Session],
+        options: SessionOptions,
+        trial: ProbeResult,
+        memory_bytes: int,
+    ) -> LoadedModel:
+        first = sessions[0]
+        if trial.reason:
+            log.warning("model %s is loaded and has not run yet: %s", name, trial.reason)
+        return LoadedModel(
+            name,
+            url,
+            package.manifest,
+            first.inputs,
+            first.outputs,
+            InputBinder(first.inputs, strict=self._defaults.strict_tensors),
+            Scheduler(name, sessions, queue_calls=self._defaults.queue_calls, clock=self._clock),
+            memory_bytes,
+            len(sessions),
+            first.borrows,
+            Remarks(name),
+            self._shape_trials(name, package, first, options, trial),
+            trial.reason,
+        )
+
+    def _shape_trials(
+        self, name: str, package: "Package", session: Session, options: SessionOptions, trial: ProbeResult
+    ) -> ShapeTrials | None:
+        if not any(DYNAMIC in spec.signature for spec in session.inputs):
+            return None
+        trials = ShapeTrials(
+            name,
+            package.model_fd,
+            options,
+            trial.kind,
+            run_seconds=package.manifest.trial_seconds,
+            engine=self._engine.describe(),
+        )
+        if trial.allocate and trial.kind:
+            trials.learn(tuple(spec.shape for spec in session.inputs))
+        return trials
+
+    def _delegate(self, manifest: Manifest) -> DelegateRef | None:
+        if manifest.delegate is None:
+            return None
+        if manifest.delegate not in self._defaults.delegate_paths:
+            allowed = ", ".join(self._defaults.delegate_paths) or "none (see edge_delegate_paths)"
+            raise TargetError(f"the package needs the delegate {manifest.delegate}; this agent allows {allowed}")
+        return DelegateRef(manifest.delegate)
+
+    def _check_memory(self, needed: int) -> None:
+        available = memory.available()
+        if self._defaults.memory_budget_bytes:
+            available = min(available, self._defaults.memory_budget_bytes - self._reserved_bytes())
+        if needed > available:
+            raise MemoryLimitError(
+                f"the model needs {_mib(needed)} of memory and {_mib(max(0, available))} are available"
+            )
+
+    def _sessions(
+        self, package: "Package", instances: int, options: SessionOptions, sample: Sample, trial: ProbeResult
+    ) -> list[Session]:
+        sessions: list[Session] = []
+        try:
+            for _ in range(instances):
+                session = self._engine.open(f"/proc/self/fd/{package.model_fd}", options)
+                sessions.append(session)
+                if trial.kind:
+                    SampleInputs(session.inputs, sample).run(session, trial.kind)
+                    session.reset()
+        except InferenceError as error:
+            _close(sessions)
+            raise ModelRefusedError("the runtime fails on the model's first inference") from error
+        except EdgeError:
+            _close(sessions)
+            raise
+        return sessions
+
+
+def default_threads(instances: int) -> int:
+    """Threads of an interpreter: all cores but one, shared out among the instances; 1 to DEFAULT_MAX_THREADS.
+
+    An interpreter's threads wait for each other spinning: one that finds no free core holds up the inference for many
+    times what it takes. The core kept back is the application's.
+    """
+    return max(1, min(DEFAULT_MAX_THREADS, (len(os.sched_getaffinity(0)) - 1) // instances))
+
+
+def _mib(size: int) -> str:
+    return f"{size / MIB:.1f} MiB"
+
+
+def _close(sessions: list[Session]) -> None:
+    for session in sessions:
+        session.close()

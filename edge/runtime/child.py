@@ -1,0 +1,146 @@
+"""A process of this program in which a model is tried: what the engine does there, the agent survives.
+
+Both sides speak in lines of JSON. The process is ended by the kernel with the agent, whatever it is doing then and however
+the agent ends: it holds the reading end of a pipe whose other end only the agent has.
+"""
+
+import fcntl
+import json
+import os
+import select
+import signal
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from edge.clock import SystemClock
+from edge.durable import write_all
+from edge.errors import MemoryLimitError
+from edge.selfexec import self_command
+
+FLAG = "--probe-model"
+MAX_LINE_BYTES = 1 << 20
+KEPT_LAST_WORDS_BYTES = 2000
+_OWN_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")  # of the agent alone
+_CHOSEN_BY_OOM_KILLER = "1000"  # the highest oom_score_adj: before any other process
+
+
+class Child:
+    """The agent's side. One thread at a time uses it."""
+
+    def __init__(self, task: dict[str, Any], descriptors: Sequence[int]) -> None:
+        """Start it; the `descriptors` keep their numbers in it.
+
+        Raises:
+            MemoryLimitError: the system gives no process.
+        """
+        lives, self._lifeline = os.pipe()
+        asked, self._questions = os.pipe()
+        out, err = os.pipe(), os.pipe()
+        self._out, self._err = out[0], err[0]
+        theirs = (lives, asked, out[1], err[1])
+        words = [*self_command(), FLAG, json.dumps({**task, "lives": lives})]
+        try:
+            self._process = subprocess.Popen(
+                words,
+                stdin=asked,
+                stdout=out[1],
+                stderr=err[1],
+                pass_fds=(lives, *descriptors),
+                env={name: value for name, value in os.environ.items() if name not in _OWN_VARIABLES},
+            )
+        except OSError as error:
+            self._close()
+            raise MemoryLimitError(f"no process can be started to try the model out: {error.strerror}") from None
+        finally:
+            for number in theirs:
+                os.close(number)
+        self._said = b""
+        self._last_words = b""
+        self._monotonic = SystemClock().monotonic
+
+    def hear(self, seconds: float) -> dict[str, Any] | None:
+        """The next thing that it says; None where it has ended.
+
+        Raises:
+            TimeoutError: it says nothing for so long.
+        """
+        deadline = self._monotonic() + seconds
+        poll = select.poll()
+        poll.register(self._out, select.POLLIN)
+        poll.register(self._err, select.POLLIN)
+        while b"\n" not in self._said:
+            ready = [number for number, _ in poll.poll(max(0.0, deadline - self._monotonic()) * 1000)]
+            if not ready:
+                raise TimeoutError
+            if self._err in ready and not self._listen():
+                poll.unregister(self._err)
+            if self._out in ready:
+                data = os.read(self._out, 1 << 16)
+                if not data or len(self._said) > MAX_LINE_BYTES:
+                    return None
+                self._said += data
+        line, _, self._said = self._said.partition(b"\n")
+        said: dict[str, Any] = json.loads(line)
+        return said
+
+    def _listen(self) -> bool:
+        """Take what it wrote on stderr; false at the end of it."""
+        data = os.read(self._err, 1 << 16)
+        self._last_words = (self._last_words + data)[-KEPT_LAST_WORDS_BYTES:]
+        return bool(data)
+
+    @property
+    def last_words(self) -> str:
+        """The end of what it, or the engine in it, wrote on stderr."""
+        return self._last_words.decode(errors="replace").strip()
+
+    def ask(self, question: dict[str, Any]) -> None:
+        """Tell it something; one that has ended does not hear it."""
+        with suppress(OSError):
+            write_all(self._questions, json.dumps(question).encode() + b"\n")
+
+    def end(self, *, patience: float = 0.0) -> int:
+        """Have it ended, after `patience` seconds if it does not by itself; the number of the signal that ended it, or 0."""
+        try:
+            code = self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
+        os.set_blocking(self._err, False)
+        with suppress(BlockingIOError):
+            self._listen()
+        self._close()
+        return -code if code < 0 else code - 128 if code > 128 else 0  # an emulator or a shell says it the second way
+
+    def _close(self) -> None:
+        for number in (self._lifeline, self._questions, self._out, self._err):
+            os.close(number)
+
+
+def become(task: dict[str, Any]) -> None:
+    """In the child: end with the agent, and before it where memory runs out."""
+    lives = int(task["lives"])
+    fcntl.fcntl(lives, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(lives, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(lives, fcntl.F_SETFL, fcntl.fcntl(lives, fcntl.F_GETFL) | os.O_ASYNC)
+    poll = select.poll()
+    poll.register(lives, 0)
+    if poll.poll(0):  # it went before that
+        os._exit(1)
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(_CHOSEN_BY_OOM_KILLER)
+
+
+class Voice:
+    """In the child: what tells the agent something. Where stdout was, whatever the engine prints goes to stderr."""
+
+    def __init__(self) -> None:
+        self._fd = os.dup(1)
+        os.dup2(2, 1)
+
+    def say(self, something: dict[str, Any]) -> None:
+        """One line."""
+        write_all(self._fd, json.dumps(something).encode() + b"\n")
