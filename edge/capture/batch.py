@@ -19,6 +19,7 @@ from edge import durable
 from edge.capture import layout
 from edge.capture.record import LargeEntry
 
+FILES_AT_ONCE = 64  # flushed before other batches have their turn
 _OPEN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -44,6 +45,7 @@ class OpenBatch:
     ids: list[str] = field(default_factory=list)
     large: list[OpenLarge] = field(default_factory=list)
     attempts: int = 0
+    flushed: int = 0  # large entries that are on the device
     retry_at: float = 0.0  # monotonic
     broken: bool = False  # bytes lie behind `size` that could not be cut off
 
@@ -156,21 +158,26 @@ def remove_if_empty(folder: Path) -> bool:
 
 def seal(
     batch: OpenBatch, root: Path, folders: durable.DurableFolders, *, note: Callable[[], None], beat: Callable[[], None]
-) -> None:
-    """Bring a batch to its place below `root`; may be called again after it failed.
+) -> bool:
+    """Bring a batch to its place below `root`; false while there is more to do, so that other batches have their turn.
 
-    `note` is called before the record appears in its place, `beat` between slow steps.
+    May be called again after it failed. `note` is called before the record appears in its place, `beat` between slow
+    steps.
 
     Raises:
         OSError: the batch is still open, or partly in place; nothing is lost.
     """
-    if batch.large:
-        for path in (batch.path, *(entry.path for entry in batch.large)):
-            durable.begin_flush_file(path)
-    _flush_record(batch)
-    for entry in batch.large:
+    if not batch.flushed:
+        if batch.large:
+            for path in (batch.path, *(entry.path for entry in batch.large)):
+                durable.begin_flush_file(path)
+        _flush_record(batch)
+    for entry in batch.large[batch.flushed : batch.flushed + FILES_AT_ONCE]:
         beat()
         _flush_large(batch, entry, root)
+        batch.flushed += 1
+    if batch.flushed < len(batch.large):
+        return False
     folder = (root / batch.key).parent
     for needed in {folder, *((root / entry.key).parent for entry in batch.large)}:
         folders.make(needed)
@@ -179,6 +186,7 @@ def seal(
     beat()
     note()
     durable.rename_all([(batch.path, root / batch.key)])
+    return True
 
 
 def _flush_record(batch: OpenBatch) -> None:

@@ -315,7 +315,8 @@ class CaptureService:
         self._prune()
         self._spool.look_now_and_then()
         for batch in self._intake.take_due(now, stopping=stopping):
-            self._seal(batch)
+            while not self._seal(batch) and stopping:
+                pass
         return self._intake.seconds_to_next(self._clock.monotonic())
 
     def _leave(self) -> bool:
@@ -330,21 +331,24 @@ class CaptureService:
         self._leaving = False
         return True
 
-    def _seal(self, batch: OpenBatch) -> None:
+    def _seal(self, batch: OpenBatch) -> bool:
+        """Go on with a batch; false while there is more to do at once."""
         try:
             if batch.attempts:
                 self._reload(batch)
             if batch.ids:
-                self._spool.seal(batch, self._worker.beat)
+                if not self._spool.seal(batch, self._worker.beat):
+                    return False
             else:  # its only capture was refused, or is lost
                 batch.close()
                 batch.path.unlink(missing_ok=True)
         except OSError as error:
             self._later(batch, error)
-            return
+            return True
         self._buffer.give(len(batch.ids), batch.total_bytes)
         self._intake.sealed(batch)
         self._error = ("", 0.0)
+        return True
 
     def _reload(self, batch: OpenBatch) -> None:
         """Read a batch again that could not be sealed: what the disk damaged or somebody removed is FAILURE, the rest stays.
@@ -375,6 +379,7 @@ class CaptureService:
     def _later(self, batch: OpenBatch, error: OSError) -> None:
         """Keep a batch that cannot be sealed now."""
         batch.attempts += 1
+        batch.flushed = 0
         batch.retry_at = self._clock.monotonic() + retry_delay(batch.attempts)
         self._failed(f"{len(batch.ids)} captures cannot be made durable yet: {durable.why(error)}")
 

@@ -249,14 +249,16 @@ class Spool:
 
     # --- sealed batches ------------------------------------------------------
 
-    def seal(self, batch: open_batch.OpenBatch, beat: Callable[[], None]) -> None:
+    def seal(self, batch: open_batch.OpenBatch, beat: Callable[[], None]) -> bool:
         """Make a batch durable in its place; one thread does. `beat` is called between slow steps.
+
+        Returns false while there is more to do: call it again, after other batches.
 
         Raises:
             OSError: nothing is lost; call it again later.
         """
         try:
-            open_batch.seal(
+            done = open_batch.seal(
                 batch,
                 self.root,
                 self._durable_folders,
@@ -266,6 +268,8 @@ class Spool:
         except OSError:
             self._durable_folders.forget()
             raise
+        if not done:
+            return False
         if self._on_disk:
             self._statuses.finish(batch.ids, CaptureState.SUCCESS)
         if self.uploads:
@@ -273,6 +277,7 @@ class Spool:
             self.sealed.set()
         else:
             self.give(batch.total_bytes, batch.entry_count)
+        return True
 
     def batches(self) -> Iterator[SealedBatch]:
         """Sealed batches that wait for the uploader, oldest first; files may come and go meanwhile."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from edge.capture.batch import FILES_AT_ONCE
 from edge.capture.service import CaptureService
 from edge.capture.settings import CaptureSettings
 from edge.capture.statuses import CaptureState
@@ -276,6 +277,24 @@ def wait_for(condition: Callable[[], bool]) -> None:
             return
         never.wait(0.01)
     raise AssertionError
+
+
+def test_a_batch_of_many_files_lets_others_pass(make: Make, clock: FakeClock, tmp_path: Path) -> None:  # [R-12]
+    """Each file is an fsync of its own; the captures of others do not wait for all of them."""
+    service = make(disk_settings(tmp_path, buffer_captures=1000, batch_captures=1000))
+    for i in range(3 * FILES_AT_ONCE):
+        service.submit(large(f"many-{i}"))
+    clock.advance(60)
+    assert service.turn(stopping=False) == 0.0  # there is more to do
+    assert service.status("many-0") is CaptureState.IN_PROGRESS
+    service.submit(small("other", model="another"))
+    clock.advance(60)
+    service.turn(stopping=False)
+    assert service.status("other") is CaptureState.SUCCESS
+    assert service.status("many-0") is CaptureState.IN_PROGRESS
+    service.turn(stopping=False)
+    assert service.status("many-0") is CaptureState.SUCCESS and service.snapshot().pending == 0
+    assert len(captures.found(tmp_path / "disk")) == 3 * FILES_AT_ONCE + 1
 
 
 def test_two_agents_on_one_spool(make: Make, tmp_path: Path, clock: FakeClock) -> None:

@@ -114,12 +114,13 @@ def test_what_is_uploaded_before_its_folder_is_durable_is_not_pending(
     spool, seen = service._spool, []
     real = open_batch.seal
 
-    def seal(*args: Any, **kwargs: Any) -> None:
+    def seal(*args: Any, **kwargs: Any) -> bool:
         seen.append(service.snapshot())
-        real(*args, **kwargs)
+        done = real(*args, **kwargs)
         seen.append(service.snapshot())
         Drain().drain(spool)
         seen.append(service.snapshot())
+        return done
 
     monkeypatch.setattr(open_batch, "seal", seal)
     service.start()
