@@ -8,7 +8,7 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,10 +122,13 @@ def pause(seconds: float) -> None:
         selectors.DefaultSelector().select(seconds)
 
 
-def start_stand(folder: Path, roots: Path, package: Path, **changes: Any) -> Stand:
+def start_stand(
+    folder: Path, roots: Path, package: Path, environment: Mapping[str, str] | None = None, **changes: Any
+) -> Stand:
     """A stand whose agent is watched as a service manager watches it; `changes` to its configuration."""
     agent = AgentProcess(folder, good_config(folder, roots, changes))
-    agent.start(env={"WATCHDOG_USEC": str(WATCHDOG_SECONDS * EVENT_PATIENCE * 1_000_000), "NOTIFY_SOCKET": os.devnull})
+    watched = {"WATCHDOG_USEC": str(WATCHDOG_SECONDS * EVENT_PATIENCE * 1_000_000), "NOTIFY_SOCKET": os.devnull}
+    agent.start(env={**watched, **(environment or {})})
     return Stand(agent, package)
 
 
