@@ -279,6 +279,17 @@ def wait_for(condition: Callable[[], bool]) -> None:
     raise AssertionError
 
 
+def test_a_clock_far_ahead(make: Make, clock: FakeClock, tmp_path: Path) -> None:  # [R-1]
+    """Beyond what counts nanoseconds in 64 bits."""
+    clock.set(10_413_792_000.0)  # 2300-01-01
+    service = make(disk_settings(tmp_path))
+    service.submit(large("late"))
+    service.turn(stopping=True)
+    [path] = captures.record_files(tmp_path / "disk")
+    assert path.parent.relative_to(tmp_path / "disk/fleet-1/digits").as_posix() == "2300/01/01/00"
+    assert service.status("late") is CaptureState.SUCCESS
+
+
 def test_a_batch_of_many_files_lets_others_pass(make: Make, clock: FakeClock, tmp_path: Path) -> None:  # [R-12]
     """Each file is an fsync of its own; the captures of others do not wait for all of them."""
     service = make(disk_settings(tmp_path, buffer_captures=1000, batch_captures=1000))
