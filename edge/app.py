@@ -57,6 +57,8 @@ class App:
         self._server = Server(
             self._socket,
             max_message_bytes=max_message_bytes,
+            max_receive_bytes=self._config.edge_receive_max_mib * MIB,
+            max_requests_bytes=self._config.edge_requests_max_mib * MIB,
             clock=self._clock,
             kind=self._config.edge_rpc_server,
         )

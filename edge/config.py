@@ -69,6 +69,8 @@ class Config:
     edge_capture_buffer_mib: int
     edge_rpc_server: str
     edge_upload_verify: str
+    edge_receive_max_mib: int
+    edge_requests_max_mib: int
     edge_upload_max_kib_per_second: int
 
 

@@ -90,6 +90,10 @@ class LoadQueueFullError(EdgeError):
     """Too many loads are waiting already."""
 
 
+class RequestsFullError(EdgeError):
+    """The requests that are being answered take as much memory as they may (B-5)."""
+
+
 # --- predict ----------------------------------------------------------------
 
 

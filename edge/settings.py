@@ -240,6 +240,20 @@ SETTINGS: tuple[Setting, ...] = (
         default="answer",
         choices=("answer", "head"),
     ),
+    _int(
+        "edge_receive_max_mib",
+        64,
+        1,
+        1 << 20,
+        "Messages of clients that are not complete yet, all together, in MiB; at least one of the largest size.",
+    ),
+    _int(
+        "edge_requests_max_mib",
+        256,
+        1,
+        1 << 20,
+        "Requests that are being answered or wait for it, all together, in MiB; at least one.",
+    ),
     _int("edge_upload_max_kib_per_second", 0, 0, 1 << 22, "Upload bandwidth, in KiB a second. 0: no limit."),
 )
 

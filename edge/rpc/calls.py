@@ -40,7 +40,9 @@ class Stream(Protocol):
 
 
 class StreamHandler(Protocol):
-    """What a streaming method does with one call."""
+    """What a streaming method does with one call; `goes_on` where the client sends more than one message."""
+
+    goes_on: bool
 
     def message(self, raw: bytes) -> None:
         """A message of the client came."""

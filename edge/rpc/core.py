@@ -24,6 +24,7 @@ from edge.clock import Clock
 from edge.models.scheduler import Caller
 from edge.rpc import READS_BY_WAITING_THREAD, calls, status
 from edge.rpc.calls import Answer, StreamHandler, Unary
+from edge.rpc.receipt import Held, Receipts
 from edge.rpc.turns import Turns
 from edge.rpc.watch import epoll_of
 
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 
 # What this module uses of the private binding; a gRPC that lacks any of it is served by `edge.rpc.fallback`.
 _USED = {
+    cygrpc.Call: ("cancel", "start_server_batch"),
     cygrpc: ("CompletionQueue", "CompletionType", "ReceiveCloseOnServerOperation", "ReceiveMessageOperation",
              "SendInitialMetadataOperation", "SendMessageOperation", "SendStatusFromServerOperation", "Server"),
     cygrpc.Server: ("add_http2_port", "cancel_all_calls", "destroy", "register_completion_queue", "request_call",
@@ -47,6 +49,7 @@ REQUESTS_AHEAD = 4  # accepted by gRPC before a thread takes them
 JOIN_SECONDS = 1.0  # for the threads at the stop; one that is stuck in a call is left behind
 MAX_UNSENT_MESSAGES = 64  # of one stream
 LARGE_ANSWER_BYTES = 256 * 1024  # to send one is not quick
+_NO_BOUND = 1 << 62
 EVENTS_READ_AHEAD = 4  # looks at what gRPC may have read and not handed out; each makes it handle one
 
 
@@ -90,8 +93,13 @@ class Call:
             self._aside = True
             self._server.step_aside()
 
+    def cancel(self, code: status.Code, text: str) -> None:
+        """End the call, whatever it waits for."""
+        self._call.cancel(status.number(code), text)
+
     def receive(self) -> None:
         """Ask for the request's message."""
+        self._server.receipts.begin(self)
         self._start((cygrpc.ReceiveMessageOperation(0),), self._received)
 
     def answer(self, answer: Answer) -> None:
@@ -110,6 +118,7 @@ class Call:
         self._call.start_server_batch(operations, tag)
 
     def _received(self, event: Any) -> bool:
+        self._server.receipts.done(self)
         raw = event.batch_operations[0].message()
         if raw is None:
             self.answer((None, status.UNIMPLEMENTED, "the request has no message"))
@@ -195,12 +204,14 @@ class Stream(Call):
         return False
 
     def _received(self, event: Any) -> bool:
+        self._server.receipts.done(self)
         raw = event.batch_operations[0].message()
         if raw is None:
             self._handler.half_closed()
         else:
             self._handler.message(raw)
-            self.receive()
+            if self._handler.goes_on:
+                self.receive()
         return False
 
     def _closed(self, event: Any) -> bool:
@@ -214,8 +225,10 @@ class Stream(Call):
 class CoreServer:
     """A gRPC server on one Unix socket. Methods are added before `start`."""
 
-    def __init__(self, options: Mapping[str, int | str], clock: Clock) -> None:
+    def __init__(self, options: Mapping[str, int | str], clock: Clock, receipts: Receipts | None = None) -> None:
+        """`receipts`: the bounds on messages that are not complete; without it those of a number and of time alone."""
         self.clock = clock
+        self.receipts = receipts or Receipts(clock, Held(_NO_BOUND), max_message_bytes=0, max_bytes=_NO_BOUND)
         self._core = cygrpc.Server(tuple(options.items()), False)
         self._queue = cygrpc.CompletionQueue()
         self._core.register_completion_queue(self._queue)
@@ -293,12 +306,15 @@ class CoreServer:
 
     def _poll(self) -> bool:
         """Handle events until the turn is given away (false) or the queue is closed (true)."""
-        queue, taken = self._queue, self._taken
+        queue, taken, receipts = self._queue, self._taken, self.receipts
         while True:
-            event = taken.popleft() if taken else queue.poll()
+            event = taken.popleft() if taken else queue.poll(receipts.wake_at())
             tag = event.tag
             if tag is None:
-                return True
+                if event.completion_type != cygrpc.CompletionType.queue_timeout:
+                    return True
+                receipts.look()
+                continue
             try:
                 if tag(event):
                     return False

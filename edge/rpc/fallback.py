@@ -151,6 +151,8 @@ def _read(requests: Iterator[bytes], handler: StreamHandler) -> None:
     try:
         for raw in requests:
             handler.message(raw)
+            if not handler.goes_on:
+                return
     except Exception:  # noqa: BLE001 - how gRPC says that the call is over; `closed` follows
         return
     handler.half_closed()

@@ -17,14 +17,14 @@ MAX_GONE = 100  # names of unloaded models that are NOT_SERVING; older ones are 
 class _Watch:
     """One Watch call: the state of one name whenever it changes."""
 
+    goes_on = False
+
     def __init__(self, health: "Health", stream: Stream) -> None:
         self._health = health
         self._stream = stream
         self._name: str | None = None
 
     def message(self, raw: bytes) -> None:
-        if self._name is not None:
-            return
         try:
             self._name = parse(pb.HealthCheckRequest, raw).service
         except RequestError as error:

@@ -18,6 +18,7 @@ from edge.rpc.calls import Answer, CallServer, Stream, Unary
 from edge.rpc.codec import parse
 from edge.rpc.health import SERVICE as HEALTH_SERVICE
 from edge.rpc.health import Health
+from edge.rpc.receipt import LARGE_REQUEST_BYTES, Held, Receipts
 from edge.rpc.servicer import Servicer
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ OPERATIONS_SERVICE = operations_pb2.DESCRIPTOR.services_by_name["Operations"].fu
 MAX_SOCKET_PATH_BYTES = 107  # sun_path in sys/un.h, less its terminator
 SOCKET_UMASK = 0o117  # the owner and the group may connect
 CONNECT_TIMEOUT_SECONDS = 2.0
+LOOKAHEAD_BYTES = 65535  # HTTP/2's own default
 MAX_CALLS_PER_CONNECTION = 128  # further ones wait in the client
 
 Handler = Callable[[bytes, Caller], bytes]
@@ -74,17 +76,25 @@ def _answers(path: str) -> bool:
         return True
 
 
-def _guarded(call: Handler, *, quick: bool) -> Unary:
+def _guarded(call: Handler, held: Held, *, quick: bool) -> Unary:
     """`call` with its errors turned into statuses; only faults of the agent itself are logged as such.
 
-    One that is not `quick` steps aside first.
+    One that is not `quick` steps aside first. Large requests are counted while they are answered.
     """
+
+    def held_call(raw: bytes, context: Caller) -> bytes:
+        held.take(len(raw))
+        try:
+            return call(raw, context)
+        finally:
+            held.give_back(len(raw))
 
     def guarded(raw: bytes, context: Caller) -> Answer:
         if not quick:
             context.step_aside()
         try:
-            return call(raw, context), status.OK, ""
+            answer = call(raw, context) if len(raw) < LARGE_REQUEST_BYTES else held_call(raw, context)
+            return answer, status.OK, ""
         except EdgeError as error:
             code, text = status.status_of(error)
             if code is status.INTERNAL:
@@ -102,6 +112,8 @@ def _guarded(call: Handler, *, quick: bool) -> Unary:
 
 class _Reflection:
     """One reflection call: an answer to each question."""
+
+    goes_on = True
 
     def __init__(self, servicer: reflection.ReflectionServicer, stream: Stream) -> None:
         self._servicer = servicer
@@ -123,7 +135,7 @@ class _Reflection:
         """Nothing was kept."""
 
 
-def _call_server(kind: str, options: Mapping[str, int | str], clock: Clock) -> CallServer:
+def _call_server(kind: str, options: Mapping[str, int | str], clock: Clock, receipts: Receipts) -> CallServer:
     """The server of calls that the configuration asks for; "core" where this version of gRPC has what that needs."""
     from edge.rpc.fallback import FallbackServer
 
@@ -135,17 +147,31 @@ def _call_server(kind: str, options: Mapping[str, int | str], clock: Clock) -> C
                 "this gRPC is not as edge.rpc.core expects (%s): calls are served by grpc.server, slower", error
             )
         else:
-            return CoreServer(options, clock)
+            return CoreServer(options, clock, receipts)
     return FallbackServer(options, clock)
 
 
 class Server:
     """The server; it takes calls from `start` to `stop`. `kind` is "core" or "grpc", as `edge_rpc_server`."""
 
-    def __init__(self, path: str, *, max_message_bytes: int, clock: Clock | None = None, kind: str = "core") -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        max_message_bytes: int,
+        max_receive_bytes: int = 0,
+        max_requests_bytes: int = 0,
+        clock: Clock | None = None,
+        kind: str = "core",
+    ) -> None:
+        """Each of the bounds on all calls together (B-4, B-5) is one message's, `max_message_bytes`, at least."""
+        clock = clock or SystemClock()
         self._path = path
         self._inode: tuple[int, int] | None = None
         self._health = Health()
+        self._held = Held(max(max_message_bytes, max_requests_bytes))
+        max_receive_bytes = max(max_message_bytes, max_receive_bytes)
+        receipts = Receipts(clock, self._held, max_message_bytes=max_message_bytes, max_bytes=max_receive_bytes)
         self._core = _call_server(
             kind,
             {
@@ -155,8 +181,12 @@ class Server:
                 "grpc.max_concurrent_streams": MAX_CALLS_PER_CONNECTION,
                 # Of a Unix socket the kernel says when the other end is gone: no timer needs to be moved at every message.
                 "grpc.keepalive_time_ms": 2**31 - 1,  # never
+                # What a call may send that nobody has asked for; gRPC would adapt it, up to megabytes.
+                "grpc.http2.lookahead_bytes": LOOKAHEAD_BYTES,
+                "grpc.http2.bdp_probe": 0,
             },
-            clock or SystemClock(),
+            clock,
+            receipts,
         )
 
     def register(self, servicer: Servicer) -> None:
@@ -186,7 +216,7 @@ class Server:
 
     def _add(self, service: str, calls: Mapping[str, Handler], *, quick: bool = False) -> None:
         for name, call in calls.items():
-            self._core.add_unary(f"/{service}/{name}", _guarded(call, quick=quick))
+            self._core.add_unary(f"/{service}/{name}", _guarded(call, self._held, quick=quick))
 
     def set_serving(self, name: str, serving: bool) -> None:
         """The health of a model, or of the whole agent with the empty name."""

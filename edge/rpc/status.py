@@ -10,6 +10,7 @@ OK = Code.OK
 INTERNAL = Code.INTERNAL
 INVALID_ARGUMENT = Code.INVALID_ARGUMENT
 RESOURCE_EXHAUSTED = Code.RESOURCE_EXHAUSTED
+DEADLINE_EXCEEDED = Code.DEADLINE_EXCEEDED
 UNAVAILABLE = Code.UNAVAILABLE
 UNIMPLEMENTED = Code.UNIMPLEMENTED
 INTERNAL_TEXT = "internal error; the agent's log says more"
@@ -17,6 +18,7 @@ INTERNAL_TEXT = "internal error; the agent's log says more"
 MAX_TEXT_CHARACTERS = 800
 
 CODES: dict[type[errors.EdgeError], grpc.StatusCode] = {
+    errors.RequestsFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.RequestError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelNameError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelExistsError: grpc.StatusCode.ALREADY_EXISTS,

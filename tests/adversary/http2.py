@@ -1,6 +1,5 @@
 """HTTP/2 as an attacker speaks it: frames by hand, in any order (RFC 9113, RFC 7541)."""
 
-import contextlib
 import select
 import socket
 import struct
@@ -12,6 +11,7 @@ END_STREAM, ACK, END_HEADERS = 1, 1, 4
 INITIAL_WINDOW_SIZE = 4  # a setting
 CANCEL = 8
 PREDICT = "/AWS.SageMaker.Edge.Agent/Predict"
+WATCH = "/grpc.health.v1.Health/Watch"
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -37,7 +37,7 @@ class Connection:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(path)
         self._socket.setblocking(False)
-        self._unread = b""
+        self._unread = self._replies = b""
         self._next = 1
         self._initial = 65535
         self._window = 65535  # of the connection
@@ -52,9 +52,14 @@ class Connection:
     def __exit__(self, *error: object) -> None:
         self._socket.close()
 
+    @property
+    def open_calls(self) -> int:
+        """How many calls the agent has not ended."""
+        return self._next // 2 - len(self.ended)
+
     def write(self, data: bytes) -> None:
         """Send bytes as they are; what the agent does not take before it closes the connection is dropped."""
-        left = memoryview(data)
+        left, self._replies = memoryview(self._replies + data), b""
         while left and not self.closed:
             readable, writable, _ = select.select([self._socket], [self._socket], [], 60)
             assert readable or writable, "the agent neither reads nor writes"
@@ -72,6 +77,8 @@ class Connection:
         """Read what the agent has sent, or sends within `seconds`."""
         if not self.closed and select.select([self._socket], [], [], seconds)[0]:
             self._receive()
+        if self._replies:
+            self.write(b"")
 
     def _receive(self) -> None:
         try:
@@ -97,15 +104,11 @@ class Connection:
                 if name == INITIAL_WINDOW_SIZE:
                     self._windows = {stream: window + value - self._initial for stream, window in self._windows.items()}
                     self._initial = value
-            self._reply(frame(SETTINGS, ACK, 0, b""))
+            self._replies += frame(SETTINGS, ACK, 0, b"")
         elif kind == PING and not flags & ACK:
-            self._reply(frame(PING, ACK, 0, payload))
+            self._replies += frame(PING, ACK, 0, payload)
         elif kind == RST_STREAM or (kind in (DATA, HEADERS) and flags & END_STREAM):
             self.ended.add(stream)
-
-    def _reply(self, data: bytes) -> None:
-        with contextlib.suppress(OSError):  # an attacker that misses an answer does not mind
-            self._socket.send(data)
 
     def call(self, method: str = PREDICT, extra: Sequence[tuple[str, str]] = ()) -> tuple[int, bytes]:
         """The number and the HEADERS frame of a new call, not yet sent."""

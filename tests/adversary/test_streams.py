@@ -1,16 +1,76 @@
-"""Calls begun and left: what a connection may hold is bounded ([B-2])."""
+"""Calls begun and left: what a connection may hold is bounded ([B-2] to [B-4])."""
 
+import contextlib
+
+from grpc_health.v1 import health_pb2
+
+from edge.rpc.receipt import MAX_INCOMPLETE_CALLS
 from tests.adversary.conftest import Stand
-from tests.adversary.http2 import CANCEL, RST_STREAM, Connection, frame
+from tests.adversary.http2 import CANCEL, RST_STREAM, WATCH, Connection, frame, message
 
+MIB = 1 << 20
+CHUNK = bytes(16384)
 BURST_CALLS = 200
+CALLS_OF_A_CONNECTION = 100
 
 
-def test_calls_that_are_cancelled_at_once(stand: Stand) -> None:
-    with stand.attack(seconds=3) as going_on, Connection(stand.agent.socket) as connection:
+def test_calls_that_are_cancelled_at_once(stand: Stand) -> None:  # [B-2]
+    with stand.attack(seconds=2) as going_on, Connection(stand.agent.socket) as connection:
         while going_on() and not connection.closed:
             burst = []
             for _ in range(BURST_CALLS):
                 number, headers = connection.call()
                 burst.append(headers + frame(RST_STREAM, 0, number, CANCEL.to_bytes(4)))
             connection.write(b"".join(burst))
+
+
+def test_messages_that_are_half_sent(stand: Stand) -> None:  # [B-4]
+    size = 60 * MIB
+    with stand.attack(seconds=2) as going_on, contextlib.ExitStack() as connections:
+        while going_on():
+            connection = connections.enter_context(Connection(stand.agent.socket))
+            calls = [connection.open() for _ in range(7)]
+            left = dict.fromkeys(calls, size)
+            for number in calls:
+                left[number] -= connection.send_data(number, message(size, bytes(1000)))
+            while going_on() and not connection.closed and (sending := left.keys() - connection.ended):
+                sent = {number: connection.send_data(number, CHUNK[: left[number]]) for number in sending}
+                left |= {number: left[number] - some for number, some in sent.items()}
+                if not any(sent.values()):
+                    connection.read(0.01)
+
+
+def test_messages_that_do_not_come(stand: Stand) -> None:  # [B-3]
+    with stand.attack(seconds=2) as going_on, contextlib.ExitStack() as opened:
+        connections = [opened.enter_context(Connection(stand.agent.socket)) for _ in range(6)]
+        for connection in connections:
+            for _ in range(CALLS_OF_A_CONNECTION):
+                connection.open()
+        while going_on():
+            for connection in connections:
+                connection.read(0.02)
+        assert sum(connection.open_calls for connection in connections) <= MAX_INCOMPLETE_CALLS
+
+
+def test_calls_without_messages_in_a_flood(stand: Stand) -> None:  # [B-2] [B-3]
+    with stand.attack(seconds=2) as going_on, contextlib.ExitStack() as opened:
+        connections = [opened.enter_context(Connection(stand.agent.socket)) for _ in range(6)]
+        while going_on():
+            for connection in connections:
+                for _ in range(CALLS_OF_A_CONNECTION - connection.open_calls):
+                    connection.open()
+                connection.read(0.001)
+
+
+def test_what_is_sent_to_those_who_listen_no_more(stand: Stand) -> None:  # [B-4]
+    """A Watch call takes one message and goes on for ever: what is sent after it is not kept."""
+    watch = health_pb2.HealthCheckRequest().SerializeToString()
+    with stand.attack(seconds=2) as going_on, contextlib.ExitStack() as opened:
+        connections = [opened.enter_context(Connection(stand.agent.socket)) for _ in range(2)]
+        calls = [(connection, connection.open(WATCH)) for connection in connections for _ in range(100)]
+        for connection, number in calls:
+            connection.send_data(number, message(len(watch), watch))
+            connection.send_data(number, message(60 * MIB))
+        while going_on():
+            for connection, number in calls:
+                connection.send_data(number, CHUNK)

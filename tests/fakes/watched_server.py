@@ -16,6 +16,8 @@ from edge.rpc.core import Answer, Call, CoreServer, Stream
 class Hold:
     """It answers nothing: a client that reads an answer makes its socket ready once more."""
 
+    goes_on = True
+
     def __init__(self, stream: Stream) -> None:
         """See `StreamHandler`."""
 

@@ -15,7 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from edge.clock import SystemClock
-from edge.rpc import core, status
+from edge.rpc import core, receipt, status
 from edge.rpc.calls import CallServer
 from edge.rpc.core import Call, CoreServer
 from edge.rpc.fallback import FallbackServer
@@ -276,6 +276,17 @@ def test_deadlines(any_service: Service) -> None:  # [P-5]
     none, some = any_service.remaining
     assert none is None
     assert some is not None and 0 < some < TIMEOUT_SECONDS  # gRPC rounds it up a little
+
+
+def test_a_message_that_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # [B-3]
+    monkeypatch.setattr(receipt, "INCOMPLETE_SECONDS", 0.05)
+    service = Service(tmp_path).start()
+    ended = threading.Event()
+    silent = (b"" for _ in iter(lambda: ended.wait(TIMEOUT_SECONDS), True))
+    assert code_of(lambda: service.channel.stream_unary("/t/Echo")(silent)) is grpc.StatusCode.DEADLINE_EXCEEDED
+    ended.set()
+    assert service.call("Echo", b"after") == b"after"
+    service.end()
 
 
 def test_a_caller_that_goes_away_is_noticed(any_service: Service) -> None:  # [P-5]

@@ -1,0 +1,127 @@
+"""What clients send: messages that are not complete yet, and large ones while they are answered (B-3 to B-5).
+
+gRPC receives the messages of all its calls at the same time, each up to the size that is allowed, for as long as the client
+likes. Here what is incomplete is bounded in number, in time and in bytes, and at a bound the call that has been incomplete
+for longest is ended: an honest client's message is complete in the millisecond it begins, however many others are not.
+
+gRPC does not tell how much of a message has come. But it keeps what came on the heap, so the heap is measured: what it
+grew by since nothing was incomplete is taken to be theirs.
+"""
+
+import math
+import threading
+from typing import Protocol
+
+from edge.clock import Clock
+from edge.device.heap import heap_growth, heap_mark
+from edge.errors import RequestsFullError
+from edge.rpc import status
+
+MAX_INCOMPLETE_CALLS = 256
+INCOMPLETE_SECONDS = 10.0  # for a message to come, from the beginning of its call
+LOOK_SECONDS = 0.01  # between looks at what is incomplete; as old is what may be ended for its bytes
+LARGE_REQUEST_BYTES = 64 * 1024  # a smaller one is not counted: 512 of them are 32 MiB
+_KEPT_PART = 0.75  # of the bound in bytes, once it was passed
+
+
+class Held:
+    """The large requests that are being answered, or wait for it. Safe to use from any thread."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self.bytes = 0
+
+    def take(self, size: int) -> None:
+        """Count a request until `give_back`.
+
+        Raises:
+            RequestsFullError: there is no room for it beside the others.
+        """
+        with self._lock:
+            if self.bytes and self.bytes + size > self._max_bytes:
+                raise RequestsFullError(
+                    f"requests of {self.bytes} bytes are being answered; {size} more would pass edge_requests_max_mib "
+                    f"({self._max_bytes} bytes)"
+                )
+            self.bytes += size
+
+    def give_back(self, size: int) -> None:
+        """The request is answered."""
+        with self._lock:
+            self.bytes -= size
+
+
+class Incomplete(Protocol):
+    """A call whose message is not complete."""
+
+    def cancel(self, code: status.Code, text: str) -> None:
+        """End it."""
+        ...
+
+
+class Receipts:
+    """The bounds on messages that are not complete. For the one thread that handles gRPC's events."""
+
+    def __init__(self, clock: Clock, held: Held, *, max_message_bytes: int, max_bytes: int) -> None:
+        """`max_bytes` of all of them; `held`: what is complete, and is on the heap too."""
+        self._clock = clock
+        self._max_message_bytes = max_message_bytes
+        self._max_bytes = max_bytes
+        self._held = held
+        self._incomplete: dict[Incomplete, float] = {}  # with the time of their beginning, oldest first
+        self._due = 0.0
+        self._mark, self._held_then = heap_mark(), 0  # when nothing was incomplete
+
+    def begin(self, call: Incomplete) -> None:
+        """A message is asked for."""
+        now = self._clock.monotonic()
+        if now >= self._due:
+            self._look(now)
+        if len(self._incomplete) >= MAX_INCOMPLETE_CALLS:
+            text = f"{MAX_INCOMPLETE_CALLS} calls wait for their messages, and this one has waited longest"
+            self._end(next(iter(self._incomplete)), status.RESOURCE_EXHAUSTED, text)
+        self._incomplete[call] = now
+
+    def done(self, call: Incomplete) -> None:
+        """It came, or will not."""
+        self._incomplete.pop(call, None)
+
+    def wake_at(self) -> float | None:
+        """Until when the thread may wait for events, in unix seconds, before it looks; None: as long as it likes."""
+        return self._clock.now() + LOOK_SECONDS if self._incomplete else None
+
+    def look(self) -> None:
+        """End what has been incomplete for too long, or has too much."""
+        self._look(self._clock.monotonic())
+
+    def _look(self, now: float) -> None:
+        self._due = now + LOOK_SECONDS
+        if not self._incomplete:
+            self._mark, self._held_then = heap_mark(), self._held.bytes
+            return
+        for call, since in list(self._incomplete.items()):
+            if now - since < INCOMPLETE_SECONDS:
+                break
+            text = f"the request's message did not come within {INCOMPLETE_SECONDS:g} s"
+            self._end(call, status.DEADLINE_EXCEEDED, text)
+        received = heap_growth(self._mark) - (self._held.bytes - self._held_then)
+        # Others take memory as well; so many messages cannot have more than this.
+        received = min(received, len(self._incomplete) * self._max_message_bytes)
+        if received > self._max_bytes:
+            self._make_room(now, received)
+
+    def _make_room(self, now: float, received: int) -> None:
+        """End the oldest, on the supposition that each has as much as the others."""
+        surplus = math.ceil(len(self._incomplete) * (1 - _KEPT_PART * self._max_bytes / received))
+        text = (
+            f"messages of more than {self._max_bytes} bytes (edge_receive_max_mib) are incomplete, and this one has been so "
+            "for longest"
+        )
+        for call, since in list(self._incomplete.items())[:surplus]:
+            if now - since >= LOOK_SECONDS:
+                self._end(call, status.RESOURCE_EXHAUSTED, text)
+
+    def _end(self, call: Incomplete, code: status.Code, text: str) -> None:
+        del self._incomplete[call]
+        call.cancel(code, text)

@@ -1,0 +1,136 @@
+"""What comes in is bounded in number, in time and in bytes (B-3 to B-5)."""
+
+import pytest
+
+from edge.clock import SystemClock
+from edge.errors import RequestsFullError
+from edge.rpc import status
+from edge.rpc.receipt import INCOMPLETE_SECONDS, LOOK_SECONDS, MAX_INCOMPLETE_CALLS, Held, Receipts
+
+MIB = 1 << 20
+MESSAGE = 8 * MIB
+
+
+class SetClock(SystemClock):
+    """A monotonic clock that a test moves."""
+
+    at = 1000.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+class Beginning:
+    """A call whose message has not come; `received` is what it has on the heap."""
+
+    def __init__(self) -> None:
+        self.ended: tuple[status.Code, str] | None = None
+        self.received = b""
+
+    def cancel(self, code: status.Code, text: str) -> None:
+        self.ended = (code, text)
+        self.received = b""
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture
+def held() -> Held:
+    return Held(4 * MESSAGE)
+
+
+@pytest.fixture
+def receipts(clock: SetClock, held: Held) -> Receipts:
+    return Receipts(clock, held, max_message_bytes=MESSAGE, max_bytes=2 * MESSAGE)
+
+
+def begin(receipts: Receipts, count: int) -> list[Beginning]:
+    calls = [Beginning() for _ in range(count)]
+    for call in calls:
+        receipts.begin(call)
+    return calls
+
+
+def test_the_oldest_makes_room(receipts: Receipts) -> None:  # [B-3]
+    calls = begin(receipts, MAX_INCOMPLETE_CALLS + 2)
+    assert [call.ended is not None for call in calls[:4]] == [True, True, False, False]
+    assert calls[0].ended is not None and calls[0].ended[0] is status.RESOURCE_EXHAUSTED
+    receipts.done(calls[5])
+    (newest,) = begin(receipts, 1)
+    assert calls[2].ended is newest.ended is None
+
+
+def test_what_does_not_come_in_time(receipts: Receipts, clock: SetClock) -> None:  # [B-3]
+    (early,) = begin(receipts, 1)
+    clock.at += INCOMPLETE_SECONDS / 2
+    (late,) = begin(receipts, 1)
+    clock.at += INCOMPLETE_SECONDS / 2
+    receipts.look()
+    assert early.ended == (status.DEADLINE_EXCEEDED, "the request's message did not come within 10 s")
+    assert late.ended is None
+
+
+def test_waiting_ends_only_while_something_is_incomplete(receipts: Receipts) -> None:
+    assert receipts.wake_at() is None
+    (call,) = begin(receipts, 1)
+    assert receipts.wake_at() is not None
+    receipts.done(call)
+    assert receipts.wake_at() is None
+
+
+def receive(calls: list[Beginning], size: int) -> None:
+    for call in calls:
+        call.received = bytes(size)
+
+
+def test_bytes_beyond_the_bound(receipts: Receipts, clock: SetClock) -> None:  # [B-4]
+    calls = begin(receipts, 4)
+    receive(calls, MESSAGE // 2 - MIB)
+    clock.at += 2 * LOOK_SECONDS
+    receipts.look()
+    assert not any(call.ended for call in calls)
+    receive(calls, MESSAGE - MIB)
+    receipts.look()
+    assert [call.ended is not None for call in calls] == [True, True, True, False]
+    assert calls[0].ended is not None and "edge_receive_max_mib" in calls[0].ended[1]
+
+
+def test_what_others_take_is_not_theirs(receipts: Receipts, clock: SetClock, held: Held) -> None:  # [B-4]
+    answered = bytes(3 * MESSAGE)
+    calls = begin(receipts, 4)
+    held.take(len(answered))
+    clock.at += 2 * LOOK_SECONDS
+    receipts.look()  # a large request became complete, and is counted elsewhere
+    del answered
+    held.give_back(3 * MESSAGE)
+    for call in calls[2:]:
+        receipts.done(call)
+    model = bytes(3 * MESSAGE)
+    receipts.look()  # two messages cannot have so much: a model was loaded
+    assert not any(call.ended for call in calls)
+    assert model
+
+
+def test_the_newest_are_not_ended_for_bytes(receipts: Receipts, clock: SetClock) -> None:  # [B-4]
+    old = begin(receipts, 3)
+    receive(old, MESSAGE)
+    clock.at += LOOK_SECONDS * 0.9
+    new = begin(receipts, 3)
+    clock.at += LOOK_SECONDS * 0.2
+    receipts.look()
+    assert any(call.ended for call in old)
+    assert not any(call.ended for call in new)
+
+
+def test_large_requests_that_are_answered() -> None:  # [B-5]
+    held = Held(100)
+    held.take(60)
+    with pytest.raises(RequestsFullError, match="requests of 60 bytes are being answered; 41 more"):
+        held.take(41)
+    held.take(40)
+    held.give_back(60)
+    held.give_back(40)
+    held.take(101)  # alone it may have any size that a message may have
