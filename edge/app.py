@@ -187,7 +187,7 @@ def _model_status(name: str, state: Any, model: Any) -> Any:
         status.instances, status.memory_bytes = model.instances, model.memory_bytes
         status.waiting, status.running = model.scheduler.waiting, model.scheduler.running
         status.predicted, status.mislabelled = model.scheduler.predicted, model.remarks.mislabelled
-        status.warning = model.warning
+        status.warning, status.url = model.warning, model.url
         status.inputs.extend(map(_tensor_status, model.inputs))
         status.outputs.extend(map(_tensor_status, model.outputs))
     return status

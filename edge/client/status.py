@@ -63,10 +63,11 @@ def _models(reply: ops.GetStatusResponse) -> str:
             str(model.waiting),
             str(model.predicted),
             show.size(model.memory_bytes),
+            model.url,
         ]
         for model in reply.models
     ]
-    head = ["MODEL", "PACKAGE", "STATE", "INSTANCES", "RUNNING", "WAITING", "PREDICTED", "MEMORY"]
+    head = ["MODEL", "PACKAGE", "STATE", "INSTANCES", "RUNNING", "WAITING", "PREDICTED", "MEMORY", "FROM"]
     remarks = [
         f"{model.name}: {model.mislabelled} calls declared a tensor as something that its bytes are not; the log says which"
         for model in reply.models

@@ -81,6 +81,27 @@ def cannot_read(what: str, error: OSError) -> EdgeError:
     return PackageError(f"{what} cannot be read: {error.strerror}")
 
 
+def into_only_folder(fd: int) -> int:
+    """The folder in the open folder `fd`, where that holds nothing else: an archive with a top folder was unpacked into it.
+
+    Returns `fd` itself, or in its place the inner one, open.
+
+    Raises:
+        PackageError: the inner one cannot be opened.
+    """
+    if not stat.S_ISDIR(os.fstat(fd).st_mode):
+        return fd
+    names = os.listdir(fd)
+    if len(names) != 1 or not stat.S_ISDIR(os.stat(names[0], dir_fd=fd, follow_symlinks=False).st_mode):
+        return fd
+    try:
+        inner = open_without_surprise(names[0], dir_fd=fd)
+    except OSError as error:
+        raise cannot_read(f"the folder {shown(names[0])}", error) from error
+    os.close(fd)
+    return inner
+
+
 def open_without_surprise(path: str, *, dir_fd: int | None = None, follow: bool = False) -> int:
     """Open a file or folder for reading; a device or pipe is never opened, only looked at, and a lease is not waited for.
 

@@ -1,4 +1,4 @@
-"""Making a signed package: a folder, or a `.tar.gz` of one. It is there whole and flushed to disk, or not at all."""
+"""Making a signed package: a folder, or a `.tar.gz` of what is in it. It is there whole and flushed to disk, or not at all."""
 
 import gzip
 import hashlib
@@ -57,7 +57,7 @@ def make_package(manifest: Manifest, model: Path, extra: Sequence[Path], identit
     sources = {SIGNATURE_FILE: signature, **sources}
     digests[SIGNATURE_FILE] = hashlib.sha256(signature).digest()
     try:
-        _write(sources, digests, target, name if target.name.endswith(ARCHIVE_SUFFIXES) else None)
+        _write(sources, digests, target)
     except OSError as error:
         raise PackageError(f"{target} cannot be written: {error.strerror}") from error
 
@@ -68,22 +68,22 @@ def package_name(target: Path) -> str:
     return target.name.removesuffix(suffix) or "package"
 
 
-def _write(sources: Mapping[str, Source], digests: Mapping[str, bytes], target: Path, archived_as: str | None) -> None:
+def _write(sources: Mapping[str, Source], digests: Mapping[str, bytes], target: Path) -> None:
     temporary = target.with_name(f".{target.name}.{os.getpid()}{durable.TEMPORARY}")
     try:
-        if archived_as is None:
+        if target.name.endswith(ARCHIVE_SUFFIXES):
+            with (
+                _new_file(temporary) as file,
+                gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed,
+            ):
+                _write_archive(sources, digests, packed)
+        else:
             temporary.mkdir(FOLDER_MODE)
             for name, source in sources.items():
                 with _new_file(temporary / name) as file:
                     _copy(source, digests[name], file)
             temporary.chmod(FOLDER_MODE)
             durable.fsync_folder(temporary)
-        else:
-            with (
-                _new_file(temporary) as file,
-                gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed,
-            ):
-                _write_archive(sources, digests, archived_as, packed)
         if os.path.lexists(target):
             raise PackageError(f"{target} exists already; a package is never overwritten")
         durable.rename_all([(temporary, target)])
@@ -94,12 +94,14 @@ def _write(sources: Mapping[str, Source], digests: Mapping[str, bytes], target: 
             temporary.unlink(missing_ok=True)
 
 
-def _write_archive(sources: Mapping[str, Source], digests: Mapping[str, bytes], folder: str, packed: _Output) -> None:
-    """The same files give the same bytes: no times, no owners, one order."""
-    packed.write(tar.folder_header(folder))
+def _write_archive(sources: Mapping[str, Source], digests: Mapping[str, bytes], packed: _Output) -> None:
+    """The same files give the same bytes: no times, no owners, one order.
+
+    They stand at the top, as in the original's archives: what unpacks one into a folder can load the folder.
+    """
     for name, source in sources.items():
         size = _size(source)
-        packed.write(tar.file_header(f"{folder}/{name}", size))
+        packed.write(tar.file_header(name, size))
         _copy(source, digests[name], packed)
         packed.write(tar.padding(size))
     packed.write(tar.END)

@@ -20,11 +20,19 @@ from edge.clock import Clock
 from edge.device import memory
 from edge.durable import write_all
 from edge.errors import ManifestError, MemoryLimitError, PackageError, PackageNotFoundError, SignatureError
-from edge.models.contents import Contents, PackageFile, cannot_read, open_contents, open_without_surprise
+from edge.models.contents import (
+    Contents,
+    PackageFile,
+    cannot_read,
+    into_only_folder,
+    open_contents,
+    open_without_surprise,
+)
 from edge.models.limits import MIB, PackageLimits
 from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, parse_manifest
 from edge.models.signing import TimeReading, Verified, verify_signature
 from edge.models.trust import load_roots
+from edge.paths import is_url
 from edge.text import printable, shown
 
 log = logging.getLogger(__name__)
@@ -104,6 +112,7 @@ def open_package(
             raise PackageNotFoundError(f"there is no package at {shown_path(path)}") from error
         raise cannot_read(f"the package at {shown_path(path)}", error) from error
     try:
+        fd = into_only_folder(fd)
         contents = open_contents(fd, limits, go_on)
         reading = TimeReading(clock.now(), clock.synchronised(), build_date)
         package = _verify(contents, trust_dir, reading, available)
@@ -137,13 +146,13 @@ def local_path(url: str) -> str:
                 f"the url {shown_path(url)} has a query or fragment; write ? as %3F and # as %23"
             )
         path = os.fsdecode(unquote_to_bytes(rest))
-    elif colon and rest.startswith("//") and "/" not in scheme:
+    elif is_url(url):
         raise PackageNotFoundError(
             f"the url {shown_path(url)} is not a local path; fetch the package first, then give its path or file:// url"
         )
     if not path.startswith("/"):
         raise PackageNotFoundError(
-            f"the path {shown_path(path)} is not absolute; the agent has no folder of its own to start from"
+            f"the path {shown_path(path)} is not absolute; write /the/whole/path or file:///the/whole/path"
         )
     if "\0" in path:
         raise PackageNotFoundError(f"the path {shown_path(path)} has a NUL character")

@@ -16,6 +16,7 @@ from edge.device import memory
 from edge.errors import LoadQueueFullError, ModelExistsError, ModelNameError, ModelNotFoundError, StateError
 from edge.models.loading import MIB, LoadedModel, Loader, ModelDefaults
 from edge.models.scheduler import Caller
+from edge.paths import model_url
 from edge.runtime.engine import Engine
 from edge.text import shown
 
@@ -96,7 +97,7 @@ class Registry:
             )
         entry = self._claim(name)
         try:
-            model = self._loader.load(name, url, entry.warming)
+            model = self._loader.load(name, model_url(url), entry.warming)
         except BaseException:
             with self._lock:
                 del self._entries[name]

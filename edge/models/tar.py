@@ -26,7 +26,7 @@ _OTHER_TYPES = {
     b"6": "a pipe",
     b"S": "a sparse file",
 }
-_FILE_MODE, _FOLDER_MODE = 0o644, 0o755
+_FILE_MODE = 0o644
 _CHUNK_BYTES = 1 << 20
 
 
@@ -130,14 +130,14 @@ class TarReader:
         return data
 
 
-def folder_header(path: str) -> bytes:
-    """The header of a folder."""
-    return _header(path.rstrip("/") + "/", 0, _FOLDER_MODE, _FOLDER_TYPE)
-
-
 def file_header(path: str, size: int) -> bytes:
     """The header of a file of `size` bytes; its data and `padding(size)` follow."""
-    return _header(path, size, _FILE_MODE, b"0")
+    name = path.encode()
+    if len(name) > 100 or size >= 8**11:
+        record = b"".join(_pax_record(key, value) for key, value in (("path", path), ("size", str(size))))
+        before = _block(b"././@PaxHeader", len(record), b"x") + record + padding(len(record))
+        return before + _block(name[:100].decode(errors="ignore").encode(), min(size, 8**11 - 1), b"0")
+    return _block(name, size, b"0")
 
 
 def padding(size: int) -> bytes:
@@ -148,18 +148,9 @@ def padding(size: int) -> bytes:
 END = bytes(2 * BLOCK_BYTES)
 
 
-def _header(path: str, size: int, mode: int, kind: bytes) -> bytes:
-    name = path.encode()
-    if len(name) > 100 or size >= 8**11:
-        record = b"".join(_pax_record(key, value) for key, value in (("path", path), ("size", str(size))))
-        before = _block(b"././@PaxHeader", len(record), _FILE_MODE, b"x") + record + padding(len(record))
-        return before + _block(name[:100].decode(errors="ignore").encode(), min(size, 8**11 - 1), mode, kind)
-    return _block(name, size, mode, kind)
-
-
-def _block(name: bytes, size: int, mode: int, kind: bytes) -> bytes:
+def _block(name: bytes, size: int, kind: bytes) -> bytes:
     fields = (
-        name.ljust(100, b"\0"), b"%07o\0" % mode, b"%07o\0" % 0, b"%07o\0" % 0, b"%011o\0" % size, b"%011o\0" % 0,
+        name.ljust(100, b"\0"), b"%07o\0" % _FILE_MODE, b"%07o\0" % 0, b"%07o\0" % 0, b"%011o\0" % size, b"%011o\0" % 0,
         b" " * 8, kind, bytes(100), b"ustar\0" b"00", bytes(32), bytes(32), b"%07o\0" % 0, b"%07o\0" % 0,
     )  # fmt: skip
     block = b"".join(fields).ljust(BLOCK_BYTES, b"\0")

@@ -62,6 +62,7 @@ class AgentProcess:
         # AGENT_SETTINGS: keys and values, as JSON, that every agent of this run gets beside its own.
         self.config_path.write_text(json.dumps({**json.loads(os.environ.get("AGENT_SETTINGS", "{}")), **config}))
         self.log_path = folder / "agent.log"
+        self.cwd: Path | None = None  # its working folder, where it is not ours
         self._arguments = list(arguments)
         self._command = list(command) or agent_command()
         self.process: subprocess.Popen[bytes] | None = None
@@ -76,6 +77,7 @@ class AgentProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                cwd=self.cwd,
                 env={**os.environ, **(env or {})},
             )
         self.wait_serving()

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -66,6 +67,36 @@ def test_nothing_is_there(client: Client, refused: Refused, url: str) -> None:  
     with refused("NOT_FOUND"):
         client.load(url, "none")
     assert not client.status().models
+
+
+def test_a_relative_path_is_the_agents(agents: Any, package_of: PackageOf) -> None:  # [L-3]
+    folder = package_of("add_one")
+    agent = agents()
+    agent.cwd = folder.parent / "elsewhere"
+    agent.cwd.mkdir(exist_ok=True)
+    agent.start()
+    for url in (f"../{folder.name}", f"./../{folder.name}/"):
+        assert agent.client.load(url, "add").url == str(folder)
+        assert [model.url for model in agent.client.models()] == [str(folder)]
+        assert [model.url for model in agent.client.status().models] == [str(folder)]
+        agent.client.unload("add")
+
+
+def test_an_archive_that_was_unpacked(client: Client, signer: Any, package_of: PackageOf, tmp_path: Path) -> None:
+    archive = signer.package(package_of("add_one") / "add_one.tflite", "add-one", out=tmp_path / "add-one-1.0.tar.gz")
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    subprocess.run(["tar", "xzf", str(archive), "-C", str(flat)], check=True)
+    assert (flat / "sagemaker_edge_manifest").is_file()
+    (tmp_path / "nested").mkdir()
+    (tmp_path / "nested" / "add-one-1.0").symlink_to(flat)
+    with pytest.raises(Exception, match="FAILED_PRECONDITION"):  # [L-11]
+        client.load(tmp_path / "nested", "add")
+    (tmp_path / "nested" / "add-one-1.0").unlink()
+    (flat).rename(tmp_path / "nested" / "add-one-1.0")
+    for url in (archive, tmp_path / "nested", tmp_path / "nested" / "add-one-1.0"):
+        client.load(url, "add")
+        client.unload("add")
 
 
 def test_folder_archive_and_file_url(client: Client, signer: Any, package_of: PackageOf, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from edge.errors import (
 from edge.models.limits import PackageLimits
 from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE
 from edge.models.package import local_path, open_package
+from edge.paths import model_url
 from tests.fakes import packages
 from tests.fakes import signing_pki as pki
 from tests.fakes.clock import FakeClock
@@ -73,12 +74,43 @@ def test_percent_encoding(tmp_path: Path) -> None:  # [L-3]
     assert local_path("file:///a%20b") == "/a b"
 
 
+def test_a_folder_that_an_archive_was_unpacked_into(folder: Path, tmp_path: Path) -> None:  # [L-3]
+    outer = tmp_path / "unpacked"
+    outer.mkdir()
+    folder.rename(outer / "digits-1.0")
+    before = open_files()
+    load(outer, trust(tmp_path)).close()
+    assert open_files() == before
+    (outer / "beside").write_bytes(b"")
+    with pytest.raises(ManifestError, match="no manifest"):
+        load(outer, trust(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ("digits", "/a/b/digits"),
+        ("./digits/", "/a/b/digits"),
+        ("../com.model.darknet", "/a/com.model.darknet"),
+        ("../../../x", "/x"),
+        ("a/../b", "/a/b/a/../b"),
+        ("/x/../y", "/x/../y"),
+        ("a:b/c", "/a/b/a:b/c"),
+        ("file:///x", "file:///x"),
+        ("file:x", "file:x"),
+        ("s3://bucket/x", "s3://bucket/x"),
+        ("", ""),
+    ],
+)
+def test_relative_paths(monkeypatch: pytest.MonkeyPatch, given: str, found: str) -> None:  # [L-3]
+    monkeypatch.setattr(Path, "cwd", lambda: Path("/a/b"))
+    assert model_url(given) == found
+
+
 @pytest.mark.parametrize(
     ("url", "word"),
     [
         ("", "not absolute"),
-        ("models/digits", "not absolute"),
-        ("./digits", "not absolute"),
         ("file:digits", "not absolute"),
         ("s3://bucket/digits.tar.gz", "not a local path; fetch"),
         ("https://example.com/digits.tar.gz", "not a local path; fetch"),

@@ -1,0 +1,42 @@
+"""Relative paths, which the original agent took from its working folder; so do configuration files and LoadModel here."""
+
+from pathlib import Path, PurePath
+
+from edge.errors import PackageNotFoundError
+
+
+def absolute(path: str) -> str:
+    """A path from the working folder on, without leading `.` and `..`: the working folder's own path has no links.
+
+    Raises:
+        OSError: the working folder is gone.
+    """
+    if path.startswith("/"):
+        return path
+    base, parts = Path.cwd(), list(PurePath(path).parts)
+    while parts and parts[0] == "..":
+        base = base.parent
+        del parts[0]
+    return str(base.joinpath(*parts))
+
+
+def is_url(text: str) -> bool:
+    """Whether a model's place is given as a url rather than as a path."""
+    scheme, colon, rest = text.partition(":")
+    return bool(colon) and "/" not in scheme and (scheme.lower() == "file" or rest.startswith("//"))
+
+
+def model_url(url: str) -> str:
+    """A model's url or path as LoadModel got it; a relative path is made absolute.
+
+    Raises:
+        PackageNotFoundError: it is relative to a folder that is gone.
+    """
+    if not url or is_url(url):
+        return url
+    try:
+        return absolute(url)
+    except OSError as error:
+        raise PackageNotFoundError(
+            f"a relative path, and the agent's working folder is gone: {error.strerror}"
+        ) from error
