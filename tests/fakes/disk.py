@@ -18,13 +18,15 @@ EDGES = ("open", "write", "fsync", "ftruncate", "rename")
 
 @contextlib.contextmanager
 def file_system(folder: Path, options: str) -> Iterator[Path]:
-    """A file system of its own at a new folder, a tmpfs with mount's `options`; skips where none can be mounted."""
-    folder.mkdir()
+    """A file system of its own at a folder, a tmpfs with mount's `options`; skips where none can be mounted."""
+    folder.mkdir(exist_ok=True)
     words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     if shutil.which("mount") is None or subprocess.run(words, capture_output=True, check=False).returncode:
         pytest.skip("needs the right to mount a tmpfs")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 class Recorder:

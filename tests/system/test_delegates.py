@@ -1,8 +1,5 @@
 """Delegates: external libraries that a manifest names and the configuration allows ([L-5], docs/performance.md)."""
 
-import os
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.fakes.compiler import shared_library
 from tests.system.harness import AgentProcess, array_of, eventually, tensor_of
 
 SOURCE = Path(__file__).resolve().parents[1] / "data" / "delegate" / "delegate.c"
@@ -22,15 +20,9 @@ Start = Callable[[str], tuple[AgentProcess, Path]]
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
     """Compile the test delegate; returns its path."""
-    machine = os.environ.get("AGENT_MACHINE")  # of an emulated agent
-    compiler = shutil.which(f"{machine}-linux-gnu-gcc" if machine else "cc")
-    if compiler is None:
-        pytest.skip(f"building the delegate needs a C compiler for {machine or 'this machine'}")
 
     def make(*flags: str) -> str:
-        library = tmp_path / "libtest_delegate.so"
-        subprocess.run([compiler, "-shared", "-fPIC", "-O1", *flags, "-o", str(library), str(SOURCE)], check=True)
-        return str(library)
+        return str(shared_library(SOURCE, tmp_path / "libtest_delegate.so", "-O1", *flags))
 
     return make
 

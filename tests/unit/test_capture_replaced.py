@@ -1,7 +1,6 @@
 """The spool and the capture folder while the agent runs: removed, replaced, mounted over, taken away (R-11)."""
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from edge.errors import SpoolFullError
 from tests.fakes import captures
 from tests.fakes.captures import cloud_settings, disk_settings, large, small
 from tests.fakes.clock import FakeClock
+from tests.fakes.disk import file_system
 
 
 @pytest.fixture
@@ -130,27 +130,14 @@ def test_what_waited_for_its_upload(make: captures.Runs, clock: FakeClock, tmp_p
     assert (snapshot.pending, snapshot.pending_bytes, snapshot.failed) == (0, 0, 3)
 
 
-def mount(folder: Path) -> None:
-    words = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    if subprocess.run(words, capture_output=True, check=False).returncode:
-        pytest.skip("needs the right to mount a tmpfs")
-
-
-def unmount(folder: Path) -> None:
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 def test_a_file_system_comes_and_goes(make: captures.Runs, clock: FakeClock, tmp_path: Path) -> None:  # [R-11]
     """Mounted over the folder, and taken away again: what was open below is finished then."""
     service = make(disk_settings(tmp_path))
     service.submit(large("below"))
-    mount(tmp_path / "disk")
-    try:
+    with file_system(tmp_path / "disk", "size=8m"):
         refused_once(service, clock)
         assert service.status("below").name == "FAILURE"
         take_some(service, clock, tmp_path / "disk")
-    finally:
-        unmount(tmp_path / "disk")
     refused_once(service, clock)
     clock.advance(60)
     service.turn(stopping=False)
