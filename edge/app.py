@@ -15,6 +15,7 @@ from edge.device import memory, signals
 from edge.device.evidence import InferencesEnd, ServerAnswers, WorkerTurns
 from edge.device.notify import Notifier
 from edge.device.watchdog import Watchdog, answer_seconds
+from edge.models import trust_folder
 from edge.models.loading import MIB, ModelDefaults
 from edge.models.registry import Registry
 from edge.rpc._generated import operations_pb2 as ops
@@ -23,6 +24,7 @@ from edge.rpc.servicer import Servicer
 from edge.runtime.tflite import TfliteEngine
 from edge.shm.sysv import SegmentReader
 from edge.tensors import TensorSpec
+from edge.text import counted
 from edge.version import version
 
 if TYPE_CHECKING:
@@ -89,6 +91,8 @@ class App:
         signals.watch(self._stop)
         for warning in self._warnings:
             log.warning("configuration: %s", warning)
+        if trouble := trust_folder.trouble(Path(self._config.core_root_certs_path)):
+            log.warning("%s", trouble)
         self._captures.start()
         self._server.start()
         housekeeper = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
@@ -126,7 +130,9 @@ class App:
     def _status_line(self) -> str:
         """What `systemctl status` shows."""
         captures = self._captures.snapshot(look=False)  # the watchdog must not wait for a disk
-        text = f"{len(self._registry.models())} models loaded, {captures.pending} captures waiting"
+        text = (
+            f"{counted(len(self._registry.models()), 'model')} loaded, {counted(captures.pending, 'capture')} waiting"
+        )
         if captures.oldest_pending_unix_seconds:
             text += f" since {iso_seconds(captures.oldest_pending_unix_seconds)}Z"
         return f"{text}; last error: {captures.last_error}" if captures.last_error else text

@@ -23,3 +23,8 @@ def printable(text: str, most: int = PRINTABLE_CHARACTERS) -> str:
 def shown(value: str) -> str:
     """A value in quotes, for the middle of a sentence; the closing quote goes where it is cut."""
     return cut(repr(value[: SHOWN_CHARACTERS + 1]), SHOWN_CHARACTERS)
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 capture`, `2 captures`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -112,7 +112,7 @@ class Room:
         try:
             state = os.statvfs(self._folder)
         except OSError as error:
-            raise SpoolFullError(f"the spool cannot be used: {durable.why(error)}") from error
+            raise SpoolFullError(f"the spool {self._folder} cannot be used: {durable.why(error)}") from error
         with self._lock:
             reason = self._lack(state, size, files)
             if reason is not None:

@@ -32,6 +32,7 @@ from edge.errors import (
     SpoolFullError,
     StoppingError,
 )
+from edge.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,8 @@ class CaptureService:
         try:
             found = self._spool.start()
         except OSError as error:
-            self._retry_open(f"the capture folder cannot be used: {durable.why(error)}")
+            where = error.filename or self._settings.disk_path or self._settings.spool_path
+            self._retry_open(f"the capture folder {where} cannot be used: {durable.why(error)}")
             return
         self._intake.restore(found.batches)
         for batch in found.batches:
@@ -364,7 +366,9 @@ class CaptureService:
         batch.ids, batch.size, batch.large, batch.broken = rest.ids, rest.size, rest.large, False
         lost = [capture_id for capture_id in had if capture_id not in rest.ids]
         if lost:
-            log.error("%s: damaged or removed before it was durable; %d captures failed", batch.key, len(lost))
+            log.error(
+                "%s: damaged or removed before it was durable; %s failed", batch.key, counted(len(lost), "capture")
+            )
             self._spool.fail(batch.key, lost)
             self._spool.give(size - batch.total_bytes, entries - batch.entry_count)
             self._buffer.give(len(lost), size - batch.total_bytes)
@@ -381,7 +385,7 @@ class CaptureService:
         batch.attempts += 1
         batch.flushed = 0
         batch.retry_at = self._clock.monotonic() + retry_delay(batch.attempts)
-        self._failed(f"{len(batch.ids)} captures cannot be made durable yet: {durable.why(error)}")
+        self._failed(f"{counted(len(batch.ids), 'capture')} cannot be made durable yet: {durable.why(error)}")
 
     def _failed(self, text: str) -> None:
         news = self._error[0] != text

@@ -37,6 +37,7 @@ from edge.capture.settings import CaptureSettings
 from edge.capture.statuses import MAX_IDS, CaptureState, Statuses, StatusLog
 from edge.clock import Clock
 from edge.errors import ConfigError
+from edge.text import counted
 
 __all__ = ["BatchContents", "SealedBatch", "SealedObject", "Spool", "Usage"]
 
@@ -120,7 +121,7 @@ class Spool:
                 log.warning("captures wait in the spool for destination Cloud; they stay until it is chosen again")
         else:
             for key, captures in noted.items():
-                log.error("%s: its file is gone from the spool; %d captures failed", key, captures)
+                log.error("%s: its file is gone from the spool; %s failed", key, counted(captures, "capture"))
             found.lost += self._log.ids_of(noted)
         for capture_id in found.lost:
             self._statuses.accept(capture_id)

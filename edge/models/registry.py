@@ -18,7 +18,7 @@ from edge.models.loading import MIB, LoadedModel, Loader, ModelDefaults
 from edge.models.scheduler import Caller
 from edge.paths import model_url
 from edge.runtime.engine import Engine
-from edge.text import shown
+from edge.text import counted, shown
 
 if TYPE_CHECKING:
     from edge.models.package import Package
@@ -111,12 +111,12 @@ class Registry:
             self._set_ready({**self._ready, name: model})
         self._on_change(name, True)
         log.info(
-            "model %s loaded: package %s %s, %d instances, %d MiB",
+            "model %s loaded: package %s %s, %s, %.1f MiB",
             name,
             model.manifest.model_name,
             model.manifest.model_version,
-            model.instances,
-            model.memory_bytes // MIB,
+            counted(model.instances, "instance"),
+            model.memory_bytes / MIB,
         )
         return model
 

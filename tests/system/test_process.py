@@ -153,6 +153,19 @@ def test_the_log_outside_journald(agents: Any) -> None:  # [X-5]
     assert re.search(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 INFO edge", agent.log, re.MULTILINE)
 
 
+def test_a_folder_of_roots_that_is_not_well_warns_at_the_start(agents: Any, tmp_path: Path) -> None:  # [S-3]
+    agent = agents(roots=tmp_path / "none").start()
+    assert re.search(
+        rf"WARNING edge.app: the folder of trusted roots {tmp_path}/none cannot be read: No such", agent.log
+    )
+
+
+def test_the_log_counts_as_people_do(agents: Any, package_of: PackageOf) -> None:
+    agent = agents().start()
+    agent.client.load(package_of("add_one"), "adder")
+    assert re.search(r"model adder loaded: package add-one 1\.0, 1 instance, \d+\.\d MiB$", agent.log, re.MULTILINE)
+
+
 def test_the_log_under_journald(agents: Any) -> None:
     agent = agents().start(env={"JOURNAL_STREAM": "8:1"})
     agent.stop()

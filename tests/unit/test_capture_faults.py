@@ -351,3 +351,11 @@ def test_spool_and_capture_folder_on_two_file_systems(clock: FakeClock, small_di
         service.start()
     assert not list(tmp_path.rglob("*.tmp"))
     captures.abandon(service)
+
+
+def test_messages_name_the_folder(make: captures.Runs, tmp_path: Path) -> None:
+    (tmp_path / "disk").write_text("a file where the folder would be")
+    service = make(disk_settings(tmp_path))
+    assert service.snapshot().last_error == f"the capture folder {tmp_path}/disk/.spool cannot be used: Not a directory"
+    with pytest.raises(SpoolFullError, match=f"the capture folder {tmp_path}/disk/.spool cannot be used"):
+        service.submit(small("one"))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.text import PRINTABLE_CHARACTERS, SHOWN_CHARACTERS, cut, printable, shown
+from edge.text import PRINTABLE_CHARACTERS, SHOWN_CHARACTERS, counted, cut, printable, shown
 
 
 @given(st.text(max_size=400), st.integers(3, 300))
@@ -34,3 +34,7 @@ def test_a_value_in_a_sentence_is_quoted() -> None:
     assert shown("it's\n") == '"it\'s\\n"'
     assert shown("x" * 100) == "'" + "x" * (SHOWN_CHARACTERS - 4) + "..."
     assert cut("short", 5) == "short" and cut("longer", 5) == "lo..."
+
+
+def test_counted() -> None:
+    assert [counted(n, "call") for n in (0, 1, 2)] == ["0 calls", "1 call", "2 calls"]
