@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from edge.capture import layout
 from edge.errors import CaptureContentError, CaptureIdError, CaptureTimeError
@@ -16,6 +16,9 @@ from edge.tensors import DType, byte_count_fault
 from edge.text import shown
 
 MAX_ID_CHARACTERS = 128
+MAX_ENTRIES = 1024  # of one capture: each may become a file
+INPUT_TENSOR, OUTPUT_TENSOR = "input tensor", "output tensor"
+AUXILIARY_INPUT, AUXILIARY_OUTPUT = "auxiliary input", "auxiliary output"
 FUTURE_SECONDS = 5.0  # a client's clock may be this much ahead (C-4)
 MAX_INFERENCE_TIME = 253402300799  # 9999-12-31T23:59:59Z
 EVENT_VERSION = "0"
@@ -125,22 +128,51 @@ def check_content(request: CaptureRequest) -> None:
     Raises:
         CaptureContentError: naming the list, the entry, got and expected.
     """
-    for what, tensors in (("input tensor", request.input_tensors), ("output tensor", request.output_tensors)):
-        _check_names(what, [tensor.name for tensor in tensors])
-        for tensor in tensors:
+    tensors = ((INPUT_TENSOR, request.input_tensors), (OUTPUT_TENSOR, request.output_tensors))
+    entries = ((AUXILIARY_INPUT, request.inputs), (AUXILIARY_OUTPUT, request.outputs))
+    check_labels(
+        [Labels(what, [tensor.name for tensor in some]) for what, some in tensors]
+        + [Labels(what, [one.name for one in some], [one.encoding for one in some]) for what, some in entries]
+    )
+    for what, some in tensors:
+        for tensor in some:
             _check_tensor(what, tensor)
-    for what, entries in (("auxiliary input", request.inputs), ("auxiliary output", request.outputs)):
-        _check_names(what, [entry.name for entry in entries])
-        for entry in entries:
+    for what, more in entries:
+        for entry in more:
             _check_auxiliary(what, entry)
 
 
-def _check_names(what: str, names: Sequence[str]) -> None:
-    if "" in names:
-        raise CaptureContentError(f"{what} {names.index('')}: its name is empty")
-    if len(set(names)) < len(names):
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise CaptureContentError(f"{what} {shown(repeated)}: the name is repeated")
+class Labels(NamedTuple):
+    """What the entries of a list are, their names, and the encodings of those that have one."""
+
+    what: str
+    names: Sequence[str]
+    encodings: Sequence[int] = ()
+
+
+def check_labels(lists: Sequence[Labels]) -> None:
+    """[C-5] All that can be told without the entries' bytes.
+
+    Raises:
+        CaptureContentError: as `check_content`.
+    """
+    count = sum(len(entries.names) for entries in lists)
+    if count > MAX_ENTRIES:
+        raise CaptureContentError(
+            f"the capture has {count} tensors and auxiliary entries; at most {MAX_ENTRIES} are allowed"
+        )
+    for what, names, encodings in lists:
+        seen: set[str] = set()
+        for position, name in enumerate(names):
+            if not name:
+                raise CaptureContentError(f"{what} {position}: its name is empty")
+            if name in seen:
+                raise CaptureContentError(f"{what} {shown(name)}: the name is repeated")
+            seen.add(name)
+        for name, encoding in zip(names, encodings, strict=bool(encodings)):
+            if encoding not in _CONTENT_TYPE:
+                known = ", ".join(f"{e.name} ({e.value})" for e in Encoding)
+                raise CaptureContentError(f"{what} {shown(name)}: unknown encoding {encoding}; expected one of {known}")
 
 
 def _check_tensor(what: str, tensor: CapturedTensor) -> None:
@@ -153,13 +185,7 @@ def _check_tensor(what: str, tensor: CapturedTensor) -> None:
 
 
 def _check_auxiliary(what: str, entry: AuxiliaryEntry) -> None:
-    try:
-        encoding = Encoding(entry.encoding)
-    except ValueError:
-        known = ", ".join(f"{e.name} ({e.value})" for e in Encoding)
-        raise CaptureContentError(
-            f"{what} {shown(entry.name)}: unknown encoding {entry.encoding}; expected one of {known}"
-        ) from None
+    encoding = Encoding(entry.encoding)
     if encoding in (Encoding.CSV, Encoding.JSON) and _text(entry.data) is None:
         raise CaptureContentError(f"{what} {shown(entry.name)}: {encoding.name} data is not UTF-8 text")
     if encoding is Encoding.BASE64:

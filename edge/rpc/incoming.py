@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from edge.capture.record import AuxiliaryEntry, CapturedTensor
+from edge.capture import record
+from edge.capture.record import AuxiliaryEntry, CapturedTensor, Labels
 from edge.errors import CaptureContentError
 from edge.models.binding import Segment, declaration
 from edge.models.loading import LoadedModel
@@ -13,8 +14,29 @@ from edge.tensors import DType, TensorSpec, byte_count, byte_count_fault, dtype_
 from edge.text import shown
 
 
+def check_labels(request: Any) -> None:
+    """[C-5] Refuse a request for what can be told before anything of it is copied.
+
+    Raises:
+        CaptureContentError: a name or an encoding is not what it must be, or there are too many.
+    """
+    tensors = ((record.INPUT_TENSOR, request.input_tensors), (record.OUTPUT_TENSOR, request.output_tensors))
+    entries = ((record.AUXILIARY_INPUT, request.inputs), (record.AUXILIARY_OUTPUT, request.outputs))
+    record.check_labels(
+        [Labels(what, [_name(one) for one in some]) for what, some in tensors]
+        + [Labels(what, [one.name for one in some], [one.encoding for one in some]) for what, some in entries]
+    )
+
+
+def _name(tensor: Any) -> str:
+    if not tensor.HasField("tensor_metadata"):
+        raise CaptureContentError("a captured tensor has no metadata; expected name, data type and shape")
+    name: str = tensor.tensor_metadata.name
+    return name
+
+
 class Incoming:
-    """Reads one request for a model; all its shared memory together may take no more than `limit` bytes, as a message.
+    """Reads one request for a model that passed `check_labels`; all its shared memory together may take no more than `limit` bytes, as a message.
 
     `mislabelled`: a tensor was declared as something that it is not, and taken as the model's own (P-2).
     """
@@ -35,14 +57,12 @@ class Incoming:
 
     def _tensor(self, tensor: Any, specs: Sequence[TensorSpec]) -> CapturedTensor:
         argument = codec.tensor_argument(tensor)
-        shape, data = argument.shape, argument.data or b""
-        if shape is None or argument.dtype is None:
-            raise CaptureContentError("a captured tensor has no metadata; expected name, data type and shape")
-        name = argument.name or ""
+        name, number, shape = argument.name or "", argument.dtype or 0, argument.shape or ()
+        data = argument.data or b""
         try:
-            dtype = DType(argument.dtype)
+            dtype = DType(number)
         except ValueError:
-            raise CaptureContentError(f"tensor {shown(name)}: {dtype_name(argument.dtype)}") from None
+            raise CaptureContentError(f"tensor {shown(name)}: {dtype_name(number)}") from None
         if fault := rank_fault(shape):
             raise CaptureContentError(f"tensor {shown(name)}: {fault}")
         if any(n < 0 for n in shape):

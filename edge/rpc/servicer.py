@@ -15,7 +15,7 @@ from edge.models.scheduler import Caller, Scheduler, Seat
 from edge.rpc import codec
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
-from edge.rpc.incoming import Incoming
+from edge.rpc.incoming import Incoming, check_labels
 from edge.rpc.plans import Plan, PlanBook
 from edge.runtime.engine import Output
 from edge.runtime.placement import Placement
@@ -132,6 +132,7 @@ class Servicer:
         at = request.inference_timestamp
         seconds = at.seconds + at.nanos / 1e9
         self._captures.check_new(request.capture_id, seconds or None)
+        check_labels(request)
         incoming = Incoming(model, self.segments, self._max_message_bytes)
         self._captures.submit(
             CaptureRequest(

@@ -38,3 +38,27 @@ def test_requests_that_are_dear_to_read(stand: Stand, refused: Any, name: str) -
         while going_on():
             with refused("INVALID_ARGUMENT", "dimensions"):
                 stand.agent.client.call("Predict", raw, pb.PredictResponse)
+
+
+def capture(**fields: Any) -> bytes:
+    raw: bytes = pb.CaptureDataRequest(model_name=HONEST_MODEL, capture_id="dear", **fields).SerializeToString()
+    return raw
+
+
+DEAR_CAPTURES: dict[str, Callable[[], bytes]] = {
+    "many names, the last two equal": lambda: capture(
+        inputs=[pb.AuxiliaryData(name=str(min(number, 39_998))) for number in range(40_000)]
+    ),
+    "as many as are parsed": lambda: capture(inputs=[pb.AuxiliaryData(name=str(number)) for number in range(8000)]),
+    "a name of control characters": lambda: capture(inputs=[pb.AuxiliaryData(name="\x1b" * (16 << 20))]),
+    "many dimensions": lambda: capture(input_tensors=[tensor([2**31 - 1] * 470)]),
+}
+
+
+@pytest.mark.parametrize("name", DEAR_CAPTURES)
+def test_captures_that_are_dear_to_read(stand: Stand, refused: Any, name: str) -> None:  # [B-1] [C-5]
+    raw = DEAR_CAPTURES[name]()
+    with stand.attack() as going_on:
+        while going_on():
+            with refused("INVALID_ARGUMENT", "allowed"):
+                stand.agent.client.call("CaptureData", raw, pb.CaptureDataResponse)

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.capture.record import (
+    MAX_ENTRIES,
     AuxiliaryEntry,
     CapturedTensor,
     CaptureRequest,
@@ -202,6 +203,14 @@ def entries(which: str, *names: str) -> tuple[Any, ...]:
     if which.endswith("tensors"):
         return tuple(tensor(name) for name in names)
     return tuple(AuxiliaryEntry(name, Encoding.CSV, b"1") for name in names)
+
+
+@pytest.mark.parametrize("which", LISTS)
+def test_the_number_of_entries_is_bounded(which: str) -> None:  # [C-5]
+    names = [str(number) for number in range(MAX_ENTRIES)]
+    check_content(request("a", **{which: entries(which, *names)}))
+    with pytest.raises(CaptureContentError, match="has 1025 tensors and auxiliary entries; at most 1024"):
+        check_content(request("a", **{which: entries(which, *names, "one more")}))
 
 
 @pytest.mark.parametrize("which", LISTS)
