@@ -129,7 +129,7 @@ class App:
 
     def _status_line(self) -> str:
         """What `systemctl status` shows."""
-        captures = self._captures.snapshot(look=False)  # the watchdog must not wait for a disk
+        captures = self._captures.snapshot()
         text = (
             f"{counted(len(self._registry.models()), 'model')} loaded, {counted(captures.pending, 'capture')} waiting"
         )

@@ -190,16 +190,14 @@ class CaptureService:
             raise CaptureNotFoundError(f"no capture with id {capture_id[: record.MAX_ID_CHARACTERS]!r} is known")
         return state
 
-    def snapshot(self, *, look: bool = True) -> CaptureSnapshot:
-        """The state now. Without `look` it waits for no disk, and knows since when captures wait as of some seconds ago."""
+    def snapshot(self) -> CaptureSnapshot:
+        """The state now, without a look at the disk: since when captures wait may be as of some seconds ago."""
         oldest = [batch.opened for batch in self._intake.batches()]
         error = max(self._error, self._refusals.current(), key=lambda item: item[1])
         # In this order: a batch that goes from the buffer to the spool meanwhile is counted twice rather than not at all.
         buffered = self._buffer.captures
         usage = self._spool.usage()
         pending = max(0, buffered + usage.captures)
-        if look and self._ready:
-            self._spool.look()
         if self._spool.oldest is not None:
             oldest.append(self._spool.oldest)
         if self._uploader is not None:

@@ -74,7 +74,7 @@ class Spool:
         self._counting = threading.Lock()  # what is sealed, while the uploader may remove of it
         self._taken_before = False
         self._looked = 0.0  # monotonic
-        self.oldest: float | None = None  # unix seconds since which a sealed batch waits, when it was last looked for
+        self.oldest: float | None = None  # unix seconds since which a sealed batch waits, or did some seconds ago
 
     # --- start and end -------------------------------------------------------
 
@@ -129,6 +129,7 @@ class Spool:
         if there is not None and (lost := self._statuses.fail_but(there)):
             log.error("%d captures were in the spool that is not there any more", lost)
         self.prune()
+        self._look()
         self._taken_before = True
         return found
 
@@ -274,6 +275,7 @@ class Spool:
         if self._on_disk:
             self._statuses.finish(batch.ids, CaptureState.SUCCESS)
         if self.uploads:
+            self.oldest = self.oldest or batch.opened
             self._room.add(files=1 - len(batch.ids), captures=len(batch.ids))  # each capture took a file for its line
             self.sealed.set()
         else:
@@ -284,17 +286,15 @@ class Spool:
         """Sealed batches that wait for the uploader, oldest first; files may come and go meanwhile."""
         return self._folder.waiting() if self.uploads else iter(())
 
-    def look(self) -> None:
-        """Look since when a sealed batch waits."""
+    def look_now_and_then(self) -> None:
+        """Look since when a sealed batch waits, if that was not done in the last seconds."""
+        if self._clock.monotonic() - self._looked >= LOOK_SECONDS:
+            self._look()
+
+    def _look(self) -> None:
+        self._looked = self._clock.monotonic()
         first = next(self.batches(), None)
         self.oldest = None if first is None else first.accepted
-
-    def look_now_and_then(self) -> None:
-        """`look`, if that was not done in the last seconds."""
-        now = self._clock.monotonic()
-        if now - self._looked >= LOOK_SECONDS:
-            self._looked = now
-            self.look()
 
     def contents(self, batch: SealedBatch) -> BatchContents:
         """The ids and large entries of a batch, from its record file; empty if that is gone."""

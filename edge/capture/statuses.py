@@ -128,6 +128,7 @@ class StatusLog:
         self._ids = 0  # in the newer file
         self._bytes = 0
         self._fd: int | None = None
+        self._fails = False
         self._lock = threading.Lock()
 
     def load(self, statuses: Statuses, kept: CaptureState | None) -> dict[str, int]:
@@ -178,8 +179,14 @@ class StatusLog:
                 durable.begin_flush(self._fd)
                 self._ids += len(ids)
                 self._bytes += len(line)
+                self._fails = False
             except OSError as error:
-                log.warning("the status log cannot be written: %s", error.strerror)
+                log.log(
+                    logging.DEBUG if self._fails else logging.WARNING,
+                    "the status log cannot be written: %s",
+                    error.strerror,
+                )
+                self._fails = True
                 self._close()  # the next append ends the torn line
 
     def _open(self) -> int:

@@ -1,5 +1,6 @@
 """A store that refuses one object for good does not keep the others; a store that refuses everything empties nothing."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -160,6 +161,26 @@ def test_files_removed_from_outside(stub: S3Stub, tmp_path: Path) -> None:
         stub.inject(refusing(503, "SlowDown"), 5)
         seal_one_batch(made, stub, ["a", "b", "c"])
         (made.spool / raw_key(made, "b")).unlink()
+        stub.delay.set()
+        made.wait_states(["b"], CaptureState.FAILURE)
+        made.wait_states(["a", "c"])
+    assert_all_stored(stub, ["a", "c"])
+
+
+@pytest.mark.parametrize("leads_out", [True, False], ids=["link", "pipe"])
+def test_what_is_no_file_is_not_followed(stub: S3Stub, tmp_path: Path, leads_out: bool) -> None:
+    """[G-4] [R-5] A link would upload another's file, a pipe hold everything up: neither is the capture's any more."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"b-" + b"s" * 4998)
+    with pipeline(tmp_path / "a", s3_store(stub.url), push_period=2.0, batch_captures=3) as made:
+        stub.inject(refusing(503, "SlowDown"), 5)
+        seal_one_batch(made, stub, ["a", "b", "c"])
+        large = made.spool / raw_key(made, "b")
+        large.unlink()
+        if leads_out:
+            large.symlink_to(secret)
+        else:
+            os.mkfifo(large)
         stub.delay.set()
         made.wait_states(["b"], CaptureState.FAILURE)
         made.wait_states(["a", "c"])

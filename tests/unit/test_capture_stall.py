@@ -67,7 +67,7 @@ def test_a_write_that_stalls(service: CaptureService, monkeypatch: pytest.Monkey
         service.submit(small("refused"))
     with pytest.raises(CaptureExistsError):
         service.submit(small("held"))  # the same id: it waits for nobody
-    snapshot = service.snapshot(look=False)
+    snapshot = service.snapshot()
     assert (snapshot.pending, snapshot.refused) == (1, 1) and "has not taken" in snapshot.last_error
     service._worker.wake()
     eventually(lambda: service.heartbeat() > beat, what="the worker turns over")

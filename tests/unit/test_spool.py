@@ -41,6 +41,23 @@ class Bench:
 Start = Callable[[CaptureSettings], Bench]
 
 
+@pytest.mark.parametrize("suffix", ["", ".done", ".failed"])
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_what_is_no_file_is_no_batch(start: Start, tmp_path: Path, suffix: str, on_disk: bool) -> None:  # [R-5]
+    """A pipe or a link by a record's name neither holds the start up nor leads elsewhere."""
+    settings = disk_settings(tmp_path, bucket=captures.BUCKET, embed_limit=64) if on_disk else cloud_settings(tmp_path)
+    bench = start(settings)
+    bench.capture(small("real"))
+    [real] = captures.record_files(bench.spool.root)
+    os.mkfifo(real.with_name(real.name.replace("-000002.jsonl", "-000008.jsonl") + suffix))
+    real.with_name(real.name.replace("-000002.jsonl", "-000009.jsonl") + suffix).symlink_to(real)
+    assert len(list(real.parent.iterdir())) == 3 + on_disk
+    bench = start(settings)
+    assert [batch.path for batch in bench.spool.batches()] == [real]
+    assert bench.states("real") == ["SUCCESS" if on_disk else "IN_PROGRESS"]
+    assert bench.service.snapshot().pending == 1
+
+
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
