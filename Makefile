@@ -12,7 +12,7 @@ SOURCES = $(shell git ls-files '*.py' '*.pyi' 2>/dev/null || echo .)
 ARCH ?= $(shell dpkg --print-architecture 2>/dev/null || echo amd64)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check proto unit system newcomer test-grpc test-fallback coverage audit clean
+.PHONY: help venv dev demo test check proto unit system newcomer test-grpc test-fallback coverage audit clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 20
@@ -30,6 +30,8 @@ $(VENV)/.tests: $(VENV)/.ready requirements-test.txt
 	@touch $@
 
 venv: $(VENV)/.ready ## The virtual environment: then .venv/bin/python agent.py -a SOCKET -c CONFIG
+
+dev: $(VENV)/.tests ## The virtual environment with the test tools beside
 
 demo: venv ## Sign, load, predict, capture: the whole product on real input
 	@$(PY) -m demo.run

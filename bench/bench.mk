@@ -12,6 +12,7 @@ bench-compare: bench-build ## This tree beside revision BASE (default: HEAD), by
 	@$(PY) -m bench.compare $(BASE) --rounds $(ROUNDS)
 
 bench-build: venv
+	@$(cpp_tools)
 	@cmake -S bench/loadgen -B build/bench >/dev/null
 	@cmake --build build/bench --parallel --target loadgen echo_server >/dev/null
 	@$(PY) -m bench.models >/dev/null
@@ -25,5 +26,5 @@ soak: bench-build ## A million Predicts by clients that come and go (SOAK_CALLS=
 bench-spool: venv ## What captures cost: bytes written, fsyncs, captures a second (bytes by device need root)
 	@$(PY) -m bench.spool --paced
 
-bench-cloud: venv ## What uploads cost: memory and time to drain a backlog into rclone serve s3, beside boto3
+bench-cloud: $(VENV)/.tests ## What uploads cost: memory and time to drain a backlog into rclone serve s3, beside boto3
 	@$(PY) -m bench.cloud

@@ -1,7 +1,13 @@
 # The C++ example. Needs g++, cmake, pkg-config, libgrpc++-dev and protobuf-compiler-grpc.
 .PHONY: example example-check
 
+# Says what to install where the tools to build C++ are not there.
+cpp_tools = for tool in g++ cmake pkg-config grpc_cpp_plugin protoc; do command -v $$tool >/dev/null || { \
+  echo "There is no $$tool: run 'apt-get install g++ cmake pkg-config libgrpc++-dev protobuf-compiler-grpc' as root, then try again." >&2; \
+  exit 1; }; done
+
 example: example-check ## Build examples/ipc_example into build/ipc_example
+	@$(cpp_tools)
 	@cmake -S examples/ipc_example -B build/ipc_example >/dev/null
 	@cmake --build build/ipc_example --parallel
 

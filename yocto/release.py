@@ -80,7 +80,9 @@ def find_tarballs(folder: Path) -> dict[str, Path]:
     found = {arch: sorted((folder / arch).glob("*.tgz")) for arch in ARCHES}
     for arch, files in found.items():
         if len(files) != 1:
-            raise SystemExit(f"{folder / arch}: one release tarball is wanted here, there are {len(files)}")
+            raise SystemExit(
+                f"{folder / arch}: one release tarball is wanted here, there are {len(files)}; run 'make tarball ARCH={arch}'"
+            )
     if len({files[0].name for files in found.values()}) != 1:
         raise SystemExit(f"{folder}: the architectures' tarballs are of different versions")
     return {arch: files[0] for arch, files in found.items()}

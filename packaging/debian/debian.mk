@@ -2,6 +2,10 @@
 DEB_VERSION = $(shell cat dist/$(ARCH)/VERSION 2>/dev/null)
 RELEASE = dist/$(ARCH)/$(DEB_VERSION).tgz
 DEB = dist/$(ARCH)/sagemaker-edge-agent_$(DEB_VERSION)_$(ARCH).deb
+DEBS = $(wildcard dist/*/sagemaker-edge-agent_*.deb)
+
+# $(call built,FILE,WHAT,TARGET): says what to build first where FILE is not there.
+built = [ -f "$(1)" ] || { echo "There is no $(2) of $(ARCH) in dist/$(ARCH): run 'make $(3) ARCH=$(ARCH)' first." >&2; exit 1; }
 
 .PHONY: deb deb-of-release deb-check apt-repo manuals test-package test-device device-run
 
@@ -10,23 +14,27 @@ deb: ## The Debian package of ARCH, from its release tarball (`make tarball ARCH
 	@$(MAKE) -s deb-of-release ARCH=$(ARCH)
 
 deb-of-release:
+	@$(call built,$(RELEASE),release tarball,tarball)
 	@packaging/debian/build.sh "$(RELEASE)" $(ARCH) dist/$(ARCH)
 
 deb-check: $(VENV)/.tests ## The package of ARCH: what is in it, lintian, and its bytes when built again
+	@$(call built,$(DEB),package,deb)
 	@EDGE_DEB="$(DEB)" $(PY) -m pytest tests/package/test_deb.py
 	@packaging/debian/check.sh "$(DEB)" "$(RELEASE)" $(ARCH)
 
 apt-repo: ## A signed apt repository from the built packages, and the lines a user types
-	@packaging/debian/repository.sh dist/apt dist/*/sagemaker-edge-agent_*.deb
+	@packaging/debian/repository.sh dist/apt $(DEBS)
 
 manuals: venv ## The configuration's manual page and docs/configuration.md, from the table of settings
 	@$(PY) packaging/man/generate.py
 
 test-package: $(VENV)/.tests ## The installed package under a real systemd, in a container; root
+	@$(call built,$(DEB),package,deb)
 	@ARCH=$(ARCH) tests/package/device/nspawn.sh "$(DEB)"
 
 test-device: $(VENV)/.tests ## The installed aarch64 package on an emulated machine: Debian's kernel and systemd; root, about 15 minutes
 	@$(MAKE) -s device-run ARCH=arm64
 
 device-run:
+	@$(call built,$(DEB),package,deb)
 	@ARCH=arm64 tests/package/device/qemu.sh "$(DEB)"

@@ -10,6 +10,7 @@ OUT=$(realpath -m "$1")
 shift
 TOP=$(cd "$(dirname "$0")/../.." && pwd)
 NAME=sagemaker-edge-agent
+[ $# -gt 0 ] || die "There is no package in dist/: run 'make deb ARCH=arm64' (or amd64) first."
 need apt-ftparchive apt-utils gpg gnupg
 
 if [ -z "${EDGE_APT_KEY:-}" ]; then

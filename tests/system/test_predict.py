@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,12 @@ class Slow:
             self.calls.append(
                 self.call.future(pb.PredictRequest(name=self.name, tensors=[rounds(size)]), timeout=timeout)
             )
+
+    def lasting(self, seconds: float) -> int:
+        """The size of a call that takes about so long, as busy as this machine is."""
+        few, begun = 2_000 // ENGINE_SLOWDOWN, time.monotonic()
+        self.agent.client.predict(self.name, [rounds(few)])
+        return max(1, int(few * seconds / (time.monotonic() - begun)))
 
     def state(self) -> tuple[int, int]:
         """How many are running and waiting."""

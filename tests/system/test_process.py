@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.system.conftest import good_config, run_tool
-from tests.system.harness import ENGINE_SLOWDOWN, agent_command, array_of
+from tests.system.harness import agent_command, array_of
 from tests.system.test_predict import Slow
 
 PackageOf = Callable[[str], Path]
@@ -75,7 +75,7 @@ def test_signals_stop_cleanly(agents: Any, package_of: PackageOf, number: int) -
     agent = agents().start()
     agent.client.load(package_of("slow"), "slow")
     slow = Slow(agent)
-    size = 20_000 if ENGINE_SLOWDOWN == 1 else 100  # seconds at most: the stop waits for it, but not long
+    size = slow.lasting(0.75)  # the stop waits for it, but not for seconds
     slow.start(size=size)
     slow.until(1, 0)
     agent.client.capture(model_name="slow", capture_id="last")
@@ -109,6 +109,8 @@ def test_a_stuck_call_does_not_hold_up_the_stop(agents: Any, package_of: Package
     slow.start(size=2_000_000)
     slow.until(1, 0)
     agent.signal(signal.SIGTERM)
+    with pytest.raises(Exception, match="UNAVAILABLE"):  # its client is told
+        slow.calls[0].result()
     assert agent.wait(60) == 0
     agent.close_channel()
 
