@@ -16,7 +16,8 @@ from edge.device.evidence import InferencesEnd, ServerAnswers, WorkerTurns
 from edge.device.notify import Notifier
 from edge.device.watchdog import Watchdog, answer_seconds
 from edge.models import trust_folder
-from edge.models.loading import MIB, ModelDefaults
+from edge.models.loading import ModelDefaults
+from edge.models.loads import MIB, Load
 from edge.models.registry import Registry
 from edge.rpc._generated import operations_pb2 as ops
 from edge.rpc.server import Server, claim_socket
@@ -77,12 +78,17 @@ class App:
             )
         )
 
-    def _open_package(self, url: str) -> "Package":
+    def _open_package(self, url: str, load: Load) -> "Package":
         # With the first model only: what reads signatures is a fifth of an idle agent's memory and of its start.
         from edge.models.package import open_package
 
         return open_package(
-            url, trust_dir=Path(self._config.core_root_certs_path), clock=self._clock, build_date=self._build_date
+            url,
+            trust_dir=Path(self._config.core_root_certs_path),
+            clock=self._clock,
+            build_date=self._build_date,
+            claim=load.claim,
+            go_on=load.go_on,
         )
 
     def run(self) -> NoReturn:
@@ -113,6 +119,7 @@ class App:
 
     def _shut_down(self) -> None:
         log.info("stopping: finishing calls in flight")
+        self._registry.stop_loads()
         self._server.stop(STOP_CALLS_SECONDS)
         self._captures.stop(STOP_CAPTURES_SECONDS)
         self._segments.close()

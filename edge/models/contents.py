@@ -91,7 +91,8 @@ def into_only_folder(fd: int) -> int:
     """
     if not stat.S_ISDIR(os.fstat(fd).st_mode):
         return fd
-    names = os.listdir(fd)
+    with os.scandir(fd) as entries:
+        names = [entry.name for entry in islice(entries, 2)]
     if len(names) != 1 or not stat.S_ISDIR(os.stat(names[0], dir_fd=fd, follow_symlinks=False).st_mode):
         return fd
     try:

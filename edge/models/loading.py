@@ -1,22 +1,21 @@
 """Loading one model: its package is verified, it is tried out, memory is checked, its sessions are opened and warmed up.
 
-A few trials may go on at a time, and what follows one after the other, so that each load sees the memory that the one before
-took.
+When each of it may go on is in `edge.models.loads`.
 """
 
 import logging
 import os
 import platform
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edge.clock import Clock
-from edge.device import memory, threads
+from edge.device import threads
 from edge.device.huge_pages import use_huge_pages
-from edge.errors import EdgeError, InferenceError, MemoryLimitError, ModelRefusedError, StoppingError, TargetError
+from edge.errors import EdgeError, InferenceError, ModelRefusedError, TargetError
 from edge.models.binding import InputBinder
+from edge.models.loads import Load, Loads
 from edge.models.manifest import Manifest, check_target
 from edge.models.remarks import Remarks
 from edge.models.scheduler import Scheduler
@@ -31,10 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TRIALS_AT_ONCE = 3
 SPARE_THREADS = 4  # left to calls when a model takes its threads
 DEFAULT_MAX_THREADS = 4
-MIB = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -74,40 +71,35 @@ class Loader:
     def __init__(
         self,
         engine: Engine,
-        open_package: "Callable[[str], Package]",
+        open_package: "Callable[[str, Load], Package]",
         defaults: ModelDefaults,
         clock: Clock,
-        reserved_bytes: Callable[[], int],
+        loads: Loads,
     ) -> None:
-        """`reserved_bytes`: what the models that serve take."""
         self._engine = engine
         self._open_package = open_package
         self._defaults = defaults
         self._clock = clock
-        self._reserved_bytes = reserved_bytes
-        self._trials = threading.BoundedSemaphore(TRIALS_AT_ONCE)
-        self._turn = threading.Lock()
-        self._stopping = False
+        self._loads = loads
 
-    def stop(self) -> None:
-        """Begin no more loads."""
-        self._stopping = True
-
-    def load(self, name: str, url: str, warming: Callable[[], None]) -> LoadedModel:
+    def load(self, name: str, url: str, load: Load, warming: Callable[[], None]) -> LoadedModel:
         """Load the package at a url; `warming` is called when its sessions are being opened.
 
         Raises:
             EdgeError: the first of the checks L-3 to L-7 that fails.
+            DeadlineError, StoppingError: the caller, its time or the agent has ended (L-12).
         """
-        with self._open_package(url) as package:
+        with self._loads.verifying(load):
+            package = self._open_package(url, load)
+        with package:
+            load.taken()
             manifest = package.manifest
             check_target(manifest, os="linux", arch=platform.machine())
             self._engine.prepare()  # what it takes must be there before memory is looked at
             instances = 1 if manifest.state == "keep" else manifest.instances or self._defaults.instances
             options = self._options(manifest, instances)
             sample = Sample(manifest.sample_shapes, package.sample_fd)
-            with self._trials:
-                self._check_running()
+            with self._loads.trial(load):
                 trial = probe(
                     package.model_fd,
                     options,
@@ -117,9 +109,8 @@ class Loader:
                 )
             options = replace(options, allocate=trial.allocate, in_place=trial.in_place, borrows=trial.borrows)
             needed = instances * trial.session_bytes
-            with self._turn:
-                self._check_running()
-                self._check_memory(needed)
+            with self._loads.turn(load):
+                load.claim("the model", needed)
                 warming()
                 threads.make_sure_of(instances * (options.threads - 1) + SPARE_THREADS)
                 sessions = self._sessions(package, instances, options, sample, trial)
@@ -128,10 +119,6 @@ class Loader:
             return self._loaded(
                 name, url, package, sessions=sessions, options=options, trial=trial, memory_bytes=memory_bytes
             )
-
-    def _check_running(self) -> None:
-        if self._stopping:
-            raise StoppingError("the agent is stopping")
 
     def _options(self, manifest: Manifest, instances: int) -> SessionOptions:
         return SessionOptions(
@@ -197,15 +184,6 @@ class Loader:
             raise TargetError(f"the package needs the delegate {manifest.delegate}; this agent allows {allowed}")
         return DelegateRef(manifest.delegate)
 
-    def _check_memory(self, needed: int) -> None:
-        available = memory.available()
-        if self._defaults.memory_budget_bytes:
-            available = min(available, self._defaults.memory_budget_bytes - self._reserved_bytes())
-        if needed > available:
-            raise MemoryLimitError(
-                f"the model needs {_mib(needed)} of memory and {_mib(max(0, available))} are available"
-            )
-
     def _sessions(
         self, package: "Package", instances: int, options: SessionOptions, sample: Sample, trial: ProbeResult
     ) -> list[Session]:
@@ -233,10 +211,6 @@ def default_threads(instances: int) -> int:
     times what it takes. The core kept back is the application's.
     """
     return max(1, min(DEFAULT_MAX_THREADS, (len(os.sched_getaffinity(0)) - 1) // instances))
-
-
-def _mib(size: int) -> str:
-    return f"{size / MIB:.1f} MiB"
 
 
 def _close(sessions: list[Session]) -> None:

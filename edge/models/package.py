@@ -28,7 +28,8 @@ from edge.models.contents import (
     open_contents,
     open_without_surprise,
 )
-from edge.models.limits import MIB, PackageLimits
+from edge.models.limits import PackageLimits
+from edge.models.loads import check_memory
 from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, parse_manifest
 from edge.models.signing import TimeReading, Verified, verify_signature
 from edge.models.trust import load_roots
@@ -80,6 +81,15 @@ class Package:
         self.close()
 
 
+def claim_of_system(what: str, size: int) -> None:
+    """Whether the system has so much memory now.
+
+    Raises:
+        MemoryLimitError: it has not.
+    """
+    check_memory(what, size, memory.available())
+
+
 def open_package(
     url: str,
     *,
@@ -87,7 +97,7 @@ def open_package(
     clock: Clock,
     build_date: int,
     limits: PackageLimits | None = None,
-    available: Callable[[], int] = memory.available,
+    claim: Callable[[str, int], None] = claim_of_system,
     go_on: Callable[[], None] = lambda: None,
 ) -> Package:
     """Verify the package at a path or file:// URL; on any error nothing stays open (L-9).
@@ -95,7 +105,7 @@ def open_package(
     Args:
         url: absolute path or file:// URL of a folder or a `.tar.gz`.
         build_date: the agent's, in seconds since the epoch (S-6).
-        available: bytes of memory the model's copy may take.
+        claim: called with what takes memory and how much, in bytes, before it does; to refuse, it raises.
         go_on: called again and again; to stop the check, it raises.
 
     Raises:
@@ -115,7 +125,7 @@ def open_package(
         fd = into_only_folder(fd)
         contents = open_contents(fd, limits, go_on)
         reading = TimeReading(clock.now(), clock.synchronised(), build_date)
-        package = _verify(contents, trust_dir, reading, available)
+        package = _verify(contents, trust_dir, reading, claim)
     except OSError as error:  # a file that is none, such as those of /proc
         raise cannot_read(f"the package at {shown_path(path)}", error) from error
     finally:
@@ -164,7 +174,7 @@ def shown_path(path: str) -> str:
     return printable(path, 300)
 
 
-def _verify(contents: Contents, trust_dir: Path, reading: TimeReading, available: Callable[[], int]) -> Package:
+def _verify(contents: Contents, trust_dir: Path, reading: TimeReading, claim: Callable[[str, int], None]) -> Package:
     head = contents.head()
     if MANIFEST_FILE not in head:
         raise ManifestError(
@@ -183,13 +193,16 @@ def _verify(contents: Contents, trust_dir: Path, reading: TimeReading, available
             f"the manifest names the sample {shown(manifest.sample_file)}, which is not among the signed files"
         )
     names = [manifest.model] if manifest.sample_file is None else [manifest.model, manifest.sample_file]
-    copies = {name: _SealedCopy(available) for name in names}
+    copies = {name: _SealedCopy() for name in names}
     try:
         missing = set(verified.digests)
         for file in contents.files():
             if file.path == SIGNATURE_FILE:
                 continue
-            _check_file(file, verified, copies.get(file.path))
+            copy = copies.get(file.path)
+            if copy is not None:  # the kernel would rather kill than refuse
+                claim("the model's file" if file.path == manifest.model else "the sample", file.size)
+            _check_file(file, verified, copy)
             missing.discard(file.path)
         if missing:
             raise SignatureError(f"the package is not whole: {_some(missing)} missing, though signed")
@@ -207,8 +220,6 @@ def _check_file(file: PackageFile, verified: Verified, copy: "_SealedCopy | None
             f"{shown(file.path)} is not signed; a package holds exactly the signed files: remove it, or sign again"
         )
     digest = hashlib.sha256()
-    if copy is not None:
-        copy.reserve(file.size)
     for data in file.chunks:
         digest.update(data)
         if copy is not None:
@@ -238,17 +249,9 @@ def _some(paths: set[str]) -> str:
 class _SealedCopy:
     """An anonymous file in memory that, once sealed, nobody can change."""
 
-    def __init__(self, available: Callable[[], int]) -> None:
-        self._available = available
+    def __init__(self) -> None:
         self._fd = os.memfd_create("model", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         self.size = 0
-
-    def reserve(self, size: int) -> None:
-        """Make sure of the memory before it is taken: the kernel would rather kill than refuse."""
-        if size > (there := self._available()):
-            raise MemoryLimitError(
-                f"the model's file needs {size // MIB + 1} MiB of memory and {there // MIB} MiB are available"
-            )
 
     def write(self, data: bytes) -> None:
         try:

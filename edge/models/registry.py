@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from edge.clock import Clock
 from edge.device import memory
-from edge.errors import LoadQueueFullError, ModelExistsError, ModelNameError, ModelNotFoundError, StateError
-from edge.models.loading import MIB, LoadedModel, Loader, ModelDefaults
+from edge.errors import ModelExistsError, ModelNameError, ModelNotFoundError, StateError
+from edge.models.loading import LoadedModel, Loader, ModelDefaults
+from edge.models.loads import MIB, Load, Loads
 from edge.models.scheduler import Caller
 from edge.paths import model_url
 from edge.runtime.engine import Engine
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
 MAX_NAME_CHARACTERS = 255
-MAX_WAITING_LOADS = 8
 
 
 class ModelState(Enum):
@@ -55,18 +55,18 @@ class Registry:
     def __init__(
         self,
         engine: Engine,
-        open_package: "Callable[[str], Package]",
+        open_package: "Callable[[str, Load], Package]",
         defaults: ModelDefaults,
         clock: Clock,
         on_change: Callable[[str, bool], None] = lambda name, serving: None,
     ) -> None:
-        self._loader = Loader(engine, open_package, defaults, clock, lambda: self.reserved_bytes)
+        self._loads = Loads(clock, defaults.memory_budget_bytes, lambda: self.reserved_bytes)
+        self._loader = Loader(engine, open_package, defaults, clock, self._loads)
         self._on_change = on_change
         self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
         self._ready: dict[str, LoadedModel] = {}
         self._models: tuple[LoadedModel, ...] = ()
-        self._loads = 0
 
     def get(self, name: str) -> LoadedModel:
         """The model that serves under `name`.
@@ -83,13 +83,14 @@ class Registry:
         """All models that serve, in the order of their loading; the same tuple until one comes or goes."""
         return self._models
 
-    def load(self, name: str, url: str) -> LoadedModel:
+    def load(self, name: str, url: str, caller: Caller) -> LoadedModel:
         """Load a package under a name; on any error nothing stays behind (L-9).
 
         Raises:
             ModelNameError, ModelExistsError, PackageNotFoundError, PackageError, TargetError, UnsupportedModelError,
             MemoryLimitError, ModelRefusedError: the first of the checks L-1 to L-7 that fails.
-            LoadQueueFullError: too many loads wait already.
+            LoadQueueFullError: too many loads are under way already.
+            DeadlineError, StoppingError: the caller, its time or the agent has ended (L-12).
         """
         if len(name) > MAX_NAME_CHARACTERS or not NAME_PATTERN.fullmatch(name):
             raise ModelNameError(
@@ -97,18 +98,16 @@ class Registry:
             )
         entry = self._claim(name)
         try:
-            model = self._loader.load(name, model_url(url), entry.warming)
+            with self._loads.begin(caller) as load:
+                model = self._loader.load(name, model_url(url), load, entry.warming)
+                with self._lock:
+                    entry.model, entry.state = model, ModelState.READY
+                    self._set_ready({**self._ready, name: model})
         except BaseException:
             with self._lock:
                 del self._entries[name]
             memory.give_back()
             raise
-        finally:
-            with self._lock:
-                self._loads -= 1
-        with self._lock:
-            entry.model, entry.state = model, ModelState.READY
-            self._set_ready({**self._ready, name: model})
         self._on_change(name, True)
         log.info(
             "model %s loaded: package %s %s, %s, %.1f MiB",
@@ -125,9 +124,6 @@ class Registry:
             existing = self._entries.get(name)
             if existing is not None:
                 raise ModelExistsError(f"model {name!r} is already {_STATE_WORDS[existing.state]}")
-            if self._loads > MAX_WAITING_LOADS:
-                raise LoadQueueFullError(f"{self._loads} models are being loaded already; try again when one is done")
-            self._loads += 1
             entry = self._entries[name] = _Entry(ModelState.LOADING)
             return entry
 
@@ -169,14 +165,9 @@ class Registry:
         with model.scheduler.session(caller) as session:
             session.reset()
 
-    def close(self) -> None:
-        """Take no more loads and unload everything."""
-        self._loader.stop()
-        for model in self.models():
-            try:
-                self.unload(model.name)
-            except ModelNotFoundError:
-                continue
+    def stop_loads(self) -> None:
+        """Have loads under way end soon, and take no more."""
+        self._loads.stop()
 
     def oldest_running_seconds(self) -> float:
         """How long the longest inference of any model has been running, in seconds."""
@@ -191,8 +182,9 @@ class Registry:
 
     @property
     def reserved_bytes(self) -> int:
-        """Memory that the loaded models were measured to take, in bytes."""
-        return sum(model.memory_bytes for model in self._ready.values())
+        """Memory that the loaded models were measured to take, in bytes, until it is given back."""
+        with self._lock:
+            return sum(entry.model.memory_bytes for entry in self._entries.values() if entry.model)
 
 
 _STATE_WORDS = {

@@ -98,7 +98,7 @@ class Servicer:
     def load_model(self, raw: bytes, context: Caller) -> bytes:
         """[L]"""
         request = codec.parse(pb.LoadModelRequest, raw)
-        model = self._registry.load(codec.model_name(request.name, request.handle), request.url)
+        model = self._registry.load(codec.model_name(request.name, request.handle), request.url, context)
         return pb.LoadModelResponse(model=codec.model_message(model)).SerializeToString()
 
     def unload_model(self, raw: bytes, context: Caller) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from edge.models.limits import PackageLimits
+from edge.models.loads import check_memory
 from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, format_manifest
 from edge.models.package import Package, open_package
 from edge.models.signing import sign_files
@@ -94,7 +95,7 @@ def load(
         clock=clock,
         build_date=BUILD_DATE,
         limits=limits,
-        available=lambda: available,
+        claim=lambda what, size: check_memory(what, size, available),
         go_on=go_on,
     )
 
