@@ -12,6 +12,8 @@ import grpc
 import numpy as np
 import pytest
 
+from edge.capture.record import MAX_ENTRIES
+from edge.rpc._generated import agent_pb2 as pb
 from tests.adversary.conftest import HONEST_MODEL, Stand, start_stand
 from tests.fakes import s3_stub
 from tests.fakes.compiler import shared_library
@@ -77,7 +79,7 @@ def test_a_write_that_stalls(manager: socket.socket, tmp_path: Path, signer: Any
         with stand.attack(), ThreadPoolExecutor(CALLERS) as callers:
             answers = [callers.submit(capture, stand, f"c-{i}") for i in range(CALLERS)]
             same = [callers.submit(capture, stand, "c-0") for _ in range(CALLERS)]
-            wait_alive(manager, 5)  # four in an interval
+            wait_alive(manager, 3)  # one may come before the status line is asked for
             assert "captures are refused" in stand.agent.client.status().captures.last_error
             flag.unlink()
             assert {answer.result() for answer in answers} == {"OK", "RESOURCE_EXHAUSTED"}
@@ -89,6 +91,25 @@ def test_a_write_that_stalls(manager: socket.socket, tmp_path: Path, signer: Any
         flag.unlink(missing_ok=True)
         stand.close()
         assert stand.agent.stop() == 0, stand.agent.log
+
+
+def test_captures_of_many_files(stand: Stand, refused: Any) -> None:  # [C-5] [R-12]
+    """Each entry is a file to be flushed: no more than is allowed, and what is does not hold up the captures of others."""
+
+    def request(capture_id: str, count: int, size: int) -> dict[str, Any]:
+        entries = [pb.AuxiliaryData(name=f"e{i}", encoding=pb.NONE, byte_data=b"\xff" * size) for i in range(count)]
+        return {"model_name": HONEST_MODEL, "capture_id": capture_id, "inputs": entries}
+
+    others = [f"other-{i}" for i in range(20)]
+    with stand.attack():
+        for count in (20_000, MAX_ENTRIES + 1):
+            with refused("INVALID_ARGUMENT", "are allowed"):
+                stand.agent.client.capture(**request("too-many", count, 1))
+        stand.agent.client.capture(**request("many", MAX_ENTRIES, 4096))
+        assert {capture(stand, capture_id) for capture_id in others} == {"OK"}
+        for capture_id in others:
+            stand.agent.client.wait_captured(capture_id)
+        stand.agent.client.wait_captured("many")
 
 
 # --- the store -----------------------------------------------------------------------
