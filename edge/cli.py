@@ -28,6 +28,7 @@ example:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
+    stdio.fill()
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] == PROBE_FLAG:
         from edge.runtime import trial
@@ -141,8 +142,8 @@ def _run(options: argparse.Namespace) -> int:
     from edge.device import signals
 
     loaded = load_config(options.config)
-    log.setup(loaded.config.log_verbose)
     signals.block()
+    log.setup(loaded.config.log_verbose)
     from edge.app import App
 
     App(loaded, socket=options.socket, replace_socket=options.force, max_message_bytes=options.max_message_bytes).run()

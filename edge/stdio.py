@@ -1,14 +1,24 @@
-"""A command's standard output: brought out before the exit code is decided, and its failures in a sentence.
+"""The standard descriptors; and a command's output: brought out before the exit code is decided, and its failures in a sentence.
 
 Python flushes it at the interpreter's exit, where a reader that went away or a full disk ends in a traceback and 120.
 """
 
+import contextlib
 import os
 import signal
 import sys
 from collections.abc import Callable
 
+_STDERR = 2
 INTERRUPTED = 128 + signal.SIGINT  # as shells say it
+
+
+def fill() -> None:
+    """Put /dev/null where a standard descriptor is closed; else the next file opened would be taken for it."""
+    with contextlib.suppress(OSError):
+        while (fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+            os.set_inheritable(fd, True)
+        os.close(fd)
 
 
 def run(command: Callable[[], int], program: str) -> int:

@@ -7,3 +7,7 @@ import os
 # at the variable once, when it is first used; a version that no longer knows the name ignores it. ADR 7 has figures.
 _NO_LISTENER = "-event_engine_listener"
 READS_BY_WAITING_THREAD = _NO_LISTENER in os.environ.setdefault("GRPC_EXPERIMENTS", _NO_LISTENER).split(",")
+
+# gRPC's own log goes past ours to stderr, with a peer's words in it as they are (the debug data of a GOAWAY). Who looks for a
+# fault in gRPC sets the variable.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")

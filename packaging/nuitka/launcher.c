@@ -353,6 +353,10 @@ static int unpack_for_packager(const Payload *payload, const char *place) {
 int main(int argc, char **argv) {
     Payload payload;
     char path[64];
+    /* A closed standard descriptor would be given to the next file opened, here or in the program. */
+    int null;
+    while ((null = open("/dev/null", O_RDWR)) >= 0 && null <= STDERR_FILENO) continue;
+    if (null > STDERR_FILENO) close(null);
     if (!read_payload(&payload)) return EXIT_CANNOT_UNPACK;
     if (argc == 3 && !strcmp(argv[1], "--unpack")) return unpack_for_packager(&payload, argv[2]);
     int fd = find_place(&payload);

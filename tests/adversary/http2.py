@@ -43,6 +43,7 @@ class Connection:
         self._window = 65535  # of the connection
         self._windows: dict[int, int] = {}
         self.closed = False  # by the agent
+        self.answered_pings = 0
         self.ended: set[int] = set()  # streams that the agent has ended
         self.write(PREFACE + frame(SETTINGS, 0, 0, b""))
 
@@ -105,7 +106,9 @@ class Connection:
                     self._windows = {stream: window + value - self._initial for stream, window in self._windows.items()}
                     self._initial = value
             self._replies += frame(SETTINGS, ACK, 0, b"")
-        elif kind == PING and not flags & ACK:
+        elif kind == PING and flags & ACK:
+            self.answered_pings += 1
+        elif kind == PING:
             self._replies += frame(PING, ACK, 0, payload)
         elif kind == RST_STREAM or (kind in (DATA, HEADERS) and flags & END_STREAM):
             self.ended.add(stream)

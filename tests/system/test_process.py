@@ -168,13 +168,6 @@ def test_the_log_counts_as_people_do(agents: Any, package_of: PackageOf) -> None
     assert re.search(r"model adder loaded: package add-one 1\.0, 1 instance, \d+\.\d MiB$", agent.log, re.MULTILINE)
 
 
-def test_the_log_under_journald(agents: Any) -> None:
-    agent = agents().start(env={"JOURNAL_STREAM": "8:1"})
-    agent.stop()
-    assert re.search(r"^<6>edge", agent.log, re.MULTILINE)
-    assert not re.search(r"^\d{4}-", agent.log, re.MULTILINE)
-
-
 def test_verbose_means_debug(agents: Any) -> None:
     agent = agents(log_verbose="true").start()
     with pytest.raises(Exception, match="NOT_FOUND"):
