@@ -60,7 +60,7 @@ def _command_among(words: list[str]) -> str:
     return ""
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Serves signed models to local applications over gRPC on a Unix socket, and captures what they saw.",
@@ -103,7 +103,7 @@ def _message_bytes(text: str) -> int:
 
 
 def _daemon(words: list[str]) -> int:
-    parser = _parser()
+    parser = make_parser()
     options = parser.parse_args(words)
     if options.version:
         from edge.version import version

@@ -41,7 +41,7 @@ Parsers = Any  # argparse's subparsers action, which has no public name
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; `argv` is what follows the program's name. Returns the exit code."""
     program = called_as()
-    parser = _parser(EXAMPLE_NAME if program == EXAMPLE_NAME else "sagemaker-edge-agent")
+    parser = make_parser(EXAMPLE_NAME if program == EXAMPLE_NAME else "sagemaker-edge-agent")
     options = parser.parse_args(argv)
     try:
         _fill_in(options, example=program == EXAMPLE_NAME)
@@ -115,7 +115,7 @@ class _Parser(argparse.ArgumentParser):
         super().error(message)
 
 
-def _parser(program: str) -> argparse.ArgumentParser:
+def make_parser(program: str) -> argparse.ArgumentParser:
     common = _common()
     parser = _Parser(
         prog=program,

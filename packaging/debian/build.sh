@@ -39,6 +39,7 @@ mkdir "$SOURCE/man"
 for page in "$TOP"/packaging/man/*.[158]; do
   sed -e "s/@VERSION@/$VERSION/g" -e "s/@DATE@/$(date -u -d "@$SOURCE_DATE_EPOCH" +%F)/g" "$page" >"$SOURCE/man/${page##*/}"
 done
+"${PYTHON:-python3}" "$TOP/packaging/completion/generate.py" "$SOURCE/completion"
 cp -r "$DOCS" "$SOURCE/docs"
 find "$SOURCE"/{program,docs} -type d -exec chmod 0755 {} +
 find "$SOURCE"/{program,docs} -type f -exec chmod 0644 {} +

@@ -15,12 +15,12 @@ deb: ## The Debian package of ARCH, from its release tarball (`make tarball ARCH
 
 deb-of-release:
 	@$(call built,$(RELEASE),release tarball,tarball)
-	@packaging/debian/build.sh "$(RELEASE)" $(ARCH) dist/$(ARCH)
+	@PYTHON=$(PYTHON) packaging/debian/build.sh "$(RELEASE)" $(ARCH) dist/$(ARCH)
 
 deb-check: $(VENV)/.tests ## The package of ARCH: what is in it, lintian, and its bytes when built again
 	@$(call built,$(DEB),package,deb)
 	@EDGE_DEB="$(DEB)" $(PY) -m pytest tests/package/test_deb.py
-	@packaging/debian/check.sh "$(DEB)" "$(RELEASE)" $(ARCH)
+	@PYTHON=$(PYTHON) packaging/debian/check.sh "$(DEB)" "$(RELEASE)" $(ARCH)
 
 apt-repo: ## A signed apt repository from the built packages, and the lines a user types
 	@packaging/debian/repository.sh dist/apt $(DEBS)

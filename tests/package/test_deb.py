@@ -97,3 +97,9 @@ def test_manual_pages_interface_and_licences(package: Package) -> None:
     assert package.contents[f"/usr/share/doc/{NAME}/api/agent.proto"] == (TOP / "proto/agent.proto").read_bytes()
     assert any(name.startswith(f"/usr/share/doc/{NAME}/attributions/") for name in package.files)
     assert f"/usr/share/doc/{NAME}/examples/ipc_example/sagemaker_edge.proto" in package.files
+
+
+def test_shell_completion(package: Package) -> None:
+    assert b"complete -o default -F" in package.contents[f"/usr/share/bash-completion/completions/{NAME}"]
+    assert "/usr/share/bash-completion/completions/sagemaker_edge_agent_client_example" in package.files
+    assert package.contents[f"/usr/share/zsh/vendor-completions/_{NAME}"].startswith(b"#compdef sagemaker-edge-agent ")

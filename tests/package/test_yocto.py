@@ -305,7 +305,9 @@ def _debian_tree(arch: str, version: str, folder: Path) -> Path:
 
 def _comparable(tree: dict[str, str]) -> dict[str, str]:
     """Without what is each system's own: compression of manual pages, place of units, Debian's changelog and copyright."""
-    own = re.compile(r"usr/share/doc/sagemaker-edge-agent/(changelog.*|copyright)|usr/share/lintian/.*")
+    own = re.compile(
+        r"usr/share/doc/sagemaker-edge-agent/(changelog.*|copyright)|usr/share/(lintian|bash-completion|zsh)/.*"
+    )
     result = {}
     for name, what in tree.items():
         common = re.sub(r"^lib/", "usr/lib/", name)

@@ -10,7 +10,7 @@ from edge.client import COMMANDS, main
 
 
 def choices() -> set[str]:
-    parser = main._parser("sagemaker-edge-agent")
+    parser = main.make_parser("sagemaker-edge-agent")
     actions = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
     return set(actions[0].choices)
 
@@ -53,7 +53,7 @@ def test_wrong_words_end_with_2() -> None:
 )
 def test_the_size_of_a_picture_in_the_words_of_2020_and_2022(words: str, size: tuple[int, int, int, str]) -> None:
     for command in main.ORIGINAL_PREDICTS:
-        options = main._parser("x").parse_args([command, "m", "a.bmp", "in", *words.split(), "-a", "/s"])
+        options = main.make_parser("x").parse_args([command, "m", "a.bmp", "in", *words.split(), "-a", "/s"])
         assert (options.size.width, options.size.height, options.size.channels, options.size.layout) == size
 
 
