@@ -51,6 +51,14 @@ _ITEM_BYTES = {
 }
 
 
+def integer_range(dtype: DType) -> tuple[int, int] | None:
+    """The smallest and the largest number of an integer dtype; None of one that has fractions, and of BOOL."""
+    bits = 8 * dtype.itemsize
+    if dtype.name.startswith("UINT"):
+        return 0, 2**bits - 1
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if dtype.name.startswith("INT") else None
+
+
 def dtype_name(number: int) -> str:
     """The dtype's name, or the bare number where there is none."""
     try:
@@ -64,7 +72,9 @@ class TensorSpec:
     """One input or output of a model.
 
     `signature` is `shape` with DYNAMIC where the caller may choose; `shape` is what the model has before any resize.
-    `other_name` is a second name that requests may use, if there is one.
+    `other_name` is a second name that requests may use, if there is one. Where `scale` is not 0, an element stands for
+    (element - `zero_point`) * `scale`. An adapter (edge.models.adapter) may add an `accept_shape`, taken as `shape`, and the
+    `order` in which the dimensions become those of the model.
     """
 
     name: str
@@ -72,6 +82,10 @@ class TensorSpec:
     shape: tuple[int, ...]
     signature: tuple[int, ...]
     other_name: str = ""
+    scale: float = 0.0
+    zero_point: int = 0
+    accept_shape: tuple[int, ...] | None = None
+    order: tuple[int, ...] | None = None
 
     @property
     def byte_count(self) -> int:
@@ -140,6 +154,8 @@ def fit_shape(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...] | Non
     wanted = spec.signature
     if len(shape) == len(wanted) and all(w in (n, DYNAMIC) for n, w in zip(shape, wanted, strict=True)):
         return shape
+    if shape == spec.accept_shape:
+        return spec.shape
     if math.prod(shape) == math.prod(spec.shape) and _core(shape) == _core(spec.shape):
         return spec.shape
     return None
@@ -155,7 +171,7 @@ def fitting_order(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...] |
     free, order = list(range(leading, len(shape))), dict[int, int]()
     for position in sorted(range(len(wanted)), key=lambda at: wanted[at] == DYNAMIC):  # what is fixed chooses first
         size = wanted[position]
-        found = next((at for at in free if shape[at] == size or (size == DYNAMIC and shape[at] > 0)), None)
+        found = next((at for at in free if shape[at] >= 0 and size in (shape[at], DYNAMIC)), None)
         if found is None:
             return None
         free.remove(found)

@@ -145,6 +145,12 @@ def _add_package(commands: Any) -> None:
         "--trial-seconds", type=int, metavar="N", help="how long one inference of the trial may take, in seconds (10)"
     )
     one.add_argument(
+        "--adapter",
+        type=Path,
+        metavar="FILE",
+        help="JSON with inputs and outputs: what applications written for another model see (docs/spec/package-format.md)",
+    )
+    one.add_argument(
         "--extra", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help="other files to include"
     )
 
@@ -200,6 +206,7 @@ def _package(options: argparse.Namespace) -> int:
 
     _check_signature(options.model, options.signature)
     sample, files = _sample(options.sample)
+    inputs, outputs = _adapter(options.adapter)
     manifest = Manifest(
         model_name=options.name,
         model_version=options.version,
@@ -213,6 +220,8 @@ def _package(options: argparse.Namespace) -> int:
         state=options.state,
         trial_seconds=options.trial_seconds or DEFAULT_TRIAL_SECONDS,
         sample=sample,
+        inputs=inputs,
+        outputs=outputs,
     )
     _check_model(options.model)
     identity = load_identity(options.key, options.cert, options.chain, _password(options.key_password_file))
@@ -228,6 +237,25 @@ def _package(options: argparse.Namespace) -> int:
         },
         f"{options.out}: {manifest.model_name} {manifest.model_version}, signed by {signer}",
     )
+
+
+def _adapter(file: Path | None) -> tuple[Any, Any]:
+    """The manifest's `inputs` and `outputs`."""
+    from edge.errors import PackageError
+    from edge.models.adapter import read_adapters
+    from edge.models.manifest import MAX_MANIFEST_BYTES
+    from edge.models.strict_json import JsonFault, check_keys, parse_object
+
+    if file is None:
+        return (), ()
+    try:
+        value = parse_object(file.read_bytes(), max_bytes=MAX_MANIFEST_BYTES)
+        check_keys(value, "", required=(), optional=("inputs", "outputs"))
+        return read_adapters(value.get("inputs", []), "inputs"), read_adapters(value.get("outputs", []), "outputs")
+    except JsonFault as fault:
+        raise PackageError(f"{file} {fault}") from None
+    except OSError as error:
+        raise PackageError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def _check_signature(model: Path, wanted: str | None) -> None:

@@ -95,14 +95,19 @@ class InputBinder:
                 own = own_shape(spec, argument.dtype, argument.shape, size)
                 if own is None or self.strict:
                     raise TensorError(_mismatch(spec, argument.dtype, argument.shape, own is not None))
-                return BoundTensor(data, own, size, declaration(argument.dtype, argument.shape))
+                return BoundTensor(data, _in_order(spec, own), size, declaration(argument.dtype, argument.shape))
             shape = fitted
         needed = byte_count(spec.dtype, shape)
         if isinstance(data, Segment) and not size:
             size = needed
         if fault := byte_count_fault(spec.dtype, shape, size):
             raise TensorError(f"tensor {shown(spec.name)}: {fault}; the model takes {spec.dtype.name}")
-        return BoundTensor(data, shape, needed)
+        return BoundTensor(data, _in_order(spec, shape), needed)
+
+
+def _in_order(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The model's shape for one that the application sees."""
+    return shape if spec.order is None else tuple(shape[at] for at in spec.order)
 
 
 def _mismatch(spec: TensorSpec, dtype: int, shape: tuple[int, ...], fits: bool) -> str:

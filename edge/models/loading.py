@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from edge.clock import Clock
 from edge.device import threads
 from edge.device.huge_pages import use_huge_pages
-from edge.errors import EdgeError, InferenceError, ModelRefusedError, TargetError
+from edge.errors import EdgeError, InferenceError, ManifestError, ModelRefusedError, TargetError
+from edge.models.adapter import view
 from edge.models.binding import InputBinder
 from edge.models.loads import Load, Loads
 from edge.models.manifest import Manifest, check_target
@@ -140,7 +141,8 @@ class Loader:
         trial: ProbeResult,
         memory_bytes: int,
     ) -> LoadedModel:
-        first = sessions[0]
+        served = _adapted(sessions, package.manifest)
+        first = served[0]
         if trial.reason:
             log.warning("model %s is loaded and has not run yet: %s", name, trial.reason)
         return LoadedModel(
@@ -150,12 +152,12 @@ class Loader:
             first.inputs,
             first.outputs,
             InputBinder(first.inputs, strict=self._defaults.strict_tensors),
-            Scheduler(name, sessions, queue_calls=self._defaults.queue_calls, clock=self._clock),
+            Scheduler(name, served, queue_calls=self._defaults.queue_calls, clock=self._clock),
             memory_bytes,
             len(sessions),
             first.borrows,
             Remarks(name),
-            self._shape_trials(name, package, first, options, trial),
+            self._shape_trials(name, package, sessions[0], options, trial),
             trial.reason,
         )
 
@@ -202,6 +204,25 @@ class Loader:
             _close(sessions)
             raise
         return sessions
+
+
+def _adapted(sessions: list[Session], manifest: Manifest) -> list[Session]:
+    """The sessions as applications see them: these, unless the package has an adapter.
+
+    Raises:
+        ManifestError: it does not fit the model; the sessions are closed.
+    """
+    if not manifest.inputs and not manifest.outputs:
+        return sessions
+    from edge.runtime.adapting import AdaptedSession
+
+    try:
+        inputs = view(sessions[0].inputs, manifest.inputs, "inputs")
+        outputs = view(sessions[0].outputs, manifest.outputs, "outputs")
+    except ManifestError:
+        _close(sessions)
+        raise
+    return [AdaptedSession(session, inputs, outputs) for session in sessions]
 
 
 def default_threads(instances: int) -> int:

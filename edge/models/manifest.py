@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.errors import ManifestError, TargetError
-from edge.models.strict_json import JsonFault, array, check_keys, kind, parse_object, table, text
-from edge.tensors import MAX_DIMENSION, MAX_RANK
+from edge.models.adapter import TensorAdapter, format_adapter, read_adapters
+from edge.models.strict_json import JsonFault, check_keys, kind, parse_object, sizes, table, text
 from edge.text import shown
 
 MANIFEST_FILE = "sagemaker_edge_manifest"
@@ -40,7 +40,7 @@ class Manifest:
     """What a package says of itself. `threads` and `instances`: None where the agent decides.
 
     `names`: whose names tensors have, the model's own or its signature's. `sample`: what the model is tried on, the shapes of
-    inputs by name, or a file in the package with their arrays.
+    inputs by name, or a file in the package with their arrays. `inputs` and `outputs`: those that applications see otherwise.
     """
 
     model_name: str
@@ -57,6 +57,8 @@ class Manifest:
     state: str = "none"
     trial_seconds: int = DEFAULT_TRIAL_SECONDS
     sample: str | tuple[tuple[str, tuple[int, ...]], ...] | None = None
+    inputs: tuple[TensorAdapter, ...] = ()
+    outputs: tuple[TensorAdapter, ...] = ()
 
     @property
     def sample_file(self) -> str | None:
@@ -103,6 +105,9 @@ def format_manifest(manifest: Manifest) -> bytes:
         value["names"] = manifest.names
     if manifest.sample is not None:
         value["sample"] = manifest.sample_file or {name: list(shape) for name, shape in manifest.sample_shapes}
+    for side in ("inputs", "outputs"):
+        if adapters := getattr(manifest, side):
+            value[side] = [format_adapter(one) for one in adapters]
     data = json.dumps(value, indent=2).encode() + b"\n"
     parse_manifest(data)
     return data
@@ -126,7 +131,10 @@ def _read(value: dict[str, Any]) -> Manifest:
     if type(version) is not int or version != FORMAT_VERSION:
         raise JsonFault(f"has format_version {shown(str(version))}; this agent reads {FORMAT_VERSION}")
     check_keys(
-        value, "", required=("format_version", "metadata", "model", "target", "runtime"), optional=("names", "sample")
+        value,
+        "",
+        required=("format_version", "metadata", "model", "target", "runtime"),
+        optional=("names", "sample", "inputs", "outputs"),
     )
     metadata = table(value["metadata"], "metadata")
     check_keys(metadata, "metadata", required=("model_name", "model_version"))
@@ -154,6 +162,8 @@ def _read(value: dict[str, Any]) -> Manifest:
         state=_choice(runtime, "state", "runtime.state", STATES),
         trial_seconds=_count(runtime, "trial_seconds", MAX_TRIAL_SECONDS) or DEFAULT_TRIAL_SECONDS,
         sample=_sample(value["sample"]) if "sample" in value else None,
+        inputs=read_adapters(value.get("inputs", []), "inputs"),
+        outputs=read_adapters(value.get("outputs", []), "outputs"),
     )
     if manifest.state == "keep" and (manifest.instances or 1) > 1:
         raise JsonFault(
@@ -189,15 +199,7 @@ def _sample(value: object) -> str | tuple[tuple[str, tuple[int, ...]], ...]:
     shapes = table(value, "sample")
     if not 1 <= len(shapes) <= MAX_SAMPLE_INPUTS:
         raise JsonFault(f"sample must have 1 to {MAX_SAMPLE_INPUTS} inputs, got {len(shapes)}")
-    return tuple((name, _shape(shape, f"sample.{shown(name)}")) for name, shape in shapes.items())
-
-
-def _shape(value: object, where: str) -> tuple[int, ...]:
-    shape = array(value, where, most=MAX_RANK)
-    for size in shape:
-        if type(size) is not int or not 0 <= size <= MAX_DIMENSION:
-            raise JsonFault(f"{where} must be whole numbers from 0 to {MAX_DIMENSION}, got {shown(str(size))}")
-    return tuple(shape)
+    return tuple((name, sizes(shape, f"sample.{shown(name)}")) for name, shape in shapes.items())
 
 
 def _file_name(value: object, where: str) -> str:

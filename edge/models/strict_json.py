@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection
 from typing import Any, NoReturn
 
+from edge.tensors import MAX_DIMENSION, MAX_RANK
 from edge.text import shown
 
 
@@ -110,6 +111,19 @@ def array(value: object, where: str, *, most: int) -> list[Any]:
     if len(value) > most:
         raise JsonFault(f"{where} has {len(value)} items; at most {most} are allowed")
     return value
+
+
+def sizes(value: object, where: str) -> tuple[int, ...]:
+    """A list of whole numbers that is a tensor's shape.
+
+    Raises:
+        JsonFault: it is something else.
+    """
+    shape = array(value, where, most=MAX_RANK)
+    for size in shape:
+        if type(size) is not int or not 0 <= size <= MAX_DIMENSION:
+            raise JsonFault(f"{where} must be whole numbers from 0 to {MAX_DIMENSION}, got {shown(str(size))}")
+    return tuple(shape)
 
 
 def is_unicode(value: str) -> bool:

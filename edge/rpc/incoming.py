@@ -69,7 +69,7 @@ class Incoming:
             raise CaptureContentError(f"tensor {shown(name)}: its shape has a negative dimension")
         size = len(data) if isinstance(data, bytes | memoryview) else data.size or byte_count(dtype, shape)
         if fault := byte_count_fault(dtype, shape, size):
-            spec = next((spec for spec in specs if spec.name == name), None)
+            spec = next((spec for spec in specs if name in (spec.name, spec.other_name)), None)
             own = own_shape(spec, dtype, shape, size) if spec and not self._model.binder.strict else None
             if spec is None or own is None:
                 raise CaptureContentError(f"tensor {shown(name)}: {fault}")

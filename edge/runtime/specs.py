@@ -97,4 +97,6 @@ def _spec(detail: dict[str, Any], name: str, other: str, kind: str) -> TensorSpe
         signature = shape
     if any(not 0 <= n <= MAX_DIMENSION for n in shape):
         raise UnsupportedModelError(f"{kind} {name!r} has shape {shape_text(shape)}, outside what the API can carry")
-    return TensorSpec(name, dtype, shape, tuple(DYNAMIC if n < 0 else n for n in signature), other)
+    scale, zero_point = detail.get("quantization", (0.0, 0))  # a scale of 0 where it has none, or one for each channel
+    signature = tuple(DYNAMIC if n < 0 else n for n in signature)
+    return TensorSpec(name, dtype, shape, signature, other, float(scale), int(zero_point))

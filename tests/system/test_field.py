@@ -1,10 +1,12 @@
 """What applications in the field send beside the rules, by stubs from a definition of their own (docs/migrate.md)."""
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.data.make_models import identity
@@ -187,3 +189,84 @@ def test_leading_ones_may_be_left_out_or_added(
         [entry] = event_of(agent, capture_id)["deviceFleetInputs"]
         assert entry["observedContentType"] == f"Tensor[FLOAT32; {', '.join(map(str, shape))}]"
     assert mislabelled(client, "floats") == 0
+
+
+def adapted(signer: Signer, dtype: str, shape: tuple[int, ...], **sides: Any) -> Path:
+    """A package of a model whose `y` is its `x`, with an adapter."""
+    count = sum(1 for _ in signer.folder.iterdir())
+    file = signer.folder / f"adapter-{count}.json"
+    file.write_text(json.dumps(sides))
+    return signer.package(identity(dtype, shape), f"adapted-{count}", "--adapter", str(file))
+
+
+def test_a_package_accepts_another_shape(
+    agent: AgentProcess, client: Client, signer: Signer, refused: Refused
+) -> None:  # [S-9]
+    package = adapted(signer, "uint8", (1, 3, 4, 4), inputs=[{"name": "x", "accept_shape": [1, 4, 4, 3]}])
+    model = call(client, "LoadModel", url=str(package), name="shapes").model
+    assert list(model.input_tensor_metadatas[0].shape) == [1, 3, 4, 4]
+    for shape in ((1, 4, 4, 3), (1, 3, 4, 4), (3, 4, 4)):
+        for _ in range(2):
+            [answer] = predict(client, "shapes", tensor("x", UINT8, shape, PIXELS))
+            assert answer.byte_data == PIXELS
+    with refused(
+        "INVALID_ARGUMENT", "got shape [4, 4, 3], expected [1, 3, 4, 4]; its dimensions fit in the order (2, 0, 1)"
+    ):
+        predict(client, "shapes", tensor("x", UINT8, (4, 4, 3), PIXELS))
+
+
+def test_an_adapter_shows_the_model_that_the_application_knows(
+    agent: AgentProcess, client: Client, signer: Signer
+) -> None:  # [S-9] [D] [P-12] [C-8]
+    package = adapted(
+        signer,
+        "float32",
+        (1, 2, 2, 3),
+        inputs=[{"name": "x", "as": "UINT8", "scale": 0.5, "layout": "NCHW"}],
+        outputs=[{"name": "y", "as": "INT32"}],
+    )
+    model = call(client, "LoadModel", url=str(package), name="adapted").model
+    assert call(client, "DescribeModel", name="adapted").model == model
+    [seen], [given] = model.input_tensor_metadatas, model.output_tensor_metadatas
+    assert (seen.data_type, list(seen.shape)) == (UINT8, [1, 3, 2, 2])
+    assert (given.data_type, list(given.shape)) == (INT32, [1, 2, 2, 3])
+    picture = np.arange(12, dtype=np.uint8).reshape(1, 3, 2, 2)
+    expected = np.rint(picture.transpose(0, 2, 3, 1) / 2).astype("<i4")
+    with Segment(12) as segment:
+        segment.write(picture.tobytes()).set_mode(0o400)
+        metadata = FIELD.TensorMetadata(name="x", data_type=UINT8, shape=(1, 3, 2, 2))
+        handle = FIELD.SharedMemoryHandle(segment_id=segment.id)
+        shared = FIELD.Tensor(tensor_metadata=metadata, shared_memory_handle=handle)
+        inline = tensor("x", UINT8, (1, 3, 2, 2), picture.tobytes())
+        bare = FIELD.Tensor(byte_data=picture.tobytes())
+        wrong = tensor("x", FLOAT32, (1, 3, 2, 2), picture.tobytes())
+        for sent in (shared, inline, inline, bare, wrong):
+            [answer] = predict(client, "adapted", sent)
+            assert answer.tensor_metadata == given
+            assert answer.byte_data == expected.tobytes()
+    assert mislabelled(client, "adapted") == 1
+
+
+@pytest.mark.parametrize(
+    ("sides", "words"),
+    [
+        ({"inputs": [{"name": "z", "as": "INT32"}]}, "'z' of inputs, which the model has not; it has 'x'"),
+        ({"inputs": [{"name": "x", "layout": "NCHW"}]}, "'x' has shape [1, 4]; a layout needs four dimensions"),
+        ({"outputs": [{"name": "y", "as": "UINT8"}]}, "'y' as UINT8 needs scale"),
+    ],
+)
+def test_an_adapter_that_does_not_fit_refuses_the_load(
+    client: Client, signer: Signer, refused: Refused, sides: dict[str, Any], words: str
+) -> None:  # [S-9] [L-4] [L-9]
+    package = adapted(signer, "float32", (1, 4), **sides)
+    with refused("FAILED_PRECONDITION", words):
+        call(client, "LoadModel", url=str(package), name="misfit")
+    assert "misfit" not in [model.name for model in client.models()]
+
+
+def test_an_adapter_is_signed_with_its_package(client: Client, signer: Signer, refused: Refused) -> None:  # [S-9] [S-5]
+    package = adapted(signer, "float32", (1, 4), outputs=[{"name": "y", "as": "INT32"}])
+    manifest = package / "sagemaker_edge_manifest"
+    manifest.write_text(manifest.read_text().replace("INT32", "INT16"))
+    with refused("FAILED_PRECONDITION"):
+        call(client, "LoadModel", url=str(package), name="altered")

@@ -20,6 +20,7 @@ PURE = [
     "models/strict_json.py",
     "models/tar.py",
     "models/binding.py",
+    "models/adapter.py",
     "runtime/model_file.py",
     "shm/checks.py",
     "capture/layout.py",

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from edge.config import parse_config
+from edge.models.adapter import read_adapters
 from edge.models.manifest import parse_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +30,12 @@ def test_configuration_of_the_readme() -> None:
 def test_manifest_of_the_specification() -> None:
     (block,) = json_blocks(SPEC / "packages.md")
     assert parse_manifest(block.encode()).model_name == "digits"
+
+
+def test_adapter_of_the_specification() -> None:
+    (block,) = json_blocks(SPEC / "package-format.md")
+    for side, entries in json.loads(block).items():
+        assert read_adapters(entries, side)
 
 
 def test_record_of_the_specification_is_json() -> None:

@@ -147,7 +147,8 @@ def test_bytes_that_mean_nothing_else() -> None:
         (spec((1, 1, 1, 3), (1, DYNAMIC, DYNAMIC, 3)), (1, 3, 8, 6), (0, 2, 3, 1)),
         (spec((1, 8, 8, 3)), (1, 4, 8, 8), None),
         (spec((1, 8, 8, 3)), (64, 3), None),
-        (spec((DYNAMIC, 2)), (2, 0), None),
+        (spec((1, 2), (DYNAMIC, 2)), (2, 0), (1, 0)),
+        (spec((1, 2), (DYNAMIC, 2)), (2, -1), None),
     ],
 )
 def test_the_order_that_would_fit(
