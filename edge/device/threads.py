@@ -20,7 +20,7 @@ def make_sure_of(count: int) -> None:
             started.append(thread)
     except RuntimeError:
         raise MemoryLimitError(
-            f"the model needs {count} threads and the system gives {len(started)}; raise the limit of processes "
+            f"loading the model takes {count} threads and the system gives {len(started)}; raise the limit of processes "
             "(TasksMax, pids.max, ulimit -u) or lower the model's threads"
         ) from None
     finally:

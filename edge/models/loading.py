@@ -22,7 +22,7 @@ from edge.models.remarks import Remarks
 from edge.models.scheduler import Scheduler
 from edge.runtime.engine import DelegateRef, Engine, Session, SessionOptions
 from edge.runtime.probe import ProbeResult, probe
-from edge.runtime.samples import Sample, SampleInputs
+from edge.runtime.samples import Sample
 from edge.runtime.shapes import ShapeTrials
 from edge.tensors import DYNAMIC, TensorSpec
 
@@ -101,6 +101,7 @@ class Loader:
             options = self._options(manifest, instances)
             sample = Sample(manifest.sample_shapes, package.sample_fd)
             with self._loads.trial(load):
+                threads.make_sure_of(1 + options.threads + SPARE_THREADS)  # the child's count as the agent's
                 trial = probe(
                     package.model_fd,
                     options,
@@ -189,6 +190,8 @@ class Loader:
     def _sessions(
         self, package: "Package", instances: int, options: SessionOptions, sample: Sample, trial: ProbeResult
     ) -> list[Session]:
+        from edge.runtime.sample_inputs import SampleInputs
+
         sessions: list[Session] = []
         try:
             for _ in range(instances):

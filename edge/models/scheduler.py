@@ -20,8 +20,8 @@ class Caller(Protocol):
         """Seconds until its deadline; None where it has none."""
         ...
 
-    def step_aside(self) -> None:
-        """Say that the call may take a while, so that other calls are not kept waiting by it."""
+    def step_aside(self) -> bool:
+        """Say that the call may take a while, so that other calls are not kept waiting by it; false where they are."""
         ...
 
     def after_answer(self, callback: Callable[[], None]) -> None:

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+from edge.errors import MemoryLimitError
 from edge.models.scheduler import Caller
 from edge.rpc import status
 
@@ -25,6 +26,18 @@ def answer_of(handler: Unary, raw: bytes, call: Caller) -> Answer:
     except Exception as error:
         log.error("a call's handler failed", exc_info=error)
         return None, status.INTERNAL, status.INTERNAL_TEXT
+
+
+def step_far_aside(caller: Caller) -> None:
+    """Step aside for what may take many seconds.
+
+    Raises:
+        MemoryLimitError: the system gives no thread that could serve other calls meanwhile.
+    """
+    if not caller.step_aside():
+        raise MemoryLimitError(
+            "no thread is left to serve other calls meanwhile; raise the limit of processes (TasksMax, pids.max, ulimit -u)"
+        )
 
 
 class Stream(Protocol):

@@ -60,7 +60,17 @@ def _not_unary(raw: bytes, call: Caller) -> Answer:
 class Call:
     """One call; what a handler asks of it is the `Caller` of edge.models.scheduler."""
 
-    __slots__ = ("_after", "_aside", "_call", "_closing", "_deadline", "_on_close", "_server", "_unary")
+    __slots__ = (
+        "_after",
+        "_aside",
+        "_call",
+        "_closing",
+        "_deadline",
+        "_on_close",
+        "_served_meanwhile",
+        "_server",
+        "_unary",
+    )
 
     def __init__(self, server: "CoreServer", event: Any, unary: Unary) -> None:
         self._server = server
@@ -68,6 +78,7 @@ class Call:
         self._deadline: float = event.call_details.deadline
         self._unary = unary
         self._closing = self._aside = False
+        self._served_meanwhile = True
         self._on_close: Callable[[], None] | None = None
         self._after: Callable[[], None] | None = None
 
@@ -87,11 +98,12 @@ class Call:
         """Have `callback` called as soon as the answer is on its way."""
         self._after = callback
 
-    def step_aside(self) -> None:
+    def step_aside(self) -> bool:
         """Let another thread wait for calls: this one may take longer than a quick call. Once is enough."""
         if not self._aside:
             self._aside = True
-            self._server.step_aside()
+            self._served_meanwhile = self._server.step_aside()
+        return self._served_meanwhile
 
     def cancel(self, code: status.Code, text: str) -> None:
         """End the call, whatever it waits for."""
@@ -324,15 +336,14 @@ class CoreServer:
             # Kept over the next poll, the event would keep the call's memory.
             event = tag = None
 
-    def step_aside(self) -> None:
-        """The calling thread, which has its turn, will not wait for events for a while."""
+    def step_aside(self) -> bool:
+        """The calling thread, which has its turn, will not wait for events for a while; false where nobody else can."""
         for _ in range(EVENTS_READ_AHEAD):
             event = self._queue.poll(0)
             if event.completion_type != cygrpc.CompletionType.queue_timeout:
                 self._taken.append(event)
-                self.turns.give_away()
-                return
-        self.turns.leave()
+                return self.turns.give_away()
+        return self.turns.leave()
 
     # --- calls ---------------------------------------------------------------
 

@@ -40,8 +40,9 @@ class _Call:
         if not self._context.add_callback(callback):
             callback()
 
-    def step_aside(self) -> None:
+    def step_aside(self) -> bool:
         """Each call has a thread of its own here."""
+        return True
 
 
 class _Stream:

@@ -15,6 +15,7 @@ from edge.models.binding import Segment, declaration
 from edge.models.loading import LoadedModel
 from edge.models.registry import Registry
 from edge.models.scheduler import Caller
+from edge.rpc.calls import step_far_aside
 from edge.rpc.codec import ResponseEncoder, byte_data_ranges, parse_predict
 from edge.runtime.borrowing import ALIGNMENT_BYTES
 from edge.runtime.engine import Data, Shapes
@@ -123,7 +124,7 @@ class PlanBook:
                 model.remarks.say_mislabelled(spec.name, tensor.declared, declaration(spec.dtype, tensor.shape))
         shapes = tuple(tensor.shape for tensor in bound)
         if model.shape_trials is not None and not model.shape_trials.known(shapes):
-            caller.step_aside()
+            step_far_aside(caller)
             model.shape_trials.check(shapes)
         shared = tuple(
             SharedInput(position, tensor.data, tensor.size)

@@ -15,6 +15,7 @@ from edge.models.scheduler import Caller, Scheduler, Seat
 from edge.rpc import codec
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
+from edge.rpc.calls import step_far_aside
 from edge.rpc.incoming import Incoming, check_labels
 from edge.rpc.plans import Plan, PlanBook
 from edge.runtime.engine import Output
@@ -97,6 +98,7 @@ class Servicer:
 
     def load_model(self, raw: bytes, context: Caller) -> bytes:
         """[L]"""
+        step_far_aside(context)
         request = codec.parse(pb.LoadModelRequest, raw)
         model = self._registry.load(codec.model_name(request.name, request.handle), request.url, context)
         return pb.LoadModelResponse(model=codec.model_message(model)).SerializeToString()

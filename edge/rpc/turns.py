@@ -33,6 +33,7 @@ class Turns:
         self._parked = 0
         self._free = False  # nobody has the turn
         self._over = False
+        self._short_of_threads = False  # and that was said
 
     def start(self, watched: int | None = None) -> None:
         """Make the first thread. `watched`: an epoll instance that has something to read when events come, if there is one.
@@ -45,18 +46,18 @@ class Turns:
         with self._lock:
             self._add_thread()
 
-    def leave(self) -> None:
-        """Give the turn up; another thread takes it once something comes."""
+    def leave(self) -> bool:
+        """Give the turn up; another thread takes it once something comes. False as `give_away`."""
         with self._lock:
             if self._parked and self._watch.arm():
                 self._free = True
-            else:
-                self._hand_over()
+                return True
+            return self._hand_over()
 
-    def give_away(self) -> None:
-        """Give the turn up to another thread, which takes it now; where there can be none, to the first that is done."""
+    def give_away(self) -> bool:
+        """Give the turn up to another thread, which takes it now; false where there can be none: the first that is done does."""
         with self._lock:
-            self._hand_over()
+            return self._hand_over()
 
     def take_back(self) -> bool:
         """Take the turn if nobody has it; false where somebody has."""
@@ -84,19 +85,22 @@ class Turns:
         self._free = False
         self._watch.disarm()
 
-    def _hand_over(self) -> None:
-        """With the lock held."""
+    def _hand_over(self) -> bool:
+        """With the lock held: whether there is a thread to take it."""
         if self._parked:
             self._free = True
             self._watch.ring()
-            return
+            return True
         try:
             if len(self._threads) < MAX_THREADS:
                 self._add_thread()
-                return
+                return True
         except RuntimeError as error:
-            log.warning("no thread waits for calls until one of %d is done: %s", len(self._threads), error)
+            if not self._short_of_threads:
+                log.warning("no thread waits for calls until one of %d is done: %s", len(self._threads), error)
+            self._short_of_threads = True
         self._free = True
+        return False
 
     def _add_thread(self) -> None:
         """With the lock held: one more thread, which has the turn."""
@@ -108,6 +112,7 @@ class Turns:
             self._threads.remove(thread)
             raise
         self._made += 1
+        self._short_of_threads = False
 
     def _run(self) -> None:
         while not self._wait():

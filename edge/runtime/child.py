@@ -49,7 +49,8 @@ class Child:
                 stdout=out[1],
                 stderr=err[1],
                 pass_fds=(lives, *descriptors),
-                env={name: value for name, value in os.environ.items() if name not in _OWN_VARIABLES},
+                env={name: value for name, value in os.environ.items() if name not in _OWN_VARIABLES}
+                | {"OPENBLAS_NUM_THREADS": "1"},  # see TfliteEngine.prepare
             )
         except OSError as error:
             self._close()

@@ -55,6 +55,8 @@ class TfliteEngine:
             TargetError: none is installed that can be loaded.
         """
         if self._module is None:
+            # numpy's: of no use here, and where the system gives it no threads it ends the process.
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
             for name in _installed():
                 try:
                     self._module, self._name = importlib.import_module(f"{name}.interpreter"), name

@@ -19,7 +19,8 @@ from edge.runtime.borrowing import borrows_well
 from edge.runtime.child import Voice, become
 from edge.runtime.engine import DelegateRef, Session, SessionOptions, Shapes
 from edge.runtime.probe import ProbeResult
-from edge.runtime.samples import Sample, SampleInputs
+from edge.runtime.sample_inputs import SampleInputs
+from edge.runtime.samples import Sample
 from edge.runtime.tflite import TfliteEngine
 from edge.tensors import DYNAMIC
 from edge.text import printable

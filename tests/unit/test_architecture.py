@@ -1,6 +1,8 @@
 """The rules of the tree: what may import what, and how long a file may be."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,9 @@ def test_files_can_be_seen_whole(path: Path) -> None:
 
 def test_the_entry_is_small() -> None:
     assert len((ROOT / "agent.py").read_text().splitlines()) <= 40
+
+
+def test_an_agent_without_models_loads_no_numpy() -> None:
+    look = "import edge.app, sys; print('numpy' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert said == "False\n"

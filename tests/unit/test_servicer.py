@@ -26,8 +26,9 @@ class Caller:
     def time_remaining(self) -> float | None:
         return None
 
-    def step_aside(self) -> None:
+    def step_aside(self) -> bool:
         """Nobody else is served here."""
+        return True
 
     def after_answer(self, callback: Callable[[], None]) -> None:
         callback()
