@@ -134,6 +134,22 @@ def test_from_the_socket_to_the_bucket(
         assert not key.token or key.token not in agent.log
 
 
+def test_credentials_of_the_service_and_objects_that_are_asked_for(
+    agents: Callable[..., AgentProcess], digits: Path, stub: S3Stub, iot: IotEndpoint, tmp_path: Path
+) -> None:
+    """[R-9] [R-7] As systemd's LoadCredential= passes them; and edge_upload_verify."""
+    settings = {
+        name: str(value).replace(f"{tmp_path}/", "$CREDENTIALS_DIRECTORY/") for name, value in by_iot(iot).items()
+    }
+    agent = agents(**cloud(stub.url, tmp_path, **settings, edge_upload_verify="head"))
+    agent.start(env={"CREDENTIALS_DIRECTORY": str(tmp_path)})
+    agent.client.load(digits, MODEL)
+    capture(agent, ["one"])
+    wait_success(agent, ["one"])
+    assert_whole(stub, ["one"])
+    assert sorted(stub.heads) == sorted(stub.objects)
+
+
 def test_status_tells_what_waits_and_why(
     agents: Callable[..., AgentProcess], digits: Path, stub: S3Stub, iot: IotEndpoint, tmp_path: Path
 ) -> None:

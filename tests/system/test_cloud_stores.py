@@ -72,6 +72,13 @@ def test_many(store: StoreProcess, tmp_path: Path) -> None:
     assert sorted(json.loads(line)["eventMetadata"]["eventId"] for line in lines) == sorted(ids)
 
 
+def test_each_object_is_asked_for(store: StoreProcess, tmp_path: Path) -> None:  # [R-7]
+    with pipeline(tmp_path, client(store, verify=True), folder_prefix="asked") as made:
+        ids = submit_some(made)
+        made.wait_states(ids)
+    assert any(key.startswith("asked/") for key in store.objects())
+
+
 def test_wrong_secret(store: StoreProcess, tmp_path: Path) -> None:
     """Refused with a clear reason, and the captures wait."""
     wrong = {**store.environment(), "AWS_SECRET_ACCESS_KEY": "wrong-secret-0123456789"}

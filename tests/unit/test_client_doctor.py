@@ -17,6 +17,7 @@ from edge.client import doctor
 from edge.client.doctor import Finding, Level
 from edge.config import Config, parse_config
 from edge.settings import full_key
+from tests.fakes.disk import file_system
 
 NOW = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
 
@@ -116,6 +117,13 @@ def test_device_files(tmp_path: Path) -> None:
         (tmp_path / name).chmod(0o644)
     assert levels(list(doctor.check_device_files(settings))) == [Level.OK, Level.OK, Level.FAIL]
     assert levels(list(doctor.check_device_files(config(tmp_path)))) == []
+
+
+def test_a_disk_without_inodes(tmp_path: Path) -> None:
+    with file_system(tmp_path / "few", "size=64m,nr_inodes=20") as folder:
+        settings = config(tmp_path, core_capture_data_disk_path=str(folder), edge_spool_min_free_mib=0)
+        found = list(doctor.check_folders(settings))
+    assert levels(found) == [Level.FAIL] * 2 and "inodes free" in found[0].text
 
 
 def test_a_credential_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
