@@ -63,7 +63,7 @@ complete -o default -F _sagemaker_edge_agent {NAMES}
 def zsh_options(actions: list[argparse.Action]) -> str:
     specs = []
     for one in actions:
-        text = re.sub(r"([\[\]:\\])", r"\\\1", " ".join((one.help or "").replace("'", "'\\''").split()))
+        text = re.sub(r"([\[\]:\\])", r"\\\1", " ".join((one.help or "").split())).replace("'", "'\\''")
         value = "" if one.nargs == 0 else f":{one.metavar or one.dest}:{'_files' if one.metavar in FILES else ' '}"
         specs += [f"'{word}[{text}]{value}'" for word in one.option_strings]
     return " ".join(specs)
