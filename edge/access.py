@@ -51,6 +51,15 @@ def others(path: str, uid: int) -> list[str]:
     return found
 
 
+def why_unusable(folder: str | Path) -> str:
+    """Why this user could not keep files in a folder, which need not be there yet; empty where nothing speaks against it."""
+    path = Path(folder)
+    there = next((str(at) for at in (path, *path.parents) if os.path.exists(at)), "/")  # noqa: PTH110 (it raises nothing)
+    if not os.path.isdir(there):  # noqa: PTH112
+        return f"{there} is not a folder"
+    return "" if os.access(there, os.W_OK | os.X_OK) else f"this user may not write to {there}"
+
+
 def how_to_mend(path: str, uid: int) -> str:
     """The command that leaves a file to the user `uid` alone."""
     commands = [f"setfacl -b {path}"] if _entries(path) else []

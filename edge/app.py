@@ -45,6 +45,7 @@ class App:
     def __init__(self, loaded: Loaded, *, socket: str, replace_socket: bool, max_message_bytes: int) -> None:
         self._config = loaded.config
         self._warnings = loaded.warnings
+        self._spool_source = loaded.sources["edge_spool_path"]
         self._socket = str(Path(socket).absolute())
         self._clock = SystemClock()
         self._version, self._build_date = version()
@@ -99,6 +100,7 @@ class App:
             log.warning("configuration: %s", warning)
         if trouble := trust_folder.trouble(Path(self._config.core_root_certs_path)):
             log.warning("%s", trouble)
+        log.info("captures wait in %s (%s)", self._config.edge_spool_path, self._spool_source)
         self._captures.start()
         self._server.start()
         housekeeper = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)

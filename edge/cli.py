@@ -127,13 +127,17 @@ def _daemon(words: list[str]) -> int:
 
 
 def _check(path: str | None) -> int:
+    from edge.capture.settings import unusable_folders
     from edge.config import INSTALLED_CONFIG, describe, load_config
 
     loaded = load_config(path or INSTALLED_CONFIG)
     print(describe(loaded))
     for warning in loaded.warnings:
         print(f"warning: {warning}", file=sys.stderr)
-    return 0
+    unusable = list(unusable_folders(loaded.config))
+    for key, why in unusable:
+        print(f"{PROGRAM}: {key}: {why}; name another folder, or ask as the agent's user", file=sys.stderr)
+    return 1 if unusable else 0
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -143,7 +147,7 @@ def _run(options: argparse.Namespace) -> int:
 
     loaded = load_config(options.config)
     signals.block()
-    log.setup(loaded.config.log_verbose)
+    log.setup(loaded.config.log_verbose, loaded.config.edge_log_stream)
     from edge.app import App
 
     App(loaded, socket=options.socket, replace_socket=options.force, max_message_bytes=options.max_message_bytes).run()

@@ -7,7 +7,6 @@ deployment tools substitute text.
 
 import dataclasses
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,13 @@ from urllib.parse import urlsplit
 
 from edge import json_faults
 from edge.access import is_credential
+from edge.config_rules import check_together, derive, keep_on_disk, shown_value, unused_settings
 from edge.errors import ConfigError
+from edge.paths import absolute
 from edge.settings import OLD_NAMES, PREFIX, SETTINGS, UNUSED, Kind, Setting
-from edge.text import cut
 
 INSTALLED_CONFIG = "/etc/sagemaker-edge-agent/config.json"  # read where none is named
 MAX_CONFIG_BYTES = 1 << 20
-MODE_ENVIRONMENT = "STATE_DIRECTORY"
 _TRUE_FALSE = {"true": True, "false": False}
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}\Z")
 
@@ -54,6 +53,7 @@ class Config:
     core_capture_data_periodic_upload: bool
     core_capture_data_periodic_upload_period_seconds: int
     log_verbose: bool
+    edge_log_stream: str
     edge_model_instances: int
     edge_model_threads: int
     edge_queue_calls: int
@@ -66,6 +66,7 @@ class Config:
     edge_spool_max_files: int
     edge_spool_min_free_mib: int
     edge_spool_full_policy: str
+    edge_capture_records_per_file: int
     edge_capture_buffer_mib: int
     edge_rpc_server: str
     edge_upload_verify: str
@@ -101,7 +102,7 @@ def parse_config(data: bytes, file: str = "the configuration") -> Loaded:
     """Check the bytes of a configuration file, which messages call `file`; see `load_config`."""
     given = _parse_json(data, file)
     faults: list[str] = []
-    wrong: set[str] = set()  # settings whose value is reported already
+    wrong: dict[str, str] = {}  # what is wrong with a setting's value
     warnings: list[str] = []
     values: dict[str, Any] = {}
     sources: dict[str, str] = {}
@@ -109,19 +110,29 @@ def parse_config(data: bytes, file: str = "the configuration") -> Loaded:
         key, raw = _consume(given, setting, faults, warnings)
         sources[setting.name] = "default" if key is None else "file" if key == setting.key else f"file, as {key}"
         values[setting.name] = setting.default
-        if key is not None:
-            try:
-                values[setting.name] = _convert(setting, raw)
-            except ValueError as fault:
-                wrong.add(setting.name)
-                faults.append(f"{key}: {_shown(raw)} is not allowed; expected {fault}")
+        if key is None:
+            continue
+        if isinstance(raw, str) and not raw.strip() and not setting.required:
+            sources[setting.name] = "default"  # templates leave values empty
+            continue
+        try:
+            values[setting.name] = _convert(setting, raw)
+        except ValueError as fault:
+            wrong[setting.name] = f"{key}: {shown_value(raw)} is not allowed; expected {fault}"
     for key in given:
         if key.removeprefix(PREFIX) in UNUSED and key.startswith(PREFIX):
             warnings.append(f"{key} is not used by this agent and is ignored")
         else:
             warnings.append(f"{key} is not a known key and is ignored{_nearest(key)}")
-    _derive(values, sources)
-    _check_together(values, sources, wrong, faults, warnings)
+    derive(values, sources)
+    keep_on_disk(values, sources, warnings)
+    unused = unused_settings(values, wrong)
+    for name, text in wrong.items():
+        if name in unused:
+            warnings.append(f"{text}; nothing uses it, and it is ignored")
+        else:
+            faults.append(text)
+    check_together(values, sources, wrong.keys() - unused, faults, warnings)
     if faults:
         raise ConfigError("\n".join(faults), warnings)
     return Loaded(Config(**values), sources, tuple(warnings))
@@ -147,7 +158,7 @@ def _parse_json(data: bytes, file: str) -> dict[str, Any]:
     except (RecursionError, ValueError):
         raise ConfigError(f"{file} is not JSON that an agent can use: nested too deep, or a number too long") from None
     if not isinstance(given, dict):
-        raise ConfigError(f"{file} must be a JSON object, not {_shown(given)}")
+        raise ConfigError(f"{file} must be a JSON object, not {shown_value(given)}")
     return given
 
 
@@ -175,7 +186,12 @@ def _convert(setting: Setting, raw: Any) -> Any:
             value = int(text)
     if not _fits(setting, value):
         raise ValueError(setting.expected)
-    return tuple(value) if kind is Kind.PATHS else value
+    try:
+        if kind is Kind.PATHS:
+            return tuple(absolute(path) for path in value)
+        return absolute(value) if kind is Kind.PATH or (kind is Kind.CREDENTIAL and not is_credential(value)) else value
+    except OSError:
+        raise ValueError("an absolute path, for the agent's working folder is gone") from None
 
 
 def _fits(setting: Setting, value: Any) -> bool:
@@ -188,8 +204,6 @@ def _fits(setting: Setting, value: Any) -> bool:
         return isinstance(value, list) and all(isinstance(item, str) and _is_path(item) for item in value)
     if not isinstance(value, str) or len(value) > setting.high or any(not c.isprintable() for c in value):
         return False
-    if value == "" and not setting.required:
-        return True
     if kind is Kind.CHOICE:
         return value in setting.choices
     if kind is Kind.PATH or (kind is Kind.CREDENTIAL and not is_credential(value)):
@@ -200,7 +214,8 @@ def _fits(setting: Setting, value: Any) -> bool:
 
 
 def _is_path(value: str) -> bool:
-    return value.startswith("/") and "\0" not in value
+    """Whether text can be a path. A `$` or `~` at its start is a template's, and was to be filled in."""
+    return value[:1] not in ("", "$", "~") and "\0" not in value
 
 
 def _is_url(value: str) -> bool:
@@ -209,100 +224,6 @@ def _is_url(value: str) -> bool:
         return parts.scheme in ("https", "http") and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         return False
-
-
-def _derive(values: dict[str, Any], sources: dict[str, str]) -> None:
-    """Fill in what follows from other settings."""
-
-    def fill(name: str, value: Any, source: str) -> None:
-        if values[name] == "":
-            values[name], sources[name] = value, source
-
-    fill("core_iot_thing_name", values["core_device_name"], "the device name")
-    bucket = values["provider_s3_bucket_name"]
-    fill("provider_provider", "Aws" if bucket else "None", "a bucket is set" if bucket else "no bucket is set")
-    disk, state = values["core_capture_data_disk_path"], os.environ.get(MODE_ENVIRONMENT, "").split(":")[0]
-    if values["core_capture_data_destination"] == "Disk" and disk:
-        fill("edge_spool_path", disk.rstrip("/") + "/.spool", "inside the capture folder")
-    elif _is_path(state):
-        fill("edge_spool_path", state + "/spool", MODE_ENVIRONMENT)
-    else:
-        fill("edge_spool_path", "/var/lib/sagemaker-edge-agent/spool", "default")
-
-
-def _check_together(
-    values: dict[str, Any], sources: dict[str, str], wrong: set[str], faults: list[str], warnings: list[str]
-) -> None:
-    """Checks that take more than one setting, but for those whose own value is `wrong`: one fault is one line."""
-
-    def need(name: str, reason: str) -> None:
-        if values[name] == "" and name not in wrong:
-            faults.append(f"{PREFIX}{name}: missing; it is required {reason}")
-
-    cloud = values["core_capture_data_destination"] == "Cloud"
-    uploads = cloud or values["core_capture_data_periodic_upload"]
-    if not cloud and "core_capture_data_destination" not in wrong:
-        need("core_capture_data_disk_path", "when captures go to Disk")
-    if values["provider_provider"] == "Aws":
-        need("core_region", "with provider Aws")
-        need("provider_s3_bucket_name", "with provider Aws")
-        _check_credentials(values, wrong, faults)
-        bucket = values["provider_s3_bucket_name"]
-        if bucket and "sagemaker" not in bucket:
-            warnings.append(
-                f"{PREFIX}provider_s3_bucket_name: {bucket} does not contain 'sagemaker'; policies made for the original agent may not cover it"
-            )
-    elif uploads and not wrong & {"provider_provider", "provider_s3_bucket_name"}:
-        faults.append(
-            f"{PREFIX}core_capture_data_{'destination' if cloud else 'periodic_upload'}: captures are to be uploaded, but "
-            f"the provider is {values['provider_provider']}; expected provider Aws and {PREFIX}provider_s3_bucket_name"
-        )
-    if values["provider_provider_path"]:
-        warnings.append(f"{PREFIX}provider_provider_path is not used by this agent and is ignored")
-    if values["provider_provider"] == "Custom":
-        faults.append(
-            f"{PREFIX}provider_provider: Custom providers are shared objects of the original agent and cannot be loaded; expected Aws or None"
-        )
-    batch, buffer = values["core_capture_data_batch_size"], values["core_capture_data_buffer_size"]
-    if wrong & {"core_capture_data_batch_size", "core_capture_data_buffer_size"}:
-        return
-    if batch > buffer and sources["core_capture_data_batch_size"] == "default":
-        values["core_capture_data_batch_size"] = buffer
-        sources["core_capture_data_batch_size"] = "the buffer size"
-    elif batch > buffer:
-        faults.append(
-            f"{PREFIX}core_capture_data_batch_size: {batch} is not allowed; expected less than {PREFIX}core_capture_data_buffer_size ({buffer})"
-        )
-    elif batch == buffer:
-        warnings.append(
-            f"{PREFIX}core_capture_data_batch_size equals the buffer size ({buffer}): calls may be refused while a batch is written"
-        )
-
-
-def _check_credentials(values: dict[str, Any], wrong: set[str], faults: list[str]) -> None:
-    """The IoT settings come together or not at all (then the environment gives the credentials)."""
-    names = (
-        "provider_aws_ca_cert_file",
-        "provider_aws_cert_file",
-        "provider_aws_cert_pk_file",
-        "provider_aws_iot_cred_endpoint",
-    )
-    missing = [name for name in names if values[name] == "" and name not in wrong]
-    if missing and len(missing) < len(names):
-        faults.extend(
-            f"{PREFIX}{name}: missing; the IoT credentials need all four of provider_aws_*" for name in missing
-        )
-    endpoint = values["provider_aws_iot_cred_endpoint"]
-    if endpoint and not re.fullmatch(r"https://[^/?#@]+/role-aliases/[^/?#]+/credentials", endpoint):
-        faults.append(
-            f"{PREFIX}provider_aws_iot_cred_endpoint: {_shown(endpoint)} is not allowed; expected https://HOST/role-aliases/ALIAS/credentials"
-        )
-
-
-def _shown(value: Any) -> str:
-    """A value as the file has it, cut to a readable length."""
-    text = json.dumps(value)
-    return cut(text, 80)
 
 
 def _nearest(key: str) -> str:
@@ -317,6 +238,6 @@ def describe(loaded: Loaded) -> str:
     values = dataclasses.asdict(loaded.config)
     width = max(len(setting.key) for setting in SETTINGS)
     return "\n".join(
-        f"{setting.key:<{width}}  {_shown(values[setting.name])}  ({loaded.sources[setting.name]})"
+        f"{setting.key:<{width}}  {shown_value(values[setting.name])}  ({loaded.sources[setting.name]})"
         for setting in SETTINGS
     )

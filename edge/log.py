@@ -1,4 +1,4 @@
-"""The log: one line an event on stderr (X-5), at no one's pace but its own.
+"""The log: one line an event on stderr or stdout (X-5), at no one's pace but its own.
 
 Under journald a line begins with `<N>`, the syslog level, and has no time of its own; elsewhere it begins with an ISO time.
 Tensor bytes, keys and tokens are never logged.
@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge.clock import SystemClock
+from edge.selfexec import called_as
 from edge.text import printable
 
 MAX_LINE_CHARACTERS = 33_000  # every thread's stack in one line; journald cuts a line at 48 KiB
@@ -29,9 +30,10 @@ FLUSH_SECONDS = 0.5  # at the exit, for lines that still wait
 BURST = 20
 WINDOW_SECONDS = 10.0
 MAX_KINDS = 1000  # of events, each from a place of its own in the code; those beyond are counted together
-_STDERR = 2
+_STDOUT, _STDERR = 1, 2
 _SYSLOG_LEVELS = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _DEBUG = 7
+ORIGINAL_NAME = "sagemaker_edge_agent_binary"
 
 
 class _Formatter(logging.Formatter):
@@ -218,11 +220,23 @@ def _let_go(fd: int) -> None:
             os.close(own)
 
 
-def setup(verbose: bool) -> None:
-    """Send the log of the whole program to stderr; `verbose` adds debug events. Call it once signals are blocked."""
-    _let_go(_STDERR)
-    handler = LogWriter(_STDERR)
-    handler.setFormatter(_Formatter(journald=_is_journal(_STDERR)))
+def usual_stream() -> str:
+    """`stdout` for whoever starts the program by its old name and reads what the original wrote there, else `stderr`."""
+    by_systemd = (  # systemd.exec(5), sd_notify(3); these are not inherited, or compared with what is ours
+        os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid())
+        or "NOTIFY_SOCKET" in os.environ
+        or any(_is_journal(fd) for fd in (_STDOUT, _STDERR))
+    )
+    return "stdout" if called_as() == ORIGINAL_NAME and not by_systemd else "stderr"
+
+
+def setup(verbose: bool, stream: str = "stderr") -> None:
+    """Send the log of the whole program to a standard stream; `verbose` adds debug events. Call it once signals are blocked."""
+    fd = _STDOUT if stream == "stdout" else _STDERR
+    for each in {fd, _STDERR}:
+        _let_go(each)
+    handler = LogWriter(fd)
+    handler.setFormatter(_Formatter(journald=_is_journal(fd)))
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbose else logging.INFO)

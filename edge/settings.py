@@ -9,6 +9,7 @@ from enum import Enum
 PREFIX = "sagemaker_edge_"  # of the original agent's keys
 OWN_PREFIX = "edge_"  # of the keys that only this agent has
 NAME_PATTERN = r"[a-zA-Z0-9](-*_*[a-zA-Z0-9])*"
+_PREFIX_PART = r"(?!\.{1,2}(/|\Z)|[^/]* (/|\Z))[a-zA-Z0-9!_.*'()-][a-zA-Z0-9!_.*'() -]*"
 _NAME_TEXT = "1 to 63 letters, digits, '-' and '_', beginning and ending with a letter or digit"
 
 
@@ -22,9 +23,9 @@ class Kind(Enum):
 
     TEXT = "text"
     CHOICE = "one of"
-    PATH = "absolute path"
-    PATHS = "list of absolute paths"
-    CREDENTIAL = "absolute path or credential"
+    PATH = "path"
+    PATHS = "list of paths"
+    CREDENTIAL = "path or credential"
     URL = "URL"
     INT = "integer"
     BOOL = "true or false"
@@ -60,9 +61,9 @@ class Setting:
         if self.kind is Kind.URL:
             return "a URL such as https://host:port"
         words = {
-            Kind.PATH: "an absolute path",
-            Kind.PATHS: "a list of absolute paths",
-            Kind.CREDENTIAL: "an absolute path, or $CREDENTIALS_DIRECTORY/NAME",
+            Kind.PATH: "a path, absolute or from the agent's working folder on",
+            Kind.PATHS: "a list of paths",
+            Kind.CREDENTIAL: "a path, or $CREDENTIALS_DIRECTORY/NAME",
             Kind.BOOL: "true or false",
         }
         if self.kind in words:
@@ -139,8 +140,8 @@ SETTINGS: tuple[Setting, ...] = (
         Kind.TEXT,
         "First part of object keys, and sub-folder of the capture folder.",
         high=512,
-        pattern=r"(?!\.{1,2}(/|\Z))[a-zA-Z0-9!_.*'()-]+(/(?!\.{1,2}(/|\Z))[a-zA-Z0-9!_.*'()-]+)*/?",
-        pattern_text="letters, digits and !_.*'()- in parts separated by '/', no part '.' or '..'",
+        pattern=rf"{_PREFIX_PART}(/{_PREFIX_PART})*/?",
+        pattern_text="letters, digits, spaces within and !_.*'()- in parts separated by '/', no part '.' or '..'",
     ),
     Setting(
         "core_capture_data_destination",
@@ -176,6 +177,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("core_capture_data_periodic_upload", Kind.BOOL, "Upload what was captured to Disk.", default=False),
     _int("core_capture_data_periodic_upload_period_seconds", 8, 1, 86_400, "Time between uploads, in seconds."),
     Setting("log_verbose", Kind.BOOL, "Log debug events too.", default=False),
+    Setting(
+        "edge_log_stream",
+        Kind.CHOICE,
+        "Where the log goes. Default: stderr; stdout where the program is called sagemaker_edge_agent_binary and no systemd started it.",
+        choices=("stderr", "stdout"),
+    ),
     _int(
         "edge_model_instances",
         1,
@@ -213,7 +220,8 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     Setting("edge_delegate_paths", Kind.PATHS, "Delegate libraries that a manifest may name.", default=()),
     _path(
-        "edge_spool_path", "Folder of captures that wait. Default: in the capture folder, else in the state directory."
+        "edge_spool_path",
+        "Folder of captures that wait. Default: in the capture folder, else in the first state folder that the user can write: $STATE_DIRECTORY, /var/lib/sagemaker-edge-agent, ~/.local/state.",
     ),
     _int("edge_spool_max_mib", 1024, 1, 1 << 24, "Most disk space for captures that wait, in MiB."),
     _int("edge_spool_max_files", 100_000, 10, 10_000_000, "Most files of captures that wait."),
@@ -224,6 +232,13 @@ SETTINGS: tuple[Setting, ...] = (
         "At a limit: refuse new captures, or drop the oldest that wait.",
         default="refuse",
         choices=("refuse", "drop-oldest"),
+    ),
+    _int(
+        "edge_capture_records_per_file",
+        0,
+        0,
+        100_000,
+        "Most captures in a record file; 1 for readers that take a file as one JSON object. 0: no limit but the batch.",
     ),
     _int("edge_capture_buffer_mib", 64, 1, 4096, "Captures that may wait to be written, in MiB."),
     Setting(

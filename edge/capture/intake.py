@@ -69,7 +69,7 @@ class Intake:
                 if epoch != self.epoch:
                     raise SpoolFullError("the spool was replaced while the capture was written")
                 batch = self._open.get(folder)
-                if batch is not None and batch.broken:
+                if batch is not None and (batch.broken or 0 < self._settings.records_per_file <= len(batch.ids)):
                     self._sealing.append(self._open.pop(folder))
                     batch = None
                 self._written = batch

@@ -1,9 +1,12 @@
 """What the capture side needs to know of the configuration."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edge.access import why_unusable
 from edge.config import Config
+from edge.settings import full_key
 
 MIB = 1 << 20
 MAX_BATCH_BYTES = 16 * MIB  # a batch is sealed at this size, however few captures it has
@@ -31,6 +34,7 @@ class CaptureSettings:
     spool_max_files: int = 100_000
     spool_min_free: int = 64 * MIB
     drop_oldest: bool = False
+    records_per_file: int = 0  # 0: no limit but the batch
 
     @property
     def batch_bytes(self) -> int:
@@ -41,6 +45,18 @@ class CaptureSettings:
     def destination(self) -> str:
         """`Disk` or `Cloud`, as the configuration says it."""
         return "Cloud" if self.disk_path is None else "Disk"
+
+
+def unusable_folders(config: Config) -> Iterator[tuple[str, str]]:
+    """Keys whose folder this user could not keep captures in, and why."""
+    folders = {"edge_spool_path": config.edge_spool_path}
+    if config.core_capture_data_destination == "Disk" and not Path(config.edge_spool_path).is_relative_to(
+        config.core_capture_data_disk_path
+    ):
+        folders[full_key("core_capture_data_disk_path")] = config.core_capture_data_disk_path
+    for key, folder in folders.items():
+        if why := why_unusable(folder):
+            yield key, f"{folder} cannot be used: {why}"
 
 
 def capture_settings(config: Config) -> CaptureSettings:
@@ -63,4 +79,5 @@ def capture_settings(config: Config) -> CaptureSettings:
         spool_max_files=config.edge_spool_max_files,
         spool_min_free=config.edge_spool_min_free_mib * MIB,
         drop_oldest=config.edge_spool_full_policy == "drop-oldest",
+        records_per_file=config.edge_capture_records_per_file,
     )

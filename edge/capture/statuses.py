@@ -7,6 +7,7 @@ that still wait tell their ids themselves. The log is two files, the older of wh
 nothing is ever copied.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -25,7 +26,9 @@ log = logging.getLogger(__name__)
 
 MAX_IDS = 100_000
 MAX_LOG_BYTES = 32 << 20  # of one of the two log files
-_NEW, _OLD = "statuses.jsonl", "statuses.old.jsonl"
+_NEW, _OLD = "statuses.log", "statuses.old.log"
+# Of a release before. The spool may lie in the capture folder, where whatever ends in .jsonl is read as records.
+_FORMER = {_NEW: "statuses.jsonl", _OLD: "statuses.old.jsonl"}
 
 
 class CaptureState(IntEnum):
@@ -136,6 +139,7 @@ class StatusLog:
 
         Lines that are not ours are skipped: a torn or altered log costs statuses, never the start.
         """
+        self._take_over()
         found: dict[str, int] = {}
         skipped = 0
         for path in (self._old, self._new):
@@ -155,6 +159,12 @@ class StatusLog:
         if skipped:
             log.warning("skipped %d unreadable lines of the status log", skipped)
         return found
+
+    def _take_over(self) -> None:
+        """Rename what a release before left."""
+        for path in (self._old, self._new):
+            with contextlib.suppress(OSError):
+                path.with_name(_FORMER[path.name]).replace(path)
 
     def ids_of(self, keys: Collection[str]) -> list[str]:
         """The ids that the log has of batches, by record key."""

@@ -88,7 +88,7 @@ def examine(socket: str, config_path: str | None, timeout: float | None) -> Iter
     yield from findings
     if config is not None:
         yield from check_trust(Path(config.core_root_certs_path), time.time())
-        yield from check_folders(config)
+        yield from check_folders(config, _agents_user(socket))
         yield from check_device_files(config)
     yield from check_clock()
     yield from check_shared_memory(Path("/proc/sys/kernel"))
@@ -185,8 +185,16 @@ def _check_root(file: Path, now: float) -> Iterator[Finding]:
             yield ok(subject, f"{name}, {days:.0f} days left")
 
 
-def check_folders(config: Config) -> Iterator[Finding]:
-    """Captures and spool have a place, with room."""
+def _agents_user(socket: str) -> int:
+    """The user of the agent that runs, else whoever asks."""
+    try:
+        return peer_credentials(socket)[0]
+    except CommandError:
+        return os.geteuid()
+
+
+def check_folders(config: Config, agent: int) -> Iterator[Finding]:
+    """Captures and spool have a place, with room, that the user `agent` may write to."""
     places = {"spool": Path(config.edge_spool_path)}
     if config.core_capture_data_destination == "Disk":
         places["captures"] = Path(config.core_capture_data_disk_path)
@@ -213,7 +221,11 @@ def check_folders(config: Config) -> Iterator[Finding]:
         elif inodes is not None and inodes < LEAST_INODES:
             yield fail(subject, f"{inodes} inodes free at {there}; captures are refused", "remove small files there")
         elif not os.access(there, os.W_OK | os.X_OK):
-            yield warn(subject, f"you may not write to {there}; it belongs to {owner}", "see that the agent's user may")
+            text = f"{folder} cannot be used: you may not write to {there}; it belongs to {owner}"
+            if agent == os.geteuid():
+                yield fail(subject, text, "let the agent's user write to it, or name another folder")
+            else:
+                yield warn(subject, text, "see that the agent's user may")
         else:
             yield ok(subject, f"{folder}, {show.size(free)} free")
 

@@ -51,7 +51,7 @@ def cloud(stub_url: str, folder: Path, **changes: Any) -> dict[str, Any]:
         "core_capture_data_buffer_size": 1000,
         "core_region": REGION,
         "core_endpoint_override": stub_url,
-        "core_folder_prefix": "plant/a",
+        "core_folder_prefix": "plant a/of two",
         "provider_s3_bucket_name": BUCKET,
         "edge_spool_path": str(folder / "spool"),
         **changes,
@@ -122,7 +122,7 @@ def test_from_the_socket_to_the_bucket(
     stub.delay.set()
     wait_success(agent, ids)
     assert_whole(stub, ids)
-    assert all(key.startswith("plant/a/fleet-1/digits/") for key in stub.objects)
+    assert all(key.startswith("plant a/of two/fleet-1/digits/") for key in stub.objects)
     assert iot.given == 1
     eventually(lambda: not waiting_files(tmp_path), 10, "the spool is empty")
     eventually(lambda: agent.client.status().captures.pending == 0, 10, "nothing is pending")
@@ -237,7 +237,7 @@ def test_disk_first_then_the_cloud(
     wait_success(agent, ids)
     eventually(lambda: len(stub.records()) == len(ids), 30, "all are uploaded")
     assert_whole(stub, ids)
-    eventually(lambda: not list((tmp_path / "captures" / "plant").rglob("*.jsonl")), 10, "they left the disk")
+    eventually(lambda: not list((tmp_path / "captures" / "plant a").rglob("*.jsonl")), 10, "they left the disk")
 
 
 def test_bandwidth_is_bounded(agents: Callable[..., AgentProcess], digits: Path, stub: S3Stub, tmp_path: Path) -> None:

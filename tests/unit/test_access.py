@@ -62,3 +62,11 @@ def test_a_credential_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:  
     assert access.credential_path("/etc/$CREDENTIALS_DIRECTORY/key") == "/etc/$CREDENTIALS_DIRECTORY/key"
     monkeypatch.delenv("CREDENTIALS_DIRECTORY")
     assert access.credential_path("$CREDENTIALS_DIRECTORY/key") == "$CREDENTIALS_DIRECTORY/key"
+
+
+def test_a_folder_that_files_cannot_be_kept_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert access.why_unusable(tmp_path) == access.why_unusable(tmp_path / "not" / "yet") == ""
+    (tmp_path / "file").write_text("")
+    assert access.why_unusable(tmp_path / "file" / "spool") == f"{tmp_path}/file is not a folder"
+    monkeypatch.setattr(os, "access", lambda path, rights: False)
+    assert access.why_unusable(tmp_path / "spool") == f"this user may not write to {tmp_path}"

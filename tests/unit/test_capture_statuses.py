@@ -55,12 +55,12 @@ def test_what_is_not_there_any_more_has_failed() -> None:  # [G-4]
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path.with_name("elsewhere"))])
 def test_what_is_no_file_gives_way(tmp_path: Path, make: Callable[[Path], None]) -> None:
     """A pipe would never be read, and hold up whoever opens it; a link leads elsewhere."""
-    make(tmp_path / "statuses.jsonl")
+    make(tmp_path / "statuses.log")
     log = StatusLog(tmp_path, 100)
     log.load(Statuses(), None)
     log.append(DONE, "key", ["a"])
     log.close()
-    assert (tmp_path / "statuses.jsonl").read_text().endswith('["a"]]\n') and not (tmp_path / "elsewhere").exists()
+    assert (tmp_path / "statuses.log").read_text().endswith('["a"]]\n') and not (tmp_path / "elsewhere").exists()
 
 
 def test_the_newest_are_kept() -> None:  # [G-5]
@@ -102,7 +102,7 @@ def test_two_files_take_turns(tmp_path: Path) -> None:  # [G-5]
     states, _ = loaded(tmp_path)
     kept = [number for number in range(100) if states.get(f"id{number}")]
     assert kept == list(range(80, 100))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["statuses.jsonl", "statuses.old.jsonl"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["statuses.log", "statuses.old.log"]
 
 
 def test_the_count_goes_on_after_a_restart(tmp_path: Path) -> None:
@@ -115,13 +115,26 @@ def test_the_count_goes_on_after_a_restart(tmp_path: Path) -> None:
     assert [n for n in range(25) if states.get(f"id{n}")] == list(range(10, 25))
 
 
+def test_a_log_of_the_release_before_is_taken_over(tmp_path: Path) -> None:  # [R-13]
+    for name, capture_id in (("statuses.old.jsonl", "older"), ("statuses.jsonl", "newer")):
+        (tmp_path / name).write_text(f'["SUCCESS","k",["{capture_id}"]]\n')
+    log = StatusLog(tmp_path, 100)
+    states = Statuses()
+    log.load(states, WAITS)
+    log.append(DONE, "k", ["newest"])
+    log.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["statuses.log", "statuses.old.log"]
+    again, _ = loaded(tmp_path)
+    assert all(again.get(capture_id) is DONE for capture_id in ("older", "newer", "newest"))
+
+
 @pytest.mark.parametrize("cut", [1, 5, 20])
 def test_a_torn_end_costs_its_line_alone(tmp_path: Path, cut: int, caplog: pytest.LogCaptureFixture) -> None:
     log = StatusLog(tmp_path, 100)
     log.append(DONE, "k", ["a"])
     log.append(DONE, "k", ["b"])
     log.close()
-    path = tmp_path / "statuses.jsonl"
+    path = tmp_path / "statuses.log"
     path.write_bytes(path.read_bytes()[:-cut])
     log = StatusLog(tmp_path, 100)
     log.append(DONE, "k", ["c"])
@@ -134,7 +147,7 @@ def test_a_torn_end_costs_its_line_alone(tmp_path: Path, cut: int, caplog: pytes
 @given(st.binary(max_size=400))
 def test_any_bytes_load(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
     folder = tmp_path_factory.mktemp("log")
-    (folder / "statuses.jsonl").write_bytes(data + b'\n["SUCCESS","k",["good"]]\n')
+    (folder / "statuses.log").write_bytes(data + b'\n["SUCCESS","k",["good"]]\n')
     states, _ = loaded(folder)
     assert states.get("good") is DONE
 
@@ -151,23 +164,23 @@ def test_any_bytes_load(tmp_path_factory: pytest.TempPathFactory, data: bytes) -
     ],
 )
 def test_lines_that_are_not_ours(tmp_path: Path, line: str) -> None:
-    (tmp_path / "statuses.jsonl").write_text(line + "\n")
+    (tmp_path / "statuses.log").write_text(line + "\n")
     states, waiting = loaded(tmp_path)
     assert states.get("a") is None and waiting == {}
 
 
 def test_a_file_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_LOG_BYTES", 10)
-    (tmp_path / "statuses.jsonl").write_text('["SUCCESS","k",["a"]]\n')
+    (tmp_path / "statuses.log").write_text('["SUCCESS","k",["a"]]\n')
     assert loaded(tmp_path)[0].get("a") is None
 
 
 def test_a_log_that_cannot_be_written_costs_the_note_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "statuses.jsonl").mkdir()
+    (tmp_path / "statuses.log").mkdir()
     log = StatusLog(tmp_path, 100)
     log.append(DONE, "k", ["a"])
     assert "cannot be written" in caplog.text
-    (tmp_path / "statuses.jsonl").rmdir()
+    (tmp_path / "statuses.log").rmdir()
     log.append(DONE, "k", ["b"])
     log.close()
     assert loaded(tmp_path)[0].get("b") is DONE
@@ -177,7 +190,7 @@ def test_a_full_disk_leaves_no_file_open(tmp_path: Path, monkeypatch: pytest.Mon
     log = StatusLog(tmp_path, 100)
     log.append(CaptureState.IN_PROGRESS, "k", ["a"])
     log.close()
-    (tmp_path / "statuses.jsonl").write_bytes((tmp_path / "statuses.jsonl").read_bytes().rstrip())  # its end is torn
+    (tmp_path / "statuses.log").write_bytes((tmp_path / "statuses.log").read_bytes().rstrip())  # its end is torn
     disk = FailingDisk(monkeypatch)
     disk.fail("write")
     before = psutil.Process().num_fds()

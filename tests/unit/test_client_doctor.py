@@ -94,13 +94,21 @@ def test_configuration(tmp_path: Path) -> None:
 
 
 def test_folders(tmp_path: Path) -> None:
-    assert set(levels(list(doctor.check_folders(config(tmp_path))))) == {Level.OK}
+    assert set(levels(list(doctor.check_folders(config(tmp_path), os.geteuid())))) == {Level.OK}
     full = config(tmp_path, edge_spool_min_free_mib=1 << 20)
-    found = list(doctor.check_folders(full))
+    found = list(doctor.check_folders(full, os.geteuid()))
     assert set(levels(found)) == {Level.FAIL}
     assert "free at" in found[0].text
     (tmp_path / "captures").write_text("")
-    assert Level.FAIL in levels(list(doctor.check_folders(config(tmp_path))))
+    assert Level.FAIL in levels(list(doctor.check_folders(config(tmp_path), os.geteuid())))
+
+
+def test_a_folder_that_the_agent_cannot_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, rights: False)
+    for agent, level in ((os.geteuid(), Level.FAIL), (os.geteuid() + 1, Level.WARN)):
+        found = list(doctor.check_folders(config(tmp_path), agent))
+        assert set(levels(found)) == {level}
+        assert "cannot be used: you may not write to" in found[0].text
 
 
 def test_device_files(tmp_path: Path) -> None:

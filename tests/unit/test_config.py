@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge import config_rules
 from edge.config import Config, describe, load_config, parse_config
 from edge.errors import ConfigError
 from edge.settings import SETTINGS, Kind, full_key
@@ -18,6 +19,14 @@ GOOD: dict[str, Any] = {
     "core_root_certs_path": "/etc/roots",
     "core_capture_data_disk_path": "/var/captures",
 }
+
+
+UPLOADS: dict[str, Any] = {
+    "core_capture_data_periodic_upload": True,
+    "core_region": "us-west-2",
+    "provider_s3_bucket_name": "sagemaker-b",
+}
+CLOUD = {**UPLOADS, "core_capture_data_periodic_upload": False, "core_capture_data_destination": "Cloud"}
 
 
 def parse(**changes: Any) -> Any:
@@ -48,15 +57,13 @@ def test_defaults() -> None:
 
 
 def test_all_errors_at_once() -> None:
-    found = faults(
-        core_device_name=..., core_capture_data_buffer_size=0, core_root_certs_path="relative", log_verbose=3
-    )
+    found = faults(core_device_name=..., core_capture_data_buffer_size=0, core_root_certs_path="$CERTS", log_verbose=3)
     assert len(found) == 4
     assert any("core_device_name: missing" in line for line in found)
     assert any(
         "core_capture_data_buffer_size: 0 is not allowed; expected an integer from 1 to" in line for line in found
     )
-    assert any('core_root_certs_path: "relative" is not allowed; expected an absolute path' in line for line in found)
+    assert any('core_root_certs_path: "$CERTS" is not allowed; expected a path' in line for line in found)
     assert any("log_verbose: 3 is not allowed; expected true or false" in line for line in found)
 
 
@@ -104,8 +111,9 @@ def test_unknown_keys_are_reported_and_unused_ones_warn() -> None:
 def test_credentials_of_the_service_stand_where_they_can_be_used() -> None:  # [R-9]
     credential = "$CREDENTIALS_DIRECTORY/ca.pem"
     assert parse(provider_aws_ca_cert_file=credential).config.provider_aws_ca_cert_file == credential
-    assert "expected an absolute path, or $CREDENTIALS_DIRECTORY/NAME" in faults(provider_aws_ca_cert_file="ca.pem")[0]
-    assert "expected an absolute path" in faults(edge_spool_path="$CREDENTIALS_DIRECTORY/spool")[0]
+    found = faults(**UPLOADS, provider_aws_ca_cert_file="$HOME/ca.pem")
+    assert "expected a path, or $CREDENTIALS_DIRECTORY/NAME" in found[0]
+    assert "expected a path, absolute or" in faults(edge_spool_path="$CREDENTIALS_DIRECTORY/spool")[0]
 
 
 def test_a_missing_disk_path_is_an_error_for_disk_only() -> None:
@@ -123,28 +131,21 @@ def test_a_missing_disk_path_is_an_error_for_disk_only() -> None:
 def test_cloud_needs_a_provider() -> None:
     assert "expected provider Aws" in faults(core_capture_data_destination="Cloud")[0]
     assert "periodic_upload" in faults(core_capture_data_periodic_upload=True)[0]
-    assert "core_region: missing" in faults(provider_s3_bucket_name="sagemaker-b")[0]
-    assert "Custom" in faults(provider_provider="Custom")[0]
+    assert "core_region: missing" in faults(**UPLOADS | {"core_region": ...})[0]
+    assert "Custom" in faults(**UPLOADS, provider_provider="Custom")[0]
 
 
 def test_a_bucket_of_another_name_only_warns() -> None:
-    assert (
-        "does not contain 'sagemaker'" in parse(provider_s3_bucket_name="captures", core_region="us-west-2").warnings[0]
-    )
+    assert "does not contain 'sagemaker'" in parse(**UPLOADS | {"provider_s3_bucket_name": "captures"}).warnings[0]
 
 
 def test_iot_settings_come_together() -> None:
-    found = faults(provider_s3_bucket_name="sagemaker-b", core_region="r", provider_aws_cert_file="/c.pem")
+    found = faults(**UPLOADS, provider_aws_cert_file="/c.pem")
     assert len(found) == 3
     bad = dict.fromkeys(
         ("provider_aws_ca_cert_file", "provider_aws_cert_file", "provider_aws_cert_pk_file"), "/etc/x.pem"
     )
-    found = faults(
-        provider_s3_bucket_name="sagemaker-b",
-        core_region="r",
-        provider_aws_iot_cred_endpoint="https://host/credentials",
-        **bad,
-    )
+    found = faults(**UPLOADS, provider_aws_iot_cred_endpoint="https://host/credentials", **bad)
     assert "/role-aliases/ALIAS/credentials" in found[0]
 
 
@@ -154,18 +155,93 @@ def test_batch_and_buffer() -> None:
     assert parse(core_capture_data_buffer_size=5).config.core_capture_data_batch_size == 5
 
 
-def test_the_spool_follows_the_state_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/x")
-    changes = {"core_capture_data_destination": "Cloud", "core_region": "r", "provider_s3_bucket_name": "sagemaker-b"}
-    assert parse(**changes).config.edge_spool_path == "/var/lib/x/spool"
+def test_the_spool_is_in_the_first_state_folder_that_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """[R-6] Never below /tmp; where none can be written it is the first, which `--check-config` then names."""
+    monkeypatch.setenv("STATE_DIRECTORY", f"/one:{tmp_path}")
+    monkeypatch.setenv("XDG_STATE_HOME", "/two")
+    monkeypatch.setattr(config_rules, "STATE_FOLDER", "/var/lib/agent")
+    for usable, spool, source in (
+        (("/one", "/var/lib/agent", "/two/agent"), "/one/spool", "STATE_DIRECTORY"),
+        (("/var/lib/agent", "/two/agent"), "/var/lib/agent/spool", "default"),
+        (("/two/agent",), "/two/agent/spool", "this user cannot write to /var/lib/agent"),
+        ((), "/one/spool", "STATE_DIRECTORY"),
+    ):
+        monkeypatch.setattr(config_rules, "why_unusable", lambda folder, good=usable: "" if folder in good else "no")
+        loaded = parse(**CLOUD)
+        assert (loaded.config.edge_spool_path, loaded.sources["edge_spool_path"]) == (spool, source)
+    monkeypatch.delenv("STATE_DIRECTORY")
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setattr(config_rules, "why_unusable", lambda folder: "" if folder.startswith("/home/me") else "no")
+    assert parse(**CLOUD).config.edge_spool_path == "/home/me/.local/state/agent/spool"
 
 
-@pytest.mark.parametrize("prefix", ["a/b", "a/", "a.b/c-d"])
+def test_relative_paths_start_in_the_working_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "agent").mkdir()
+    monkeypatch.chdir(tmp_path / "agent")
+    config = parse(
+        **UPLOADS,
+        core_root_certs_path="./certificates/root",
+        core_capture_data_disk_path="../captures",
+        provider_aws_ca_cert_file="iot/ca.pem",
+        provider_aws_cert_file="./iot/cert.pem",
+        provider_aws_cert_pk_file="iot/key.pem",
+        provider_aws_iot_cred_endpoint="https://host/role-aliases/alias/credentials",
+        edge_delegate_paths=["lib/delegate.so"],
+    ).config
+    assert config.core_root_certs_path == f"{tmp_path}/agent/certificates/root"
+    assert config.core_capture_data_disk_path == f"{tmp_path}/captures"
+    assert config.edge_spool_path == f"{tmp_path}/captures/.spool"
+    assert config.provider_aws_cert_file == f"{tmp_path}/agent/iot/cert.pem"
+    assert config.edge_delegate_paths == (f"{tmp_path}/agent/lib/delegate.so",)
+
+
+def test_what_nothing_uses_only_warns() -> None:
+    placeholders = {
+        "provider_aws_iot_cred_endpoint": "<your endpoint>",
+        "provider_aws_cert_file": "$CERTIFICATE",
+        "core_region": "REGION",
+        "provider_s3_bucket_name": "<BUCKET>",
+        "provider_provider_path": "~/lib.so",
+        "core_capture_data_periodic_upload_period_seconds": "SECONDS",
+    }
+    loaded = parse(**placeholders, provider_provider="None")
+    assert len(loaded.warnings) == len(placeholders)
+    assert all("nothing uses it" in text for text in loaded.warnings)
+    assert loaded.config.provider_s3_bucket_name == ""
+    used = [name for name in placeholders if name != "provider_provider_path"]
+    found = faults(**UPLOADS | placeholders)
+    assert all(any(name in line for line in found) for name in used)
+    assert parse(provider_provider="Custom").warnings
+    assert parse(**CLOUD, core_capture_data_disk_path="$DISK").warnings
+
+
+def test_without_a_provider_captures_stay_on_disk() -> None:
+    loaded = parse(provider_provider="None", core_capture_data_destination="Cloud")
+    assert loaded.config.core_capture_data_destination == "Disk"
+    assert loaded.config.edge_spool_path == "/var/captures/.spool"
+    assert "captures are kept in" in loaded.warnings[0]
+    periodic = parse(provider_provider="None", core_capture_data_periodic_upload=True)
+    assert not periodic.config.core_capture_data_periodic_upload
+    (fault,) = faults(provider_provider="None", core_capture_data_destination="Cloud", core_capture_data_disk_path=...)
+    assert "expected provider Aws" in fault and "core_capture_data_disk_path" in fault
+
+
+def test_empty_values_are_as_if_they_were_not_there() -> None:
+    names = [setting.name for setting in SETTINGS if not setting.required and setting.name not in GOOD]
+    loaded, bare = parse(**dict.fromkeys(names, "")), parse()
+    assert (loaded.config, loaded.sources, loaded.warnings) == (bare.config, bare.sources, bare.warnings)
+    assert "core_device_name" in faults(core_device_name="")[0]
+
+
+@pytest.mark.parametrize("prefix", ["a/b", "a/", "a.b/c-d", "my captures/of 2 days", "..a/.b"])
 def test_folder_prefixes(prefix: str) -> None:
     assert parse(core_folder_prefix=prefix).config.core_folder_prefix == prefix
 
 
-@pytest.mark.parametrize("prefix", ["/a", "..", "a/../b", "./a", "a//b", "a b", "a\0"])
+@pytest.mark.parametrize("prefix", ["/a", "..", "a/../b", "./a", "a//b", " a", "a ", "a /b", "a\0"])
 def test_folder_prefixes_that_would_leave_the_folder(prefix: str) -> None:
     assert "core_folder_prefix" in faults(core_folder_prefix=prefix)[0]
 
@@ -195,14 +271,14 @@ def test_a_file_that_is_no_json_is_named_with_the_likely_cause(tmp_path: Path) -
 
 def test_one_fault_is_one_line() -> None:
     for changes in (
-        {"core_capture_data_disk_path": "captures"},
+        {"core_capture_data_disk_path": "$CAPTURES"},
         {"core_capture_data_destination": "disc"},
-        {"provider_provider": "aws"},
+        {**UPLOADS, "provider_provider": "aws"},
         {"core_capture_data_buffer_size": 0, "core_capture_data_batch_size": 31},
         {"core_capture_data_destination": "Cloud", "core_region": "r", "provider_s3_bucket_name": "B!"},
     ):
         assert len(faults(**changes)) == 1, changes
-    found = faults(provider_s3_bucket_name="sagemaker-b", core_region="r", provider_aws_cert_file="c.pem")
+    found = faults(**UPLOADS, provider_aws_cert_file="$C")
     assert [fault.split(":")[0] for fault in found] == [  # one is wrong, the three that belong to it are missing
         full_key(name)
         for name in (

@@ -234,7 +234,7 @@ def test_a_lost_status_log_costs_finished_ids_alone(start: Start, tmp_path: Path
     bench = start(cloud_settings(tmp_path))
     bench.capture(small("waits"))
     bench.service.stop(1)
-    (tmp_path / "spool/statuses.jsonl").unlink()
+    (tmp_path / "spool/statuses.log").unlink()
     again = start(cloud_settings(tmp_path))
     assert again.states("waits") == ["IN_PROGRESS"] and again.service.snapshot().pending == 1
 
