@@ -60,6 +60,11 @@ def why_unusable(folder: str | Path) -> str:
     return "" if os.access(there, os.W_OK | os.X_OK) else f"this user may not write to {there}"
 
 
+def has_list(path: str) -> bool:
+    """Whether a file or folder has an access control list beyond its mode."""
+    return _entries(path) is not None
+
+
 def how_to_mend(path: str, uid: int) -> str:
     """The command that leaves a file to the user `uid` alone."""
     commands = [f"setfacl -b {path}"] if _entries(path) else []

@@ -21,7 +21,8 @@ from edge.client.connection import HEALTH, OPERATIONS, Agent, peer_credentials, 
 from edge.client.outcome import CommandError, Exit
 from edge.clock import SystemClock
 from edge.config import INSTALLED_CONFIG, Config, load_config
-from edge.errors import ConfigError
+from edge.errors import ConfigError, TrustError
+from edge.models import trust_folder
 from edge.runtime.tflite import PACKAGES
 from edge.version import version
 
@@ -87,9 +88,10 @@ def examine(socket: str, config_path: str | None, timeout: float | None) -> Iter
     config, findings = check_config(config_path)
     yield from findings
     if config is not None:
-        yield from check_trust(Path(config.core_root_certs_path), time.time())
-        yield from check_folders(config, _agents_user(socket))
-        yield from check_device_files(config)
+        agent = _agents_user(socket, config)
+        yield from check_trust(Path(config.core_root_certs_path), time.time(), agent)
+        yield from check_folders(config, agent)
+        yield from check_device_files(config, agent)
     yield from check_clock()
     yield from check_shared_memory(Path("/proc/sys/kernel"))
     yield from check_memory(Path("/proc/meminfo"))
@@ -138,40 +140,40 @@ def check_config(path: str | None) -> tuple[Config | None, list[Finding]]:
     return loaded.config, findings
 
 
-def check_trust(folder: Path, now: float) -> Iterator[Finding]:
-    """Trusted roots are there, locked, readable and in date (S-3, S-4)."""
+def check_trust(folder: Path, now: float, user: int) -> Iterator[Finding]:
+    """Trusted roots are there, locked, readable for the agent's user and in date (S-3, S-4)."""
     subject = "trusted roots"
     try:
-        files = sorted(folder.glob("*.pem"))
-        if not folder.is_dir():
-            yield fail(subject, f"{folder} is not a folder", f"mkdir -p {folder}, and put the signers' roots there")
-            return
-    except OSError as error:
-        yield fail(subject, f"{folder}: {error.strerror}", "let the agent's user read it")
+        found = trust_folder.weakness(Path(os.path.realpath(folder, strict=True)), user)
+        files = sorted(path for path in folder.iterdir() if path.suffix == ".pem")
+    except NotADirectoryError:
+        yield fail(subject, f"{folder} is not a folder", f"mkdir -p {folder}, and put the signers' roots there")
         return
-    if folder.stat().st_mode & 0o022:
-        yield warn(subject, f"others may add roots to {folder}", f"chmod go-w {folder}")
+    except OSError as error:
+        yield fail(subject, f"{folder}: {error.strerror}", f"mkdir -p {folder}, and let the agent's user read it")
+        return
+    if found:
+        text, _, command = found.partition("; run: ")
+        yield fail(subject, text, command)
     if not files:
         yield fail(subject, f"no *.pem in {folder}; every model will be refused", "put the signers' root there")
     for file in files:
-        yield from _check_root(file, now)
+        yield from _check_root(file, now, user)
 
 
-def _check_root(file: Path, now: float) -> Iterator[Finding]:
-    from cryptography import x509
+def _check_root(file: Path, now: float, user: int) -> Iterator[Finding]:
+    from edge.models.trust import NoRootError, read_root
 
     subject = "trusted root"
     try:
-        mode = stat.S_IMODE(file.stat().st_mode)
-        certificates = x509.load_pem_x509_certificates(file.read_bytes())
-    except OSError as error:
-        yield fail(subject, f"{file}: {error.strerror}", f"chmod 0444 {file}")
+        certificates = read_root(file, user)
+    except NoRootError as reason:
+        yield warn(subject, f"{file} {reason}, and is passed over", "replace it, or take it away")
         return
-    except ValueError:
-        yield fail(subject, f"{file} is not a PEM certificate", "replace it, or take it away")
+    except TrustError as error:
+        text, _, command = str(error).partition("; run: ")
+        yield fail(subject, text, command)
         return
-    if mode & 0o333:
-        yield fail(subject, f"{file} has mode {mode:04o}; nobody may write to or execute it", f"chmod 0444 {file}")
     for certificate in certificates:
         name = certificate.subject.rfc4514_string()
         days = (certificate.not_valid_after_utc.timestamp() - now) / 86400
@@ -185,12 +187,13 @@ def _check_root(file: Path, now: float) -> Iterator[Finding]:
             yield ok(subject, f"{name}, {days:.0f} days left")
 
 
-def _agents_user(socket: str) -> int:
-    """The user of the agent that runs, else whoever asks."""
+def _agents_user(socket: str, config: Config) -> int:
+    """The user of the agent that runs, else whose the spool is, else whoever asks."""
     try:
         return peer_credentials(socket)[0]
     except CommandError:
-        return os.geteuid()
+        spool = Path(config.edge_spool_path)
+        return spool.stat().st_uid if spool.exists() else os.geteuid()
 
 
 def check_folders(config: Config, agent: int) -> Iterator[Finding]:
@@ -230,12 +233,10 @@ def check_folders(config: Config, agent: int) -> Iterator[Finding]:
             yield ok(subject, f"{folder}, {show.size(free)} free")
 
 
-def check_device_files(config: Config) -> Iterator[Finding]:
+def check_device_files(config: Config, agent: int) -> Iterator[Finding]:
     """The certificate and key that captures go to the cloud with."""
     if config.provider_provider != "Aws":
         return
-    spool = Path(config.edge_spool_path)
-    agent = spool.stat().st_uid if spool.exists() else os.geteuid()
     for name in ("provider_aws_ca_cert_file", "provider_aws_cert_file", "provider_aws_cert_pk_file"):
         file = access.credential_path(getattr(config, name))
         if not file:

@@ -305,7 +305,6 @@ def _password(file: Path | None) -> bytes | None:
 
 def _verify(options: argparse.Namespace) -> int:
     from edge.clock import SystemClock
-    from edge.models import trust_folder
     from edge.models.package import open_package
     from edge.version import version
 
@@ -325,7 +324,6 @@ def _verify(options: argparse.Namespace) -> int:
         "certificate_expires": verified.expires.isoformat(),
         "judged_at": verified.judged_at.isoformat(),
         "clock_note": verified.clock_note,
-        "trust_warning": (warning := trust_folder.trouble(options.trust)),
         "files": {path: digest.hex() for path, digest in sorted(verified.digests.items())},
     }
     lines = [
@@ -336,8 +334,6 @@ def _verify(options: argparse.Namespace) -> int:
     ]
     if verified.clock_note:
         lines.append(f"  judged as of {verified.judged_at:%Y-%m-%d}: {verified.clock_note}")
-    if warning:
-        lines.append(f"  warning: {warning}")
     return _say(options, facts, "\n".join(lines))
 
 

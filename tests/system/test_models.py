@@ -44,10 +44,11 @@ def test_a_name_that_is_taken(client: Client, package_of: PackageOf, refused: Re
 
 def test_a_name_that_is_being_loaded(agent: AgentProcess, client: Client, package_of: PackageOf) -> None:  # [L-2]
     answers: list[str] = []
+    package = package_of("add_one")
 
     def load() -> None:
         try:
-            client.load(package_of("add_one"), "race")
+            client.load(package, "race")
             answers.append("OK")
         except Exception as error:
             answers.append(error.code().name)  # type: ignore[attr-defined]

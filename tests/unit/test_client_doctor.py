@@ -56,8 +56,8 @@ def levels(findings: list[Finding]) -> list[Level]:
     ("start", "end", "mode", "expected"),
     [
         (-1, 400, 0o444, [Level.OK]),
-        (-1, 400, 0o644, [Level.FAIL, Level.OK]),  # [S-4]
-        (-1, 400, 0o555, [Level.FAIL, Level.OK]),  # [S-4]
+        (-1, 400, 0o644, [Level.FAIL]),  # [S-4]
+        (-1, 400, 0o555, [Level.FAIL]),  # [S-4]
         (-9, -1, 0o444, [Level.FAIL]),
         (-9, 20, 0o444, [Level.WARN]),
         (5, 400, 0o444, [Level.WARN]),
@@ -65,21 +65,22 @@ def levels(findings: list[Finding]) -> list[Level]:
 )
 def test_trusted_root(tmp_path: Path, start: int, end: int, mode: int, expected: list[Level]) -> None:
     root(tmp_path, start, end, mode)
-    assert levels(list(doctor.check_trust(tmp_path, NOW.timestamp()))) == expected
+    assert levels(list(doctor.check_trust(tmp_path, NOW.timestamp(), os.geteuid()))) == expected
 
 
 def test_folder_of_roots_that_others_may_write_to(tmp_path: Path) -> None:
     root(tmp_path, -1, 400)
     tmp_path.chmod(0o775)
-    assert levels(list(doctor.check_trust(tmp_path, NOW.timestamp()))) == [Level.WARN, Level.OK]
+    assert levels(list(doctor.check_trust(tmp_path, NOW.timestamp(), os.geteuid()))) == [Level.FAIL, Level.OK]
 
 
 def test_no_roots_no_folder_and_no_certificate(tmp_path: Path) -> None:
-    assert levels(list(doctor.check_trust(tmp_path, 0))) == [Level.FAIL]
-    assert levels(list(doctor.check_trust(tmp_path / "none", 0))) == [Level.FAIL]
+    assert levels(list(doctor.check_trust(tmp_path, 0, os.geteuid()))) == [Level.FAIL]
+    assert levels(list(doctor.check_trust(tmp_path / "none", 0, os.geteuid()))) == [Level.FAIL]
     (tmp_path / "a.pem").write_text("hello")
-    (finding,) = doctor.check_trust(tmp_path, 0)
-    assert "not a PEM certificate" in finding.text
+    (finding,) = doctor.check_trust(tmp_path, 0, os.geteuid())
+    assert finding.level is Level.WARN
+    assert "is not a certificate in PEM, and is passed over" in finding.text
 
 
 def test_configuration(tmp_path: Path) -> None:
@@ -119,18 +120,18 @@ def test_device_files(tmp_path: Path) -> None:
         "core_region": "eu-west-1",
     }
     settings = config(tmp_path, **cloud)
-    assert levels(list(doctor.check_device_files(settings))) == [Level.FAIL] * 3
+    assert levels(list(doctor.check_device_files(settings, os.geteuid()))) == [Level.FAIL] * 3
     for name in names:
         (tmp_path / name).write_text("x")
         (tmp_path / name).chmod(0o644)
-    assert levels(list(doctor.check_device_files(settings))) == [Level.OK, Level.OK, Level.FAIL]
-    assert levels(list(doctor.check_device_files(config(tmp_path)))) == []
+    assert levels(list(doctor.check_device_files(settings, os.geteuid()))) == [Level.OK, Level.OK, Level.FAIL]
+    assert levels(list(doctor.check_device_files(config(tmp_path), os.geteuid()))) == []
 
 
 def test_a_disk_without_inodes(tmp_path: Path) -> None:
     with file_system(tmp_path / "few", "size=64m,nr_inodes=20") as folder:
         settings = config(tmp_path, core_capture_data_disk_path=str(folder), edge_spool_min_free_mib=0)
-        found = list(doctor.check_folders(settings))
+        found = list(doctor.check_folders(settings, os.geteuid()))
     assert levels(found) == [Level.FAIL] * 2 and "inodes free" in found[0].text
 
 
@@ -144,11 +145,11 @@ def test_a_credential_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "core_region": "eu-west-1",
     }
     settings = config(tmp_path, **cloud)
-    assert levels(list(doctor.check_device_files(settings))) == [Level.WARN] * 3
+    assert levels(list(doctor.check_device_files(settings, os.geteuid()))) == [Level.WARN] * 3
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     for name in names:
         (tmp_path / name).touch(0o400)
-    assert levels(list(doctor.check_device_files(settings))) == [Level.OK] * 3
+    assert levels(list(doctor.check_device_files(settings, os.geteuid()))) == [Level.OK] * 3
 
 
 def test_shared_memory_limits(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import signal
+import stat
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -298,3 +299,10 @@ def test_lost_and_found_of_root_alone(folder: Path, tmp_path: Path) -> None:
     (folder / "sub").mkdir()
     (folder / "lost+found").rename(folder / "sub" / "lost+found")
     as_nobody(refused)
+
+
+def test_members_of_the_group_cannot_replace_each_others_packages() -> None:
+    """The folder that is made for packages has the sticky bit."""
+    lines = (Path(__file__).parents[2] / "packaging/systemd/sagemaker-edge-agent.tmpfiles").read_text().splitlines()
+    (mode,) = (line.split()[2] for line in lines if line.startswith("d /var/lib/sagemaker-edge-models "))
+    assert int(mode, 8) == stat.S_ISVTX | stat.S_ISGID | 0o770

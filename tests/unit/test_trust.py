@@ -1,11 +1,17 @@
 """The folder of trusted roots."""
 
+import grp
+import os
+import pwd
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from edge.errors import TrustError
-from edge.models.trust import MAX_ROOT_FILE_BYTES, load_roots
+from edge.models.trust import MAX_ROOT_FILE_BYTES, load_roots, read_root
+from tests.fakes import acl
 from tests.fakes import signing_pki as pki
 
 ROOT, OTHER = pki.root(), pki.root("other", number=5)
@@ -36,57 +42,78 @@ def test_writable_or_executable_by_anyone(tmp_path: Path, bit: int) -> None:  # 
         load_roots(folder)
 
 
-def test_one_bad_file_is_not_overlooked(tmp_path: Path) -> None:
-    folder = pki.trust_folder(tmp_path / "trust", ROOT, OTHER)
-    bad = folder / "root-1.pem"
-    bad.chmod(0o644)
-    bad.write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
-    bad.chmod(0o444)
-    with pytest.raises(TrustError, match=r"root-1\.pem is not PEM"):
-        load_roots(folder)
+def unfit(folder: Path, kind: str) -> str:
+    """Put something into a trust folder that is no certificate; why it is passed over."""
+    file = folder / "._root.pem"
+    if kind == "folder":
+        file.mkdir()
+        return "is not a file"
+    if kind == "pipe":
+        os.mkfifo(file)
+        return "is not a file"
+    if kind == "dangling link":
+        file.symlink_to(folder / "none")
+        return r"cannot be read \(No such file or directory\)"
+    if kind == "loop":
+        file.symlink_to(file)
+        return r"cannot be read \("
+    if kind == "large":
+        file.write_bytes(bytes(MAX_ROOT_FILE_BYTES + 1))
+        return "is larger than 1048576 bytes"
+    content = {
+        "a Mac's": b"\0\5\x16\7\0\2\0\0Mac OS X        ",
+        "empty": b"",
+        "key": ROOT.key_pem,
+        "trusted certificate": ROOT.pem.replace(b" CERTIFICATE-", b" TRUSTED CERTIFICATE-"),
+        "cut": ROOT.pem[:200],
+        "not X.509": b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    }[kind]
+    file.write_bytes(content)
+    return "is not a certificate in PEM"
 
 
-def test_a_key_is_not_a_root(tmp_path: Path) -> None:
-    folder = pki.trust_folder(tmp_path / "trust")
-    (folder / "key.pem").write_bytes(ROOT.key_pem)
-    (folder / "key.pem").chmod(0o400)
-    with pytest.raises(TrustError, match=r"key\.pem is not PEM") as refused:
+UNFIT = (
+    "folder", "pipe", "dangling link", "loop", "large", "a Mac's", "empty", "key", "trusted certificate", "cut", "not X.509",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_what_is_no_certificate_is_passed_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:  # [S-3]
+    folder = pki.trust_folder(tmp_path / "trust", ROOT)
+    why = unfit(folder, kind)
+    assert load_roots(folder) == [ROOT.certificate]
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert re.search(rf"1 file passed over in {folder}: \._root\.pem {why}", record.getMessage())
+    (folder / "root-0.pem").unlink()
+    with pytest.raises(TrustError, match=rf"none of its \.pem files is a certificate: \._root\.pem {why}") as refused:
         load_roots(folder)
     assert "PRIVATE" not in str(refused.value)
 
 
+def test_many_that_are_passed_over_take_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = pki.trust_folder(tmp_path / "trust", ROOT)
+    for number in range(50):
+        (folder / f"{number:02}.pem").touch()
+    load_roots(folder)
+    (record,) = caplog.records
+    assert record.getMessage().endswith("02.pem is not a certificate in PEM; and 47 more")
+    for number in range(50, 100):
+        (folder / f"{number:02}.pem").touch()
+    with pytest.raises(TrustError, match=r"holds 101 \.pem files; at most 100"):
+        load_roots(folder)
+
+
 def test_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(TrustError, match=r"holds no \.pem file; put the signer's root certificate there"):
+    with pytest.raises(TrustError, match=r"it holds no \.pem file; put the signer's root certificate there"):
         load_roots(pki.trust_folder(tmp_path / "trust"))
 
 
 def test_no_folder(tmp_path: Path) -> None:
     with pytest.raises(TrustError, match="cannot be read: No such file"):
         load_roots(tmp_path / "trust")
-
-
-def test_a_folder_named_as_a_certificate(tmp_path: Path) -> None:
-    folder = pki.trust_folder(tmp_path / "trust")
-    (folder / "a.pem").mkdir()
-    with pytest.raises(TrustError, match="is not a file"):
-        load_roots(folder)
-
-
-def test_a_pipe_does_not_hold_the_load_up(tmp_path: Path) -> None:
-    import os
-
-    folder = pki.trust_folder(tmp_path / "trust")
-    os.mkfifo(folder / "a.pem")
-    with pytest.raises(TrustError, match="is not a file"):
-        load_roots(folder)
-
-
-def test_too_large(tmp_path: Path) -> None:
-    folder = pki.trust_folder(tmp_path / "trust")
-    (folder / "a.pem").write_bytes(bytes(MAX_ROOT_FILE_BYTES + 1))
-    (folder / "a.pem").chmod(0o444)
-    with pytest.raises(TrustError, match="larger than"):
-        load_roots(folder)
 
 
 def test_a_link_is_followed_to_the_file_that_counts(tmp_path: Path) -> None:  # [S-4]
@@ -99,3 +126,74 @@ def test_a_link_is_followed_to_the_file_that_counts(tmp_path: Path) -> None:  # 
     real.chmod(0o644)
     with pytest.raises(TrustError, match="chmod 0444"):
         load_roots(folder)
+
+
+# --- who could change it ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o757, 0o777, 0o1777, 0o2775])
+def test_a_folder_that_others_may_write_to(tmp_path: Path, mode: int) -> None:  # [S-4]
+    folder = pki.trust_folder(tmp_path / "trust", ROOT)
+    folder.chmod(mode)
+    with pytest.raises(TrustError, match=rf"{folder} has mode {mode:04o}: .*; run: chmod go-w {folder}"):
+        load_roots(folder)
+
+
+def test_a_folder_above_that_others_may_write_to(tmp_path: Path) -> None:  # [S-4]
+    above = tmp_path / "above"
+    above.mkdir()
+    folder = pki.trust_folder(above / "trust", ROOT)
+    above.chmod(0o757)
+    with pytest.raises(TrustError, match=rf"{above} has mode 0757: .*; run: chmod go-w {above}"):
+        load_roots(folder)
+    above.chmod(0o1777)  # as /tmp
+    assert load_roots(folder) == [ROOT.certificate]
+
+
+def test_a_group_of_the_owner_alone_above(tmp_path: Path) -> None:  # [S-4]
+    """As a shell with umask 002 makes folders, where each user has a group."""
+    above = tmp_path / "above"
+    above.mkdir()
+    folder = pki.trust_folder(above / "trust", ROOT)
+    above.chmod(0o775)
+    members = {user.pw_uid for user in pwd.getpwall() if user.pw_gid == os.getegid()} | {os.geteuid()}
+    if members == {os.geteuid()} and not grp.getgrgid(os.getegid()).gr_mem:
+        assert load_roots(folder) == [ROOT.certificate]
+        acl.give(above, acl.Acl(acl.USER, 7, 12345))
+        above.chmod(0o775)
+    with pytest.raises(TrustError, match=f"{above} has mode"):
+        load_roots(folder)
+
+
+def linked(tmp_path: Path) -> tuple[Path, Path]:
+    """A trust folder with a link to a root elsewhere, and that root."""
+    folder = pki.trust_folder(tmp_path / "trust")
+    elsewhere = pki.trust_folder(tmp_path / "elsewhere", ROOT)
+    (folder / "root.pem").symlink_to(elsewhere / "root-0.pem")
+    return folder, elsewhere / "root-0.pem"
+
+
+def test_a_link_into_a_folder_that_others_may_write_to(tmp_path: Path) -> None:  # [S-4]
+    folder, target = linked(tmp_path)
+    assert load_roots(folder) == [ROOT.certificate]
+    target.parent.chmod(0o757)
+    with pytest.raises(TrustError, match=f"{target.parent} has mode 0757"):
+        load_roots(folder)
+
+
+CHANGES_OF_OWNER: dict[str, Callable[[Path, Path], Path]] = {
+    "root": lambda folder, target: target,
+    "folder": lambda folder, target: folder,
+    "folder of the target": lambda folder, target: target.parent,
+    "folder above": lambda folder, target: folder.parent,
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: only it gives files away")
+@pytest.mark.parametrize("what", CHANGES_OF_OWNER)
+def test_what_belongs_to_another_user(tmp_path: Path, what: str) -> None:  # [S-4]
+    folder, target = linked(tmp_path)
+    os.chown(CHANGES_OF_OWNER[what](folder, target), 12345, -1)
+    with pytest.raises(TrustError, match=r"belongs to user 12345, who could change .*; run: chown 0 "):
+        load_roots(folder)
+    assert read_root(target, 12345) == [ROOT.certificate]

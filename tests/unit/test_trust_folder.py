@@ -23,4 +23,4 @@ def test_missing_empty_and_writable(tmp_path: Path) -> None:  # [S-3]
     (folder / "root.pem").touch()
     for mode in (0o775, 0o757):
         folder.chmod(mode)
-        assert f"has mode {mode:04o}: others may add roots" in trust_folder.trouble(folder)
+        assert f"has mode {mode:04o}: others could change which roots are trusted" in trust_folder.trouble(folder)
