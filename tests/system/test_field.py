@@ -11,7 +11,7 @@ import pytest
 
 from tests.data.make_models import identity
 from tests.fakes import captures
-from tests.system.conftest import Signer
+from tests.system.conftest import MODELS, Signer
 from tests.system.field_messages import messages
 from tests.system.harness import AgentProcess, Client
 from tests.system.segments import Segment
@@ -191,18 +191,18 @@ def test_leading_ones_may_be_left_out_or_added(
     assert mislabelled(client, "floats") == 0
 
 
-def adapted(signer: Signer, dtype: str, shape: tuple[int, ...], **sides: Any) -> Path:
-    """A package of a model whose `y` is its `x`, with an adapter."""
+def adapted(signer: Signer, model: bytes | Path, **sides: Any) -> Path:
+    """A package of a model with an adapter."""
     count = sum(1 for _ in signer.folder.iterdir())
     file = signer.folder / f"adapter-{count}.json"
     file.write_text(json.dumps(sides))
-    return signer.package(identity(dtype, shape), f"adapted-{count}", "--adapter", str(file))
+    return signer.package(model, f"adapted-{count}", "--adapter", str(file))
 
 
 def test_a_package_accepts_another_shape(
     agent: AgentProcess, client: Client, signer: Signer, refused: Refused
 ) -> None:  # [S-9]
-    package = adapted(signer, "uint8", (1, 3, 4, 4), inputs=[{"name": "x", "accept_shape": [1, 4, 4, 3]}])
+    package = adapted(signer, identity("uint8", (1, 3, 4, 4)), inputs=[{"name": "x", "accept_shape": [1, 4, 4, 3]}])
     model = call(client, "LoadModel", url=str(package), name="shapes").model
     assert list(model.input_tensor_metadatas[0].shape) == [1, 3, 4, 4]
     for shape in ((1, 4, 4, 3), (1, 3, 4, 4), (3, 4, 4)):
@@ -220,8 +220,7 @@ def test_an_adapter_shows_the_model_that_the_application_knows(
 ) -> None:  # [S-9] [D] [P-12] [C-8]
     package = adapted(
         signer,
-        "float32",
-        (1, 2, 2, 3),
+        identity("float32", (1, 2, 2, 3)),
         inputs=[{"name": "x", "as": "UINT8", "scale": 0.5, "layout": "NCHW"}],
         outputs=[{"name": "y", "as": "INT32"}],
     )
@@ -247,6 +246,15 @@ def test_an_adapter_shows_the_model_that_the_application_knows(
     assert mislabelled(client, "adapted") == 1
 
 
+def test_a_layout_goes_with_shapes_that_the_caller_chooses(client: Client, signer: Signer) -> None:  # [S-9] [P-13]
+    layout = [{"name": "picture", "layout": "NCHW"}]
+    client.load(adapted(signer, MODELS / "dynamic_picture.tflite", inputs=layout), "pictures")
+    picture = np.arange(60, dtype="<f4").reshape(1, 3, 5, 4)
+    for _ in range(2):
+        [answer] = predict(client, "pictures", tensor("picture", FLOAT32, picture.shape, picture.tobytes()))
+        assert np.allclose(np.frombuffer(answer.byte_data, "<f4"), picture.mean(axis=(0, 2, 3)))
+
+
 @pytest.mark.parametrize(
     ("sides", "words"),
     [
@@ -258,14 +266,14 @@ def test_an_adapter_shows_the_model_that_the_application_knows(
 def test_an_adapter_that_does_not_fit_refuses_the_load(
     client: Client, signer: Signer, refused: Refused, sides: dict[str, Any], words: str
 ) -> None:  # [S-9] [L-4] [L-9]
-    package = adapted(signer, "float32", (1, 4), **sides)
+    package = adapted(signer, identity("float32"), **sides)
     with refused("FAILED_PRECONDITION", words):
         call(client, "LoadModel", url=str(package), name="misfit")
     assert "misfit" not in [model.name for model in client.models()]
 
 
 def test_an_adapter_is_signed_with_its_package(client: Client, signer: Signer, refused: Refused) -> None:  # [S-9] [S-5]
-    package = adapted(signer, "float32", (1, 4), outputs=[{"name": "y", "as": "INT32"}])
+    package = adapted(signer, identity("float32"), outputs=[{"name": "y", "as": "INT32"}])
     manifest = package / "sagemaker_edge_manifest"
     manifest.write_text(manifest.read_text().replace("INT32", "INT16"))
     with refused("FAILED_PRECONDITION"):

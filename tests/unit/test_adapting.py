@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from edge.arrays import numpy_dtype
 from edge.models.adapter import TensorAdapter, view
 from edge.runtime.adapting import ELEMENTS_AT_ONCE, AdaptedSession, conversion
+from edge.runtime.borrowing import MIN_BYTES
 from edge.runtime.engine import Lent, SessionOptions
 from edge.runtime.tflite import TfliteEngine
 from edge.tensors import DType, TensorSpec
-from tests.data.make_models import identity
+from tests.data.make_models import add_one, identity
 
 INF, NAN = float("inf"), float("nan")
 DIGITS_INT8 = Path(__file__).parents[2] / "demo" / "data" / "digits_int8.tflite"
@@ -117,3 +118,14 @@ def test_a_quantised_model_looks_like_the_float_model_it_was() -> None:  # [S-9]
     session.close()
     assert answer.dtype == np.float32
     assert (answer == ((raw.astype(np.float64) - scores.zero_point) * scores.scale).astype(np.float32)).all()
+
+
+def test_an_input_that_is_not_converted_is_borrowed_as_before(tmp_path: Path) -> None:  # [S-9]
+    (tmp_path / "m").write_bytes(add_one((1, MIN_BYTES // 4)))
+    session = TfliteEngine().open(str(tmp_path / "m"), SessionOptions(in_place=True, borrows=(0,)))
+    assert session.borrows == {0}
+    as_int = TensorAdapter("y", DType.INT32), TensorAdapter("x", DType.INT32)
+    outputs = view(session.outputs, as_int[:1], "outputs")
+    assert AdaptedSession(session, session.inputs, outputs).borrows == {0}
+    assert AdaptedSession(session, view(session.inputs, as_int[1:], "inputs"), outputs).borrows == frozenset()
+    session.close()
