@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge.capture.record import iso_seconds
-from edge.capture.service import CaptureService, Uploader
+from edge.capture.service import CaptureService
 from edge.capture.settings import capture_settings
+from edge.capture.upload import Uploader
 from edge.clock import Clock, SystemClock
 from edge.config import Config, Loaded
 from edge.device import memory, signals

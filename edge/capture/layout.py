@@ -35,6 +35,11 @@ _OPEN_RAW_NAME = re.compile(r"(?P<name>" + _STEM + r"-[0-9]{2,}\.bin)\.(?P<size>
 _HOUR_FOLDER = re.compile(r"(?:.*/)?[0-9]{4}/[0-9]{2}/[0-9]{2}/[0-9]{2}")
 
 
+# strftime takes ten times as long as isoformat, and these are made for each capture.
+_NO_MARKS = str.maketrans("", "", "-:.")
+_SLASHES = str.maketrans("-T", "//")
+
+
 @dataclass(frozen=True)
 class Names:
     """Makes the names of one process. `run` is 8 hex digits."""
@@ -51,8 +56,8 @@ class Names:
 
     def stem(self, accepted: float, number: int) -> str:
         """The common first part of the names of what was accepted at a time; `number` is unique in the process."""
-        at = _utc(accepted)
-        return f"{at:%Y%m%dT%H%M%S}{at.microsecond // 1000:03d}Z-{self.device}-{self.run}-{number:06d}"
+        time = _utc(accepted).isoformat(timespec="milliseconds")[:23].translate(_NO_MARKS)
+        return f"{time}Z-{self.device}-{self.run}-{number:06d}"
 
 
 def _utc(seconds: float) -> datetime.datetime:
@@ -61,7 +66,7 @@ def _utc(seconds: float) -> datetime.datetime:
 
 def hour(seconds: float) -> str:
     """The hour's part of a folder: YYYY/MM/DD/HH."""
-    return _utc(seconds).strftime("%Y/%m/%d/%H")
+    return _utc(seconds).isoformat()[:13].translate(_SLASHES)
 
 
 def raw_key(folder: str, kind: str, stem: str, index: int) -> str:

@@ -270,7 +270,7 @@ def content_type(dtype: DType, shape: Sequence[int]) -> str:
 
 def iso_seconds(unix_seconds: float) -> str:
     """`YYYY-MM-DDTHH:MM:SS` in UTC, fractions cut off."""
-    return datetime.datetime.fromtimestamp(int(unix_seconds), datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return datetime.datetime.fromtimestamp(int(unix_seconds), datetime.UTC).isoformat()[:19]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ import errno
 import itertools
 import logging
 import os
-from typing import Protocol
 
 from edge import durable
 from edge.capture import layout, record
@@ -22,6 +21,7 @@ from edge.capture.settings import CaptureSettings
 from edge.capture.snapshot import CaptureSnapshot
 from edge.capture.spool import Spool
 from edge.capture.statuses import CaptureState, Statuses
+from edge.capture.upload import Uploader
 from edge.capture.worker import RETRY_FIRST_SECONDS, Worker, retry_delay
 from edge.clock import Clock
 from edge.errors import (
@@ -36,24 +36,9 @@ from edge.text import counted
 
 log = logging.getLogger(__name__)
 
+LOOK_SECONDS = 0.1  # between looks for the spool, however many captures come
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _LOST = "the spool was removed, replaced or mounted over; it is made anew"
-
-
-class Uploader(Protocol):
-    """Drains the spool to the cloud, in a thread of its own."""
-
-    def start(self, spool: Spool) -> None:
-        """Begin; `spool.sealed` tells of new batches."""
-        ...
-
-    def stop(self, deadline_s: float) -> None:
-        """End within the deadline; what is not acknowledged stays in the spool."""
-        ...
-
-    def last_error(self) -> tuple[str, float]:
-        """The last failure in words and its unix seconds; empty and 0 when all is well."""
-        ...
 
 
 class CaptureService:
@@ -71,6 +56,7 @@ class CaptureService:
         self._ready = False
         self._stopping = False
         self._uploading = False
+        self._looked = 0.0  # monotonic
         self._leaving = False  # the spool is not there any more, and not let go of yet
         self._intake = Intake(settings, clock)
         self._refusals = Refusals(clock)
@@ -246,11 +232,19 @@ class CaptureService:
     def _check_ready(self) -> None:
         if self._stopping:
             raise StoppingError("the agent is stopping")
-        if self._ready and self._spool.lost():
-            self._worker.wake()
-            raise SpoolFullError(_LOST)
+        now = self._clock.monotonic()
+        if self._ready and now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            self._look()
         if not self._ready:
             raise SpoolFullError(self._error[0] or "the capture folder cannot be used")
+
+    def _look(self) -> None:
+        """Notice a spool that is not there any more; the worker lets go of it and takes what is there now."""
+        if self._spool.lost():
+            self._ready, self._leaving = False, True
+            self._failed(_LOST)
+            self._worker.wake()
 
     def _store(self, capture_id: str, made: Record, folder: str, now: float, epoch: int) -> bool:
         """Write a capture to the spool; true if the worker has to look.
@@ -297,9 +291,8 @@ class CaptureService:
         """Seal what is due (everything, when stopping); returns the seconds until more is."""
         now = self._clock.monotonic()
         self._refusals.report()
-        if self._ready and self._spool.lost():
-            self._ready, self._leaving = False, True
-            self._failed(_LOST)
+        if self._ready:
+            self._look()
         if self._leaving and not self._leave():
             return RETRY_FIRST_SECONDS
         if not self._ready:

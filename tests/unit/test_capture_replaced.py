@@ -28,6 +28,7 @@ def make(clock: FakeClock) -> Iterator[captures.Runs]:
 
 def refused_once(service: CaptureService, clock: FakeClock) -> None:
     """The first capture after it is refused, and shown; the worker makes the spool anew."""
+    clock.advance(1)
     with pytest.raises(SpoolFullError, match="removed, replaced or mounted over"):
         service.submit(small("refused"))
     assert "removed, replaced or mounted over" in service.snapshot().last_error
