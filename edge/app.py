@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from edge import address
 from edge.capture.record import iso_seconds
 from edge.capture.service import CaptureService
 from edge.capture.settings import capture_settings
@@ -13,7 +14,7 @@ from edge.capture.upload import Uploader
 from edge.clock import Clock, SystemClock
 from edge.config import Config, Loaded
 from edge.device import memory, signals
-from edge.device.evidence import InferencesEnd, ServerAnswers, WorkerTurns
+from edge.device.evidence import InferencesEnd, ServerAnswers, SocketIsThere, WorkerTurns
 from edge.device.notify import Notifier
 from edge.device.watchdog import Watchdog, answer_seconds
 from edge.models import trust_folder
@@ -47,7 +48,7 @@ class App:
         self._config = loaded.config
         self._warnings = loaded.warnings
         self._spool_source = loaded.sources["edge_spool_path"]
-        self._socket = str(Path(socket).absolute())
+        self._socket = address.read(socket)
         self._clock = SystemClock()
         self._version, self._build_date = version()
         self._started = int(self._clock.now())
@@ -109,7 +110,11 @@ class App:
         watchdog = self._watchdog()
         watchdog.start()
         memory.settle()
-        log.info("version %s serves on %s", self._version, self._socket)
+        log.info("version %s serves on %s", self._version, address.display(self._socket))
+        if address.is_abstract(self._socket):
+            log.warning(
+                "any program in this network namespace can connect: an abstract socket has no owner and no mode"
+            )
         self._notifier.ready()
         self._stop.wait()
         self._notifier.stopping()
@@ -132,6 +137,7 @@ class App:
         patience = answer_seconds(self._notifier.watchdog_seconds)
         checks = (
             ServerAnswers(self._socket, patience),
+            SocketIsThere(self._socket, self._server.socket_is_there),
             WorkerTurns("capture worker", self._captures.heartbeat, self._clock, CAPTURE_TURN_SECONDS),
             InferencesEnd(self._registry.oldest_running_seconds, self._config.edge_inference_stuck_seconds),
         )

@@ -67,7 +67,9 @@ def make_parser() -> argparse.ArgumentParser:
         epilog=_EPILOG.format(commands=listing()),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-a", dest="socket", metavar="SOCKET", help="path of the Unix socket to create")
+    parser.add_argument(
+        "-a", dest="socket", metavar="SOCKET", help="the Unix socket to create: a path, unix:PATH or unix-abstract:NAME"
+    )
     parser.add_argument("-c", dest="config", metavar="CONFIG", help="path of the JSON configuration file")
     parser.add_argument("-f", dest="force", action="store_true", help="remove a stale socket first")
     parser.add_argument(

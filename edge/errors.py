@@ -22,6 +22,10 @@ class ConfigError(EdgeError):
         self.warnings = tuple(warnings)
 
 
+class SocketAddressError(EdgeError):
+    """The word for a socket is of gRPC's form and wrong (X-10)."""
+
+
 class SocketInUseError(EdgeError):
     """The socket path exists, or another agent answers on it (X-1)."""
 

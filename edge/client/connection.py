@@ -1,5 +1,6 @@
 """Calls to the agent over its socket, with failures in words."""
 
+import contextlib
 import os
 import socket
 import stat
@@ -11,7 +12,9 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from edge.client.outcome import RefusedError, UnreachableError
+from edge import address
+from edge.client.outcome import InputError, RefusedError, UnreachableError
+from edge.errors import SocketAddressError
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
 
@@ -27,12 +30,34 @@ _UCRED = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 Reply = TypeVar("Reply", bound=Message)
 
 
-def default_socket(*, example: bool) -> str:
-    """The socket to use when none is named: the environment's, else the first usual one that exists."""
-    if named := os.environ.get(SOCKET_VARIABLE):
-        return named
+def socket_of(word: str | None, *, example: bool) -> str:
+    """The socket to use, as edge.address has it: the one named, else the environment's, else the first usual one that exists.
+
+    Raises:
+        InputError: the word names no socket.
+        UnreachableError: nobody named one, and that in /tmp is another user's.
+    """
+    if named := word or os.environ.get(SOCKET_VARIABLE):
+        try:
+            return address.read(named)
+        except SocketAddressError as error:
+            raise InputError(str(error)) from None
     usual = [EXAMPLE_SOCKET, INSTALLED_SOCKET] if example else [INSTALLED_SOCKET, EXAMPLE_SOCKET]
-    return next((path for path in usual if Path(path).exists()), usual[0])
+    found = next((path for path in usual if os.path.lexists(path)), usual[0])
+    if found == EXAMPLE_SOCKET:
+        _check_owner(found)
+    return found
+
+
+def _check_owner(path: str) -> None:
+    """Anybody may make a socket in /tmp and have models, inputs and captures sent to it."""
+    with contextlib.suppress(OSError):
+        owner = os.lstat(path).st_uid
+        if owner not in (0, os.geteuid()):
+            raise UnreachableError(
+                f"{path} belongs to neither you nor root, but to user {owner}, who would see all that is sent to it; "
+                f"if that is the agent's user, name it: -a {path}"
+            )
 
 
 def peer_credentials(path: str) -> tuple[int, int]:
@@ -53,7 +78,9 @@ def peer_credentials(path: str) -> tuple[int, int]:
 
 def why_unreachable(path: str) -> str:
     """Why nobody answers on a socket, and what to do, in one sentence."""
-    start = f"no agent answers on {path}: "
+    start = f"no agent answers on {address.display(path)}: "
+    if address.is_abstract(path):
+        return start + "nothing in this network namespace listens there; start the agent"
     try:
         mode = Path(path).stat().st_mode
     except FileNotFoundError:
@@ -68,7 +95,7 @@ def why_unreachable(path: str) -> str:
 
 
 class Agent:
-    """The agent behind a socket. Calls raise RefusedError with its words, or UnreachableError.
+    """The agent behind a socket, named as edge.address has it. Calls raise RefusedError with its words, or UnreachableError.
 
     `timeout` in seconds holds for each call; None waits for ever, as the original client did.
     """
@@ -77,7 +104,7 @@ class Agent:
         self.path = path
         self.timeout = timeout
         no_limit = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-        self._channel = grpc.insecure_channel(f"unix:{Path(path).absolute()}", options=no_limit)
+        self._channel = grpc.insecure_channel(address.target(path), options=no_limit)
 
     def call(self, method: str, request: Message, reply: type[Reply]) -> Reply:
         """One call; `method` is the full name."""
@@ -95,12 +122,12 @@ class Agent:
         if code is grpc.StatusCode.NOT_FOUND and text.endswith("is not loaded"):
             text += "; `load PATH NAME` loads it, `list` shows what is loaded"
         if code is grpc.StatusCode.UNAVAILABLE:
-            went = f"the agent on {self.path} went away: {text}"
+            went = f"the agent on {address.display(self.path)} went away: {text}"
             return UnreachableError(why_unreachable(self.path) if "connect" in text else went)
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             return RefusedError(code.name, f"no answer within {self.timeout:g} s")
         if code is grpc.StatusCode.UNIMPLEMENTED:
-            text = f"{text or 'no such call'}; whatever answers on {self.path} is not this agent, or an older one"
+            text = f"{text or 'no such call'}; whatever answers on {address.display(self.path)} is not this agent, or an older one"
         return RefusedError(code.name, text)
 
     def list_models(self) -> list[pb.Model]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from edge import access
+from edge import access, address
 from edge.client import show
 from edge.client.connection import HEALTH, OPERATIONS, Agent, peer_credentials, why_unreachable
 from edge.client.outcome import CommandError, Exit
@@ -323,7 +323,7 @@ def check_socket(path: str, timeout: float | None) -> Iterator[Finding]:
     elif reply.version != version()[0]:
         yield warn("agent", f"release {reply.version} runs, this is {version()[0]}", "restart the agent")
     else:
-        yield ok("agent", f"release {reply.version} serves on {path}")
+        yield ok("agent", f"release {reply.version} serves on {address.display(path)}")
     captures = reply.captures
     if captures.refusing_since_unix_seconds:
         since = show.duration(time.time() - captures.refusing_since_unix_seconds)
@@ -340,6 +340,8 @@ def check_socket(path: str, timeout: float | None) -> Iterator[Finding]:
 
 def _how_to_reach(path: str) -> str:
     """What to do where nobody answers on a socket."""
+    if address.is_abstract(path):
+        return "start it: sagemaker-edge-agent -a SOCKET -c CONFIG"
     ways = [(place, os.X_OK) for place in reversed(Path(path).absolute().parents)] + [(Path(path), os.W_OK)]
     closed = next((place for place, right in ways if os.access(place, os.F_OK) and not os.access(place, right)), None)
     if closed is None:
@@ -357,8 +359,11 @@ def _open_to(path: str, uid: int, gid: int) -> Finding:
         except KeyError:
             return str(number)
 
-    mode = stat.S_IMODE(Path(path).stat().st_mode)
     user, group = name_of(pwd.getpwuid, uid), name_of(grp.getgrgid, gid)
+    if address.is_abstract(path):
+        text = f"{address.display(path)}, held by {user}:{group}: everybody may use the models"
+        return warn("socket", text, "name a path in a folder that only a group may enter")
+    mode = stat.S_IMODE(Path(path).stat().st_mode)
     text = f"{path}, mode {mode:04o}, held by {user}:{group}"
     if mode & 0o002:
         return warn("socket", f"{text}: everybody may use the models", "put it in a folder that only a group may enter")

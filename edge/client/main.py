@@ -66,10 +66,10 @@ def _fill_in(options: argparse.Namespace, *, example: bool) -> None:
     for name in ("socket", "json", "timeout"):
         if not hasattr(options, name):
             setattr(options, name, None)
-    if options.socket is None and getattr(options, "talks", False):
-        from edge.client.connection import default_socket
+    if getattr(options, "talks", False):
+        from edge.client.connection import socket_of
 
-        options.socket = default_socket(example=example)
+        options.socket = socket_of(options.socket, example=example)
     if options.timeout is None:
         options.timeout = getattr(options, "patience", None)
 
@@ -88,7 +88,9 @@ def _later(module: str, function: str) -> Callable[[argparse.Namespace], int]:
 def _common() -> argparse.ArgumentParser:
     """Options that stand before or after the command; SUPPRESS keeps the later default from undoing the earlier value."""
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
-    common.add_argument("-a", "--socket", metavar="SOCKET", help="the agent's Unix socket")
+    common.add_argument(
+        "-a", "--socket", metavar="SOCKET", help="the agent's Unix socket: a path, unix:PATH or unix-abstract:NAME"
+    )
     common.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     common.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="give up on a call after so long")
     return common

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from edge import address
 from edge.clock import Clock
 
 # Said by the server itself, in time: it has all the calls it takes, or sheds some, which is load and no hang.
@@ -21,7 +22,7 @@ class ServerAnswers:
         self._timeout_s = timeout_s
         # Without a pool of its own gRPC would share the connection, and its state, with any other client in this process.
         options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_reconnect_backoff_ms", 1000))
-        self._channel = grpc.insecure_channel(f"unix:{socket_path}", options=options)
+        self._channel = grpc.insecure_channel(address.target(socket_path), options=options)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
     def missing(self) -> str | None:
@@ -37,6 +38,27 @@ class ServerAnswers:
 
     def close(self) -> None:
         self._channel.close()
+
+
+class SocketIsThere:
+    """New clients can find the server: its socket is at its path. Clients that are connected do not notice where it is not."""
+
+    name = "socket"
+
+    def __init__(self, socket_path: str, is_there: Callable[[], bool]) -> None:
+        self._socket_path = socket_path
+        self._is_there = is_there
+
+    def missing(self) -> str | None:
+        if self._is_there():
+            return None
+        return (
+            f"the socket {address.display(self._socket_path)} was removed or replaced: new clients cannot connect until the "
+            "agent is restarted"
+        )
+
+    def close(self) -> None:
+        pass
 
 
 class WorkerTurns:

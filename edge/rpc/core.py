@@ -20,6 +20,7 @@ from typing import Any
 
 from grpc._cython import cygrpc
 
+from edge import address
 from edge.clock import Clock
 from edge.models.scheduler import Caller
 from edge.rpc import READS_BY_WAITING_THREAD, calls, status
@@ -272,7 +273,7 @@ class CoreServer:
         Raises:
             RuntimeError: it cannot be made.
         """
-        if self._core.add_http2_port(f"unix:{path}".encode()) == 0:
+        if self._core.add_http2_port(address.target(path).encode()) == 0:
             raise RuntimeError("the socket cannot be made")
         self._path = path
 

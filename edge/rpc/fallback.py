@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 
+from edge import address
 from edge.clock import Clock
 from edge.rpc import status
 from edge.rpc.calls import FOREVER_SECONDS, Stream, StreamHandler, Unary, answer_of
@@ -133,7 +134,7 @@ class FallbackServer:
     def listen(self, path: str) -> None:
         for service, methods in self._methods.items():
             self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
-        if self._server.add_insecure_port(f"unix:{path}") == 0:
+        if self._server.add_insecure_port(address.target(path)) == 0:
             raise RuntimeError("the socket cannot be made")
 
     def start(self) -> None:

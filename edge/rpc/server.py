@@ -9,6 +9,7 @@ from pathlib import Path
 
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from edge import address
 from edge.clock import Clock, SystemClock
 from edge.errors import EdgeError, RequestError, SocketInUseError
 from edge.models.scheduler import Caller
@@ -35,44 +36,56 @@ Handler = Callable[[bytes, Caller], bytes]
 
 
 def claim_socket(path: str, *, replace: bool) -> None:
-    """Make sure that `path` is free for a socket (X-1).
+    """Make sure that `path`, as edge.address has it, is free for a socket (X-1).
 
     Raises:
         SocketInUseError: it exists and `replace` is false, it is not a socket, or an agent answers on it.
     """
-    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
-        raise SocketInUseError(
-            f"socket path {path}: longer than {MAX_SOCKET_PATH_BYTES} bytes, the most a Unix socket takes"
-        )
+    fault = _claimed(path, replace=replace)
+    if fault:
+        raise SocketInUseError(f"socket {address.display(path)}: {fault}")
+
+
+def _claimed(path: str, *, replace: bool) -> str:
+    """What keeps `path` from being free; nothing where it is, now."""
+    if len(os.fsencode(path)) - address.is_abstract(path) > MAX_SOCKET_PATH_BYTES:
+        return f"longer than {MAX_SOCKET_PATH_BYTES} bytes, the most a Unix socket takes"
+    if not address.is_abstract(path):
+        try:
+            mode = os.lstat(path).st_mode
+        except FileNotFoundError:
+            return "" if Path(path).parent.is_dir() else "its directory does not exist"
+        except OSError as error:
+            return error.strerror or "it cannot be looked at"
+        if not stat.S_ISSOCK(mode):
+            return "something that is not a socket is there; remove it first"
     try:
-        mode = os.lstat(path).st_mode
-    except FileNotFoundError:
-        if not Path(path).absolute().parent.is_dir():
-            raise SocketInUseError(f"socket path {path}: its directory does not exist") from None
-        return
+        if _answers(path):
+            return "another agent answers on it; stop it first"
     except OSError as error:
-        raise SocketInUseError(f"socket path {path}: {error.strerror}") from None
-    if not stat.S_ISSOCK(mode):
-        raise SocketInUseError(f"socket path {path}: something that is not a socket is there; remove it first")
-    if _answers(path):
-        raise SocketInUseError(f"socket path {path}: another agent answers on it; stop it first")
+        return f"whether an agent answers on it cannot be told ({error.strerror}); stop who owns it, or remove it"
+    if address.is_abstract(path):
+        return ""
     if not replace:
-        raise SocketInUseError(
-            f"socket path {path}: it exists, left by an agent that is gone; start with -f to remove it"
-        )
+        return "it exists, left by an agent that is gone; start with -f to remove it"
     Path(path).unlink(missing_ok=True)
+    return ""
 
 
 def _answers(path: str) -> bool:
+    """Whether somebody listens.
+
+    Raises:
+        OSError: that cannot be told: no permission, or a socket of another kind.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(CONNECT_TIMEOUT_SECONDS)
         try:
             probe.connect(path)
         except (ConnectionRefusedError, FileNotFoundError):
             return False
-        except OSError as error:
-            # Full backlog or no permission: somebody is there.
-            log.debug("connecting to %s: %s", path, error)
+        except (BlockingIOError, TimeoutError):
+            return True  # more wait for it than it has taken
         return True
 
 
@@ -181,6 +194,8 @@ class Server:
                 "grpc.max_concurrent_streams": MAX_CALLS_PER_CONNECTION,
                 # Of a Unix socket the kernel says when the other end is gone: no timer needs to be moved at every message.
                 "grpc.keepalive_time_ms": 2**31 - 1,  # never
+                # Clients that ask by themselves, as many do every 10 s, are no attack on a local socket: none is too often.
+                "grpc.http2.max_ping_strikes": 0,
                 # What a call may send that nobody has asked for; gRPC would adapt it, up to megabytes.
                 "grpc.http2.lookahead_bytes": LOOKAHEAD_BYTES,
                 "grpc.http2.bdp_probe": 0,
@@ -232,12 +247,11 @@ class Server:
         try:
             self._core.listen(self._path)
         except RuntimeError:
-            raise SocketInUseError(f"socket path {self._path}: the socket cannot be created there") from None
+            raise SocketInUseError(f"socket {address.display(self._path)}: it cannot be created there") from None
         finally:
             os.umask(before)
         self._core.start()
-        made = os.lstat(self._path)
-        self._inode = (made.st_dev, made.st_ino)
+        self._inode = self._inode_there()
         self.set_serving("", True)
 
     def stop(self, grace_seconds: float) -> None:
@@ -246,11 +260,18 @@ class Server:
         self._core.stop(grace_seconds)
         self._remove_socket()
 
-    def _remove_socket(self) -> None:
-        """Remove the socket if it is still ours."""
+    def socket_is_there(self) -> bool:
+        """Whether the socket can still be found under its name."""
+        return address.is_abstract(self._path) or self._inode_there() == self._inode
+
+    def _inode_there(self) -> tuple[int, int] | None:
         try:
             there = os.lstat(self._path)
-            if (there.st_dev, there.st_ino) == self._inode:
-                Path(self._path).unlink()
-        except FileNotFoundError:
-            return
+        except (OSError, ValueError):  # the latter: a name without a file
+            return None
+        return there.st_dev, there.st_ino
+
+    def _remove_socket(self) -> None:
+        """Remove the socket if it is still ours."""
+        if self._inode is not None and self._inode_there() == self._inode:
+            Path(self._path).unlink(missing_ok=True)

@@ -61,7 +61,7 @@ def _listens(number: int, path: str) -> bool:
             return False
         sock = socket.socket(fileno=number)
         try:
-            return sock.family == socket.AF_UNIX and sock.getsockname() == path
+            return sock.family == socket.AF_UNIX and sock.getsockname() in (path, os.fsencode(path))
         finally:
             sock.detach()  # it stays its owner's
     except OSError:

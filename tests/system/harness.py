@@ -20,6 +20,7 @@ import grpc
 import numpy as np
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from edge import address
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
 
@@ -90,7 +91,7 @@ class AgentProcess:
             code = self.process.poll() if self.process else None
             assert code is None, f"the agent ended with {code}:\n{self.log}"
             if Path(self.socket).exists():
-                with grpc.insecure_channel(f"unix:{self.socket}") as channel:
+                with grpc.insecure_channel(address.target(self.socket)) as channel:
                     stub = health_pb2_grpc.HealthStub(channel)
                     try:
                         answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=5)
@@ -117,7 +118,7 @@ class AgentProcess:
         """A channel to it, made at first use."""
         if self._channel is None:
             self._channel = grpc.insecure_channel(
-                f"unix:{self.socket}",
+                address.target(self.socket),
                 options=[("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)],
             )
         return self._channel
