@@ -25,6 +25,7 @@ from edge.rpc._generated import operations_pb2 as ops
 from edge.rpc.server import Server, claim_socket
 from edge.rpc.servicer import Servicer
 from edge.runtime.tflite import TfliteEngine
+from edge.shm.peers import Peers
 from edge.shm.sysv import SegmentReader
 from edge.tensors import TensorSpec
 from edge.text import counted
@@ -56,7 +57,7 @@ class App:
         claim_socket(self._socket, replace=replace_socket)
         self._notifier = Notifier()
         self._engine = TfliteEngine()
-        self._segments = SegmentReader(self._clock)
+        self._segments = SegmentReader(self._clock, Peers())
         self._captures = CaptureService(
             capture_settings(self._config), self._clock, _uploader(self._config, self._clock)
         )

@@ -1,6 +1,7 @@
 """The record of one capture: what a request must be, and the JSON line it becomes (C-1, C-4, C-5, R-2 to R-4). Pure."""
 
 import binascii
+import codecs
 import datetime
 import json
 import math
@@ -17,6 +18,7 @@ from edge.text import shown
 
 MAX_ID_CHARACTERS = 128
 MAX_ENTRIES = 1024  # of one capture: each may become a file
+_PART_BYTES = 256 * 1024
 INPUT_TENSOR, OUTPUT_TENSOR = "input tensor", "output tensor"
 AUXILIARY_INPUT, AUXILIARY_OUTPUT = "auxiliary input", "auxiliary output"
 FUTURE_SECONDS = 5.0  # a client's clock may be this much ahead (C-4)
@@ -186,11 +188,11 @@ def _check_tensor(what: str, tensor: CapturedTensor) -> None:
 
 def _check_auxiliary(what: str, entry: AuxiliaryEntry) -> None:
     encoding = Encoding(entry.encoding)
-    if encoding in (Encoding.CSV, Encoding.JSON) and _text(entry.data) is None:
+    if encoding in (Encoding.CSV, Encoding.JSON) and not _is_text(entry.data):
         raise CaptureContentError(f"{what} {shown(entry.name)}: {encoding.name} data is not UTF-8 text")
     if encoding is Encoding.BASE64:
         try:
-            binascii.a2b_base64(entry.data.translate(None, b"\r\n"), strict_mode=True)
+            _check_base64(entry.data)
         except ValueError as error:
             raise CaptureContentError(f"{what} {shown(entry.name)}: BASE64 data is not base64 text: {error}") from None
 
@@ -304,6 +306,34 @@ def read_line(line: bytes, record_key: str) -> RecordSummary | None:
         return None
     known = tuple(key for key in keys if key is not None)
     return RecordSummary(capture_id, known, len(keys) - len(known))
+
+
+# Both look at a part at a time: a thread that works on all of a large entry at once keeps every other from running.
+
+
+def _is_text(data: bytes) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for start in range(0, len(data), _PART_BYTES):
+            decoder.decode(data[start : start + _PART_BYTES])
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _check_base64(data: bytes) -> None:
+    """Raises ValueError where it is none."""
+    rest, over = b"", False
+    for start in range(0, len(data), _PART_BYTES):
+        part = rest + data[start : start + _PART_BYTES].translate(None, b"\r\n")
+        if over and part:
+            raise ValueError("Excess data after padding")
+        whole = len(part) // 4 * 4
+        over = over or part[:whole].endswith(b"=")
+        binascii.a2b_base64(part[:whole], strict_mode=True)
+        rest = part[whole:]
+    binascii.a2b_base64(rest, strict_mode=True)
 
 
 def _text(data: bytes) -> str | None:

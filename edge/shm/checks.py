@@ -1,21 +1,46 @@
 """What a client's shared-memory segment must be before the agent reads it (P-3). Pure."""
 
 import stat
+import struct
 from typing import NamedTuple
 
 from edge.errors import SharedMemoryError
 
 SHM_DEST = 0o1000  # linux/shm.h: removed, goes away with the last detach
 WRITE_OR_EXECUTE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
+_OWNERS = struct.Struct("=4x4I")  # struct ipc64_perm: key; owner's user and group, creator's
 MAX_SEGMENT_ID = 2**31 - 1  # a shmid is an int
 
 
 class SegmentStatus(NamedTuple):
-    """What shmctl(IPC_STAT) says: size in bytes, mode bits with SHM_DEST, and the bytes that hold owner and mode."""
+    """What shmctl(IPC_STAT) says: size in bytes, mode bits with SHM_DEST, the bytes that hold owner and mode, and how many have
+    attached it."""
 
     size: int
     mode: int
     permissions: bytes
+    attached: int = 0
+
+    @property
+    def users(self) -> tuple[int, int]:
+        """Owner and creator."""
+        uid, _, cuid, _ = _OWNERS.unpack_from(self.permissions)
+        return uid, cuid
+
+    @property
+    def groups(self) -> tuple[int, int]:
+        """The groups of owner and creator."""
+        _, gid, _, cgid = _OWNERS.unpack_from(self.permissions)
+        return gid, cgid
+
+
+class Peer(NamedTuple):
+    """A client's process, its user and groups, and whether segments' numbers mean others to it: its IPC namespace is another."""
+
+    pid: int
+    uid: int
+    groups: frozenset[int]
+    foreign: bool
 
 
 def check_mode(segment_id: int, status: SegmentStatus) -> None:
@@ -28,6 +53,31 @@ def check_mode(segment_id: int, status: SegmentStatus) -> None:
         raise SharedMemoryError(
             f"shared memory segment {segment_id}: its mode is {status.mode & 0o777:04o}, which lets somebody write to or "
             "execute it; set it to 0400 (or 0440, 0444) with shmctl(IPC_SET) before the call"
+        )
+
+
+def check_peer(segment_id: int, status: SegmentStatus, peer: Peer) -> None:
+    """Refuse a segment that a client which may be the caller could not attach itself, as ipc_perm(5) says.
+
+    Raises:
+        SharedMemoryError: with the client, and what to do.
+    """
+    if peer.foreign:
+        raise SharedMemoryError(
+            f"shared memory segment {segment_id}: process {peer.pid}, a client, is in another IPC namespace, where that "
+            "number means another segment, and the agent cannot tell which client calls; run every client in the agent's "
+            "namespace (containers: --ipc=host)"
+        )
+    if peer.uid in status.users:
+        granted = status.mode & stat.S_IRUSR
+    elif peer.groups.intersection(status.groups):
+        granted = status.mode & stat.S_IRGRP
+    else:
+        granted = status.mode & stat.S_IROTH
+    if not granted and peer.uid != 0:
+        raise SharedMemoryError(
+            f"shared memory segment {segment_id}: process {peer.pid}, a client as user {peer.uid}, may not read it, and the "
+            "agent cannot tell which client calls; give the segment the group that clients share, and mode 0440"
         )
 
 

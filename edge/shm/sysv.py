@@ -19,12 +19,14 @@ from edge.clock import Clock
 from edge.errors import SharedMemoryError
 from edge.runtime.engine import READABLE_BEHIND_BYTES, Data, Lent
 from edge.shm.checks import MAX_SEGMENT_ID, SHM_DEST, SegmentStatus, check_mode, check_range
+from edge.shm.peers import Peers
+from edge.shm.unwritten import Account, unwritten_bytes, whole_pages
 
 _IPC_STAT = 2
 _SHM_RDONLY = 0o10000
 _FAILED = ctypes.c_void_p(-1).value  # of mmap and shmat
 _SHMID_DS_BYTES = 112  # struct shmid_ds on 64-bit Linux (asm-generic/shmbuf.h): x86-64 and aarch64 alike
-_SHMID_DS = struct.Struct("=20xI24xQ")  # mode at 20, shm_segsz at 48
+_SHMID_DS = struct.Struct("=20xI24xQ32xQ")  # mode at 20, shm_segsz at 48, shm_nattch at 88
 _PERMISSIONS = slice(0, 24)  # struct ipc64_perm as far as the mode: key, owner, creator, mode
 
 KEEP_UNUSED_SECONDS = 2.0
@@ -67,16 +69,11 @@ def segment_status(segment_id: int) -> SegmentStatus:
     buffer = ctypes.create_string_buffer(_SHMID_DS_BYTES)
     if _shmctl(segment_id, _IPC_STAT, buffer) != 0:
         raise _refused(segment_id, ctypes.get_errno())
-    mode, size = _SHMID_DS.unpack_from(buffer)
-    return SegmentStatus(size, mode & 0xFFFF, buffer.raw[_PERMISSIONS])
+    mode, size, attached = _SHMID_DS.unpack_from(buffer)
+    return SegmentStatus(size, mode & 0xFFFF, buffer.raw[_PERMISSIONS], attached)
 
 
-def _pages(size: int) -> int:
-    """The bytes of the pages that so many bytes take."""
-    return -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-
-
-_ZEROS_BYTES = _pages(READABLE_BEHIND_BYTES)
+_ZEROS_BYTES = whole_pages(READABLE_BEHIND_BYTES)
 _ANONYMOUS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
@@ -94,6 +91,8 @@ class Attachment:
     used: bool = True  # since the last sweep
     unused_since: float = 0.0
     doomed: bool = False
+    unwritten: int = 0  # bytes that did not exist when its use began
+    making: int = 0  # of them, those that its use may make
 
     def data(self, offset: int, size: int) -> Data:
         """A part of it, to be used where it is if that can be."""
@@ -110,10 +109,14 @@ def _attach(segment_id: int, status: SegmentStatus) -> Attachment:
             raise _refused(segment_id, ctypes.get_errno())
     memory = memoryview((ctypes.c_ubyte * status.size).from_address(address)).cast("B").toreadonly()
     attachment = Attachment(segment_id, address, memory, status.size, status.permissions, lendable)
-    # The id may have come to mean another, smaller segment just before the attach; from here on it cannot.
-    if segment_status(segment_id).size != status.size:
+    # The id may have come to mean another segment just before the attach, smaller or somebody else's; from here on it cannot.
+    try:
+        now = segment_status(segment_id)
+        if (now.size, now.permissions) != (status.size, status.permissions):
+            raise SharedMemoryError(f"shared memory segment {segment_id}: it was changed or replaced during the call")
+    except BaseException:
         _detach(attachment)
-        raise SharedMemoryError(f"shared memory segment {segment_id}: it was replaced during the call")
+        raise
     return attachment
 
 
@@ -122,7 +125,7 @@ def _attach_before_zeros(segment_id: int, size: int) -> int | None:
 
     None where that cannot be done.
     """
-    room = _pages(size)
+    room = whole_pages(size)
     for _ in range(ATTACH_ATTEMPTS):
         address: int | None = _libc.mmap(None, room + _ZEROS_BYTES, mmap.PROT_READ, _ANONYMOUS, -1, 0)
         if address == _FAILED or address is None:
@@ -139,15 +142,18 @@ def _attach_before_zeros(segment_id: int, size: int) -> int | None:
 def _detach(attachment: Attachment) -> None:
     _libc.shmdt(attachment.address)
     if attachment.lendable:
-        _libc.munmap(attachment.address + _pages(attachment.size), _ZEROS_BYTES)
+        _libc.munmap(attachment.address + whole_pages(attachment.size), _ZEROS_BYTES)
 
 
 class SegmentReader:
     """Read-only access to clients' segments; safe to use from any thread."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, peers: Peers | None = None) -> None:
+        """`peers`: who may be calling; None where all callers are this process itself."""
         self._clock = clock
+        self._peers = peers
         self._lock = threading.Lock()
+        self._account = Account()
         self._kept: dict[int, Attachment] = {}
         self._status = ctypes.create_string_buffer(_SHMID_DS_BYTES)
 
@@ -176,7 +182,22 @@ class SegmentReader:
                 attachment = self._checked(segment_id, offset, size)
             attachment.users += 1
             attachment.used = True
+            try:
+                if attachment.unwritten:
+                    self._expect_to_make(attachment, size)
+            except SharedMemoryError:
+                self._end_use(attachment)
+                raise
             return attachment
+
+    def _expect_to_make(self, attachment: Attachment, size: int) -> None:
+        """Count the pages that a use of `size` bytes may make by reading them."""
+        segment_id = attachment.segment_id
+        if not attachment.making:
+            attachment.unwritten = unwritten_bytes(segment_id, attachment.size)
+        most = min(attachment.unwritten - attachment.making, whole_pages(size) + mmap.PAGESIZE)
+        self._account.take(segment_id, most)
+        attachment.making += most
 
     def _unchanged(self, segment_id: int, attachment: Attachment) -> bool:
         """Whether owner and mode still are what was found good; the size of a segment never changes."""
@@ -187,13 +208,21 @@ class SegmentReader:
         status = segment_status(segment_id)
         check_mode(segment_id, status)
         check_range(segment_id, status, offset, size)
+        if self._peers is not None:
+            self._peers.check(segment_id, status)
         removed = bool(status.mode & SHM_DEST)
         attachment = self._kept.get(segment_id)
+        if attachment is not None and removed and status.attached <= 1:
+            # It is there for the agent's sake alone.
+            attachment.users, attachment.doomed = attachment.users + 1, True
+            self._end_use(attachment)
+            raise _refused(segment_id, errno.EIDRM)
         if attachment is not None:
             attachment.permissions = status.permissions
             attachment.doomed = attachment.doomed or removed
             return attachment
         attachment = _attach(segment_id, status)
+        attachment.unwritten = unwritten_bytes(segment_id, status.size)
         if removed or len(self._kept) >= MAX_KEPT:
             attachment.doomed = True
         else:
@@ -203,11 +232,21 @@ class SegmentReader:
     def give_back(self, attachment: Attachment) -> None:
         """The end of a use that `take` began; its bytes may be gone from now on."""
         with self._lock:
-            attachment.users -= 1
-            if attachment.doomed and not attachment.users:
-                if self._kept.get(attachment.segment_id) is attachment:
-                    del self._kept[attachment.segment_id]
-                _detach(attachment)
+            self._end_use(attachment)
+
+    def _end_use(self, attachment: Attachment) -> None:
+        attachment.users -= 1
+        if attachment.users:
+            return
+        if attachment.making:
+            left = unwritten_bytes(attachment.segment_id, attachment.size)
+            made = min(attachment.making, max(0, attachment.unwritten - left))
+            self._account.give_back(attachment.segment_id, attachment.making - made)
+            attachment.making, attachment.unwritten = 0, left
+        if attachment.doomed:
+            if self._kept.get(attachment.segment_id) is attachment:
+                del self._kept[attachment.segment_id]
+            _detach(attachment)
 
     def sweep(self) -> None:
         """Detach what is unused or removed; call it about once a second."""

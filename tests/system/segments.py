@@ -38,6 +38,11 @@ class Segment:
         assert _libc.shmctl(self.id, IPC_SET, buffer) == 0
         return self
 
+    def mark_removed(self) -> "Segment":
+        """Have it removed once nobody has it attached any more; `remove` is still needed."""
+        assert _libc.shmctl(self.id, IPC_RMID, None) == 0
+        return self
+
     def remove(self) -> None:
         """Detach from it and remove it."""
         if not self.removed:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.capture import record as record_module
 from edge.capture.record import (
     MAX_ENTRIES,
     AuxiliaryEntry,
@@ -260,6 +261,21 @@ def test_auxiliary_data_that_is_not_what_it_says(encoding: int, data: bytes, why
 @pytest.mark.parametrize("data", [b"", b"AAEC", b"AAE=", b"AAEC\r\nAAEC\n"])
 def test_base64_that_is(data: bytes) -> None:
     check_content(request("a", inputs=(AuxiliaryEntry("x", Encoding.BASE64, data),)))
+
+
+@given(data=st.text("AB=\r\n*é", max_size=40).map(str.encode))
+def test_large_entries_are_checked_in_parts_as_whole_ones(data: bytes) -> None:  # [C-5]
+    def accepts(part_bytes: int, encoding: int) -> bool:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(record_module, "_PART_BYTES", part_bytes)
+            try:
+                check_content(request("a", inputs=(AuxiliaryEntry("x", encoding, data),)))
+            except CaptureContentError:
+                return False
+            return True
+
+    for encoding in (Encoding.BASE64, Encoding.JSON):
+        assert accepts(7, encoding) == accepts(1 << 20, encoding)
 
 
 NAMES = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)

@@ -13,7 +13,10 @@ from edge.errors import SharedMemoryError
 from edge.runtime.engine import READABLE_BEHIND_BYTES, Lent
 from edge.shm import sysv
 from edge.shm.sysv import KEEP_UNUSED_SECONDS, MAX_KEPT, SegmentReader
+from edge.shm.unwritten import MAX_UNWRITTEN_BYTES
 from tests.system.segments import Segment
+
+MIB = 1 << 20
 
 
 class SetClock(SystemClock):
@@ -113,14 +116,73 @@ def test_a_range_outside_of_a_kept_segment_is_refused(reader: SegmentReader) -> 
         reader.close()
 
 
-def test_a_segment_removed_in_use_goes_after_it(reader: SegmentReader) -> None:  # [P-11]
+def test_a_segment_that_is_there_for_the_agents_sake_alone_is_gone(reader: SegmentReader) -> None:  # [P-11]
     with Segment(4096) as segment:
         segment.write(b"abcd").set_mode(0o400)
         read(reader, segment)
         segment.remove()
-        with reader.view(segment.id, 0, 4) as view:
-            assert bytes(view) == b"abcd"
+        with pytest.raises(SharedMemoryError, match="no such segment"):
+            read(reader, segment)
         assert (reader.kept, attached(segment.id)) == (0, 0)
+
+
+def test_a_segment_that_is_removed_ahead_goes_with_its_client(reader: SegmentReader) -> None:  # [P-11]
+    """Clients mark a segment as removed so that it goes when they end, and use it until then."""
+    with Segment(4096) as segment:
+        segment.write(b"abcd").set_mode(0o400)
+        read(reader, segment)
+        segment.mark_removed()
+        for _ in range(2):
+            assert read(reader, segment) == b"abcd"
+            assert (reader.kept, attached(segment.id)) == (0, 1)
+
+
+def test_a_segment_that_changes_during_the_attach_is_let_go(
+    reader: SegmentReader, monkeypatch: pytest.MonkeyPatch
+) -> None:  # [P-3]
+    with Segment(4096) as segment:
+        segment.set_mode(0o400)
+        real = sysv.segment_status
+
+        def closed_meanwhile(segment_id: int) -> sysv.SegmentStatus:
+            monkeypatch.setattr(sysv, "segment_status", lambda segment_id: refuse())
+            return real(segment_id)
+
+        def refuse() -> sysv.SegmentStatus:
+            raise SharedMemoryError("not readable by the agent")
+
+        monkeypatch.setattr(sysv, "segment_status", closed_meanwhile)
+        with pytest.raises(SharedMemoryError, match="not readable"):
+            read(reader, segment)
+        assert (reader.kept, attached(segment.id)) == (0, 1)
+
+
+def test_what_was_never_written_is_bounded(reader: SegmentReader) -> None:  # [B-6]
+    with Segment(MAX_UNWRITTEN_BYTES + MIB) as large, Segment(MIB) as small:
+        for segment in (large, small):
+            segment.write(bytes(4096)).set_mode(0o400)
+        with pytest.raises(SharedMemoryError, match=r"never written.*write the whole segment"):
+            read(reader, large, 0, large.size)
+        for start in range(0, MAX_UNWRITTEN_BYTES, MIB):
+            read(reader, large, start, MIB)
+        with pytest.raises(SharedMemoryError, match="never written"):
+            read(reader, small, 0, MIB)
+        small.write(b"x" * MIB)
+        read(reader, small, 0, MIB)  # it has nothing to make any more
+        reader.close()
+    with Segment(MIB) as later:
+        later.set_mode(0o400)
+        read(reader, later, 0, MIB)  # the large one is gone, and what it took
+        reader.close()
+
+
+def test_what_a_client_writes_as_it_goes_is_not_counted(reader: SegmentReader) -> None:  # [B-6]
+    with Segment(2 * MAX_UNWRITTEN_BYTES) as ring:
+        for start in range(0, ring.size, 8 * MIB):
+            ring.set_mode(0o600).write(b"x" * 8 * MIB, start).set_mode(0o400)
+            for _ in range(2):
+                read(reader, ring, start, 8 * MIB)
+        reader.close()
 
 
 @pytest.mark.parametrize(("offset", "size"), [(0, 4097), (4096, 1), (2**64 - 1, 1), (1, 2**64 - 1), (2**63, 2**63)])

@@ -1,0 +1,89 @@
+"""Who may be calling: the processes at the other end of this process's Unix sockets (P-3).
+
+gRPC does not tell from which connection a call came. But the kernel tells who is connected, and so whether any of them could
+not have read a segment by itself, or means another one by its number. docs/adr/0024-callers-of-segments.md weighs it.
+"""
+
+import os
+import socket
+import struct
+import threading
+from pathlib import Path
+
+from edge.shm.checks import Peer, SegmentStatus, check_peer
+
+_UCRED = struct.Struct("=iII")  # struct ucred: pid, uid, gid
+_SO_PEERGROUPS = 59  # asm-generic/socket.h
+_MAX_GROUPS_BYTES = 1024  # the most that Python's getsockopt takes; 256 groups
+_FDS = "/proc/self/fd"
+
+
+def _ipc_namespace(process: int | str) -> str | None:
+    """The IPC namespace of a process; None where it may not be known."""
+    try:
+        return str(Path(f"/proc/{process}/ns/ipc").readlink())
+    except OSError:
+        return None
+
+
+class Peers:
+    """The clients that are connected. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._known: dict[str, Peer | None] = {}  # by the socket's name in /proc/self/fd; None: no client's
+        self._namespace = _ipc_namespace("self")
+
+    def check(self, segment_id: int, status: SegmentStatus) -> None:
+        """Refuse a segment that one of the clients could not attach itself.
+
+        Raises:
+            SharedMemoryError: with the client, and what to do.
+        """
+        for peer in self.connected():
+            check_peer(segment_id, status, peer)
+
+    def connected(self) -> list[Peer]:
+        """The clients now, without this process itself."""
+        with self._lock:
+            known, now = self._known, {}
+            for fd in os.listdir(_FDS):  # noqa: PTH208 - a path each would take longer than all the rest
+                try:
+                    name = os.readlink(f"{_FDS}/{fd}")  # noqa: PTH115
+                except OSError:
+                    continue  # closed meanwhile
+                if name.startswith("socket:"):
+                    now[name] = known[name] if name in known else self._peer(int(fd))
+            self._known = now
+            return [peer for peer in now.values() if peer is not None]
+
+    def _peer(self, fd: int) -> Peer | None:
+        try:
+            sock = socket.socket(fileno=fd)
+        except OSError:
+            return None  # closed meanwhile
+        try:
+            # A socket that was accepted has the name of the one that listens; those of clients have none.
+            if sock.family != socket.AF_UNIX or not sock.getsockname():
+                return None
+            sock.getpeername()
+            pid, uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+            groups = _groups(sock)
+        except OSError:
+            return None  # it listens, or the client has gone
+        finally:
+            sock.detach()  # it stays its owner's
+        if pid == os.getpid():
+            return None
+        namespace = _ipc_namespace(pid)
+        foreign = None not in (namespace, self._namespace) and namespace != self._namespace
+        return Peer(pid, uid, groups | {gid}, foreign)
+
+
+def _groups(sock: socket.socket) -> frozenset[int]:
+    """The supplementary groups of the other end; none where there are too many."""
+    try:
+        groups = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_GROUPS_BYTES)
+    except OSError:
+        return frozenset()
+    return frozenset(group for (group,) in struct.iter_unpack("=I", groups))
