@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,10 @@ def turn(pair: list[Measurement], first: int) -> list[float]:
     return found
 
 
-def round_of(agents: list[AgentProcess], note: Callable[[str, list[float]], None]) -> None:
-    """Every case, each in TURNS turns, with clients started anew."""
-    for case, (options, calls, warmup) in CASES.items():
+def round_of(cases: Iterable[str], agents: list[AgentProcess], note: Callable[[str, list[float]], None]) -> None:
+    """Each case in TURNS turns, with clients started anew."""
+    for case in cases:
+        options, calls, warmup = CASES[case]
         with Measurements() as start:
             pair = [start.load(agent.socket, calls=calls, warmup=warmup, cpus=ASKING, **options) for agent in agents]
             for number in range(TURNS):
@@ -67,8 +68,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("base", help="a revision of this repository")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", metavar="WORD", help="the cases with this in their name")
     options = parser.parse_args()
-    results: dict[str, list[list[float]]] = {case: [] for case in CASES}
+    results: dict[str, list[list[float]]] = {case: [] for case in CASES if options.only in case}
     with Rig() as rig, tempfile.TemporaryDirectory(prefix="edge-base-") as folder:
         base = checked_out(options.base, Path(folder))
         # Packages are made by the base: what it makes, both must read.
@@ -81,7 +83,7 @@ def main() -> int:
                 pin(agent.process.pid, SERVING)
                 for name, package in packages.items():
                     agent.client.load(package, name)
-            round_of(agents, lambda case, found: results[case].append(found))
+            round_of(results, agents, lambda case, found: results[case].append(found))
             for agent in agents:
                 agent.stop()
             print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
