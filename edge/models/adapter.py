@@ -130,11 +130,13 @@ def view(specs: Sequence[TensorSpec], adapters: Sequence[TensorAdapter], side: s
         ManifestError: an adapter does not fit the model (L-4).
     """
     by_name = {one.name: one for one in adapters}
-    for name in by_name.keys() - {name for spec in specs for name in (spec.name, spec.other_name)}:
+    found = [by_name.get(spec.name) or by_name.get(spec.other_name) for spec in specs]
+    for name in by_name.keys() - {one.name for one in found if one}:
         names = ", ".join(shown(spec.name) for spec in specs)
-        raise ManifestError(f"the manifest adapts {shown(name)} of {side}, which the model has not; it has {names}")
+        raise ManifestError(
+            f"the manifest adapts {shown(name)} of {side}, which is none of the model's or another name of one; it has {names}"
+        )
     try:
-        found = [by_name.get(spec.name) or by_name.get(spec.other_name) for spec in specs]
         return tuple(_view(spec, one, side) if one else spec for spec, one in zip(specs, found, strict=True))
     except _MisfitError as misfit:
         raise ManifestError(f"the manifest's {side} do not fit the model: {misfit}") from None

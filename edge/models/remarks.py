@@ -3,13 +3,14 @@
 import logging
 import threading
 
+from edge.errors import EdgeError
 from edge.text import shown
 
 log = logging.getLogger(__name__)
 
 
 class Remarks:
-    """Safe from any thread. `mislabelled`: calls with a tensor that was declared as something that it is not (P-2)."""
+    """Safe from any thread. `mislabelled`: calls with a tensor that was declared as something that it is not (P-12)."""
 
     def __init__(self, model: str) -> None:
         self.mislabelled = 0
@@ -27,9 +28,9 @@ class Remarks:
         text = "tensor %s is declared %s, which its bytes are not; taken as the model's own %s (edge_strict_tensors refuses it)"
         self._say("mislabelled", text, shown(tensor), declared, own)
 
-    def say_refused(self, fault: str) -> None:
-        """A request's tensors do not fit."""
-        self._say("refused", "a request is refused: %s", fault)
+    def say_refused(self, error: EdgeError) -> None:
+        """A request is refused for what it brings; each kind of error is said."""
+        self._say(type(error).__name__, "a request is refused: %s", str(error))
 
     def _say(self, kind: str, text: str, *words: str) -> None:
         with self._lock:

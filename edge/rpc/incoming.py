@@ -38,7 +38,7 @@ def _name(tensor: Any) -> str:
 class Incoming:
     """Reads one request for a model that passed `check_labels`; all its shared memory together may take no more than `limit` bytes, as a message.
 
-    `mislabelled`: a tensor was declared as something that it is not, and taken as the model's own (P-2).
+    `mislabelled`: a tensor was declared as something that it is not, and taken as the model's own (P-12).
     """
 
     def __init__(self, model: LoadedModel, segments: SegmentReader, limit: int) -> None:

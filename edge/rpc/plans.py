@@ -115,7 +115,7 @@ class PlanBook:
         try:
             bound = model.binder.bind(arguments)
         except TensorError as error:
-            model.remarks.say_refused(str(error))
+            model.remarks.say_refused(error)
             raise
         kind: type[Plan] = Plan
         for spec, tensor in zip(model.inputs, bound, strict=True):

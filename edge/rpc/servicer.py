@@ -8,7 +8,7 @@ from typing import Any
 
 from edge.capture.record import CaptureRequest
 from edge.capture.service import CaptureService
-from edge.errors import QueueFullError
+from edge.errors import CaptureContentError, QueueFullError, SharedMemoryError
 from edge.models.loading import LoadedModel
 from edge.models.registry import Registry
 from edge.models.scheduler import Caller, Scheduler, Seat
@@ -65,6 +65,8 @@ class Servicer:
             answer = plan.encoder.encode(self._run(stay, plan, raw, None if quick else context))
         except BaseException as error:
             traceback.clear_frames(error.__traceback__)  # they may hold outputs
+            if isinstance(error, SharedMemoryError):
+                plan.model.remarks.say_refused(error)
             stay.end(done=False)
             raise
         if scheduler.waiting:
@@ -134,20 +136,24 @@ class Servicer:
         at = request.inference_timestamp
         seconds = at.seconds + at.nanos / 1e9
         self._captures.check_new(request.capture_id, seconds or None)
-        check_labels(request)
         incoming = Incoming(model, self.segments, self._max_message_bytes)
-        self._captures.submit(
-            CaptureRequest(
-                model_name=model.manifest.model_name,
-                model_version=model.manifest.model_version,
-                capture_id=request.capture_id,
-                inference_time=seconds or None,
-                input_tensors=incoming.tensors(request.input_tensors, model.inputs),
-                output_tensors=incoming.tensors(request.output_tensors, model.outputs),
-                inputs=incoming.auxiliary(request.inputs),
-                outputs=incoming.auxiliary(request.outputs),
+        try:
+            check_labels(request)
+            self._captures.submit(
+                CaptureRequest(
+                    model_name=model.manifest.model_name,
+                    model_version=model.manifest.model_version,
+                    capture_id=request.capture_id,
+                    inference_time=seconds or None,
+                    input_tensors=incoming.tensors(request.input_tensors, model.inputs),
+                    output_tensors=incoming.tensors(request.output_tensors, model.outputs),
+                    inputs=incoming.auxiliary(request.inputs),
+                    outputs=incoming.auxiliary(request.outputs),
+                )
             )
-        )
+        except (CaptureContentError, SharedMemoryError) as error:
+            model.remarks.say_refused(error)
+            raise
         if incoming.mislabelled:
             model.remarks.count_mislabelled()
         return b""  # a CaptureDataResponse has no fields

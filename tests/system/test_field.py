@@ -13,7 +13,7 @@ from tests.data.make_models import identity
 from tests.fakes import captures
 from tests.system.conftest import MODELS, Signer
 from tests.system.field_messages import messages
-from tests.system.harness import AgentProcess, Client
+from tests.system.harness import AgentProcess, Client, eventually
 from tests.system.segments import Segment
 
 Refused = Callable[..., AbstractContextManager[Any]]
@@ -106,6 +106,7 @@ def test_pixels_declared_as_floats_are_taken(agent: AgentProcess, pixels: Client
     predict(pixels, "pixels", tensor("x", UINT8, (1, 4, 4, 3), PIXELS))
     assert mislabelled(pixels, "pixels") == 3
     said = "model pixels: tensor 'x' is declared FLOAT32 [1, 4, 4, 3], which its bytes are not"
+    eventually(lambda: said in agent.log, what=said)
     assert agent.log.count(said) == 1
 
 
@@ -159,7 +160,33 @@ def test_the_order_that_would_fit_is_said_on_both_sides(
     words = (f"got shape {list(shape)}, expected [1, 4, 4, 3]", f"its dimensions fit in the order {order}")
     with refused("INVALID_ARGUMENT", *words):
         predict(pixels, "pixels", tensor("x", UINT8, shape, PIXELS))
-    assert f"model pixels: a request is refused: tensor 'x': {words[0]}; {words[1]}" in agent.log[begun:]
+    line = f"model pixels: a request is refused: tensor 'x': {words[0]}; {words[1]}"
+    eventually(lambda: line in agent.log[begun:], what=line)
+
+
+def test_each_kind_of_refusal_is_in_the_log_once(
+    agent: AgentProcess, pixels: Client, refused: Refused
+) -> None:  # [P-18]
+    begun = len(agent.log)
+    metadata = FIELD.TensorMetadata(name="x", data_type=UINT8, shape=(1, 4, 4, 3))
+    with Segment(48) as segment:
+        segment.set_mode(0o600)
+        handle = FIELD.SharedMemoryHandle(segment_id=segment.id, size=48)
+        shared = FIELD.Tensor(tensor_metadata=metadata, shared_memory_handle=handle)
+        for _ in range(2):
+            with refused("INVALID_ARGUMENT", "its mode is 0600"):
+                predict(pixels, "pixels", shared)
+            for size in (47, 49):
+                with refused("INVALID_ARGUMENT", f"got {size} bytes"):
+                    predict(pixels, "pixels", tensor("x", UINT8, (1, 4, 4, 3), bytes(size)))
+            with refused("INVALID_ARGUMENT", "name is empty"):
+                unnamed = [tensor("", UINT8, (1,), b"1")]
+                call(pixels, "CaptureData", model_name="pixels", capture_id="unnamed", input_tensors=unnamed)
+    line = "model pixels: a request is refused:"
+    eventually(lambda: agent.log[begun:].count(line) >= 3, what="three lines in the log")
+    said = agent.log[begun:]
+    assert said.count(line) == 3
+    assert all(words in said for words in ("its mode is 0600", "got 47 bytes", "name is empty"))
 
 
 def test_too_few_bytes_are_read_both_ways(client: Client, signer: Signer, refused: Refused) -> None:  # [P-2]
@@ -258,7 +285,10 @@ def test_a_layout_goes_with_shapes_that_the_caller_chooses(client: Client, signe
 @pytest.mark.parametrize(
     ("sides", "words"),
     [
-        ({"inputs": [{"name": "z", "as": "INT32"}]}, "'z' of inputs, which the model has not; it has 'x'"),
+        (
+            {"inputs": [{"name": "z", "as": "INT32"}]},
+            "'z' of inputs, which is none of the model's or another name of one; it has 'x'",
+        ),
         ({"inputs": [{"name": "x", "layout": "NCHW"}]}, "'x' has shape [1, 4]; a layout needs four dimensions"),
         ({"outputs": [{"name": "y", "as": "UINT8"}]}, "'y' as UINT8 needs scale"),
     ],

@@ -83,7 +83,7 @@ def test_a_layout_keeps_what_the_caller_chooses() -> None:  # [S-9]
 @pytest.mark.parametrize(
     ("spec", "adapter", "side", "words"),
     [
-        (PICTURE, TensorAdapter("other", DType.INT32), "inputs", "'other' of inputs, which the model has not; it has"),
+        (PICTURE, TensorAdapter("other", DType.INT32), "inputs", "'other' of inputs, which is none of the model's"),
         (WIDE, TensorAdapter("class", layout="NCHW"), "inputs", "'class' has shape [1]; a layout needs four dimensions"),
         (
             PICTURE, TensorAdapter("picture", accept_shape=(1, 3)), "inputs",
@@ -101,3 +101,9 @@ def test_what_does_not_fit_the_model(spec: TensorSpec, adapter: TensorAdapter, s
     with pytest.raises(ManifestError) as refused:
         view([spec], [adapter], side)
     assert words in str(refused.value)
+
+
+def test_one_tensor_is_adapted_by_one_name() -> None:  # [S-9]
+    both = [TensorAdapter("scores", DType.FLOAT32), TensorAdapter("note", DType.INT32)]
+    with pytest.raises(ManifestError, match="'note' of outputs, which is none of the model's or another name of one"):
+        view([QUANTISED], both, "outputs")
