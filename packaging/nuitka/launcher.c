@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -67,12 +68,28 @@ static void reason(const char *place, const char *format, ...) {
     if (used < sizeof reasons - 1) strcpy(reasons + used, "\n");
 }
 
+/* A file may be started by who cannot read it, but what is packed in it not; no mode of it is changed here. */
+static int open_own_file(void) {
+    const char *path = (const char *)getauxval(AT_EXECFN);
+    struct stat file;
+    int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0) return fd;
+    if (errno == EACCES) {
+        bool owner = !stat(path, &file) && file.st_uid == geteuid();
+        fprintf(stderr, PROGRAM ": this file cannot be read by its user: chmod %s %s\n", owner ? "0550" : "a+r", path);
+    } else {
+        fprintf(stderr, PROGRAM ": cannot open its own file, /proc/self/exe: %s\n", strerror(errno));
+    }
+    return -1;
+}
+
 static bool read_payload(Payload *payload) {
     char trailer[TRAILER_BYTES + 1] = "";
     unsigned long long offset, size;
     struct stat file;
-    int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &file) || file.st_size < TRAILER_BYTES ||
+    int fd = open_own_file();
+    if (fd < 0) return false;
+    if (fstat(fd, &file) || file.st_size < TRAILER_BYTES ||
         pread(fd, trailer, TRAILER_BYTES, file.st_size - TRAILER_BYTES) != TRAILER_BYTES ||
         sscanf(trailer, MAGIC " %llu %llu %llu %32[0-9a-f]", &offset, &size, &payload->unpacked_bytes, payload->id) != 4 ||
         offset + size + TRAILER_BYTES != (unsigned long long)file.st_size) {

@@ -7,6 +7,7 @@ import signal
 import socket
 import stat
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,6 +76,21 @@ def test_version_is_that_of_the_release() -> None:
     assert BINARY
     version = BINARY.with_name("VERSION").read_text().strip()
     assert version in run("--version", SAGEMAKER_EDGE_UNPACK_DIR=os.environ["SAGEMAKER_EDGE_UNPACK_DIR"]).stdout
+
+
+@pytest.mark.skipif(EMULATED, reason="an emulator reads the file itself")
+def test_a_file_that_its_user_cannot_read_says_so() -> None:
+    assert BINARY
+    user = 65534 if os.geteuid() == 0 else None  # root may read everything
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        Path(folder).chmod(0o755)
+        copy = Path(shutil.copy(BINARY, folder))
+        if user is not None:
+            os.chown(copy, user, -1)
+        copy.chmod(0o330)
+        refused = subprocess.run([copy, "--version"], capture_output=True, text=True, env=KEPT, user=user, check=False)
+    assert refused.returncode == CANNOT_UNPACK
+    assert f"this file cannot be read by its user: chmod 0550 {copy}" in refused.stderr
 
 
 def test_a_place_that_others_can_write_to_is_refused(cache: Path) -> None:
