@@ -23,6 +23,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "verify": "check a model package as an agent would, and say who signed it",
         "demo-ca": "make a throw-away CA and a signing key, to try things out",
     },
+    "installation": {"greengrass": "write the configuration of the Greengrass component"},
 }
 SUMMARIES = {word: text for group in GROUPS.values() for word, text in group.items()}
 

@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from edge.client import COMMANDS, ORIGINAL, ORIGINAL_PREDICTS, SUMMARIES, listing, original, unknown
@@ -131,6 +132,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     _add_predict(commands, common)
     _add_original_predicts(commands, common)
     _add_checks(commands, common)
+    _add_greengrass(commands, common)
     from edge.client.packaging import add_parsers
 
     add_parsers(commands)
@@ -244,6 +246,14 @@ def _add_original_predicts(commands: Parsers, common: argparse.ArgumentParser) -
             help="pixels to resize it to and channels (1 grey, 3 red green blue), or NHWC 1 h w c, or NCHW 1 c h w",
         )
         one.set_defaults(run=_later("edge.client.commands", "predict_picture"), shm=shm, capture=capture)
+
+
+def _add_greengrass(commands: Parsers, common: argparse.ArgumentParser) -> None:
+    one = _add(commands, common, "greengrass")
+    one.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="the component's; gets config.json")
+    one.add_argument("--thing", metavar="NAME", help="the core device's AWS IoT thing (AWS_IOT_THING_NAME)")
+    one.add_argument("keys", nargs="*", metavar="KEY=VALUE", help="the component's configuration; empty: its default")
+    one.set_defaults(run=_later("edge.client.greengrass", "greengrass"), talks=False)
 
 
 def _add_checks(commands: Parsers, common: argparse.ArgumentParser) -> None:

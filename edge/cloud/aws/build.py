@@ -1,12 +1,20 @@
 """Provider Aws out of the configuration."""
 
 import logging
-from ipaddress import ip_address
+import os
 from urllib.parse import urlsplit
 
 from edge.access import credential_path
 from edge.clock import Clock
-from edge.cloud.aws.credentials import CredentialSource, EnvironmentCredentials, IotCredentials, IotSettings
+from edge.cloud.aws.credentials import (
+    CONTAINER_URI,
+    ContainerCredentials,
+    CredentialSource,
+    EnvironmentCredentials,
+    IotCredentials,
+    IotSettings,
+    is_loopback,
+)
 from edge.cloud.aws.s3 import S3Location, S3Store
 from edge.cloud.aws.transport import public_trust
 from edge.config import Config
@@ -17,7 +25,7 @@ log = logging.getLogger(__name__)
 def build_s3(config: Config, clock: Clock) -> S3Store:
     """The bucket that the configuration names, with IoT credentials where they are configured."""
     endpoint = config.core_endpoint_override
-    if urlsplit(endpoint).scheme == "http" and not _is_loopback(urlsplit(endpoint).hostname or ""):
+    if urlsplit(endpoint).scheme == "http" and not is_loopback(urlsplit(endpoint).hostname or ""):
         log.warning("captures go to %s unencrypted: anyone on the way can read them", endpoint)
     return S3Store(
         S3Location(
@@ -31,6 +39,8 @@ def build_s3(config: Config, clock: Clock) -> S3Store:
 
 def _credentials(config: Config, clock: Clock) -> CredentialSource:
     if not config.provider_aws_iot_cred_endpoint:
+        if os.environ.get(CONTAINER_URI) and not os.environ.get("AWS_ACCESS_KEY_ID"):
+            return ContainerCredentials(clock)
         return EnvironmentCredentials()
     settings = IotSettings(
         endpoint=config.provider_aws_iot_cred_endpoint,
@@ -40,10 +50,3 @@ def _credentials(config: Config, clock: Clock) -> CredentialSource:
         thing_name=config.core_iot_thing_name,
     )
     return IotCredentials(settings, clock)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

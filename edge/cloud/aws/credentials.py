@@ -1,4 +1,4 @@
-"""Where the keys come from: AWS IoT by mutual TLS, or the environment.
+"""Where the keys come from: AWS IoT by mutual TLS, a program on this machine, or the environment.
 
 The IoT credentials provider: https://docs.aws.amazon.com/iot/latest/developerguide/authorizing-direct-aws.html
 """
@@ -8,9 +8,10 @@ import logging
 import os
 import ssl
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -28,7 +29,7 @@ from edge.cloud.retry import (
     read_date,
     read_retry_after,
 )
-from edge.text import printable
+from edge.text import printable, shown
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,10 @@ MARGIN_SECONDS = 300.0  # credentials are renewed this long before they end, or 
 MARGIN_SHARE = 0.1
 MAX_LIFE_SECONDS = 43_200.0  # the longest that AWS gives to keys of a role
 RENEW_AGAIN_SECONDS = 30.0  # between failing renewals while the old credentials still hold
-WHAT = "the IoT credentials endpoint"
+CONTAINER_URI = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
+CONTAINER_TOKEN = "AWS_CONTAINER_AUTHORIZATION_TOKEN"  # noqa: S105 - a variable's name
+_IOT_FIELDS = ("accessKeyId", "secretAccessKey", "sessionToken", "expiration")
+_CONTAINER_FIELDS = ("AccessKeyId", "SecretAccessKey", "Token", "Expiration")
 
 
 class CredentialSource(Protocol):
@@ -99,28 +103,23 @@ class EnvironmentCredentials:
         """Nothing is ever under way."""
 
 
-@dataclass(frozen=True)
-class IotSettings:
-    """The device's identity towards AWS IoT; `endpoint` is https://HOST/role-aliases/ALIAS/credentials."""
+class RenewedCredentials:
+    """Temporary keys of a role, asked of an endpoint anew before they end. A kind of endpoint says how it is asked."""
 
-    endpoint: str
-    ca_file: str
-    certificate_file: str
-    key_file: str
-    thing_name: str
-    patience: Patience = field(default_factory=Patience)
-
-
-class IotCredentials:
-    """Temporary keys of a role, for the device's X.509 certificate."""
-
-    def __init__(self, settings: IotSettings, clock: Clock) -> None:
-        self._settings = settings
+    def __init__(self, what: str, fields: Sequence[str], clock: Clock, patience: Patience) -> None:
+        """`fields` are the answer's names for access key, secret key, token and end."""
+        self._what = what
+        self._fields = fields
         self._clock = clock
+        self._patience = patience
         self._keys: Keys | None = None
         self._renew_at = 0.0  # monotonic
         self._ends_at = 0.0
         self._transport: Transport | None = None
+
+    def _request(self) -> tuple[Peer, str, dict[str, str]]:
+        """Whom to ask, for which path, with which headers. Raises StoreError."""
+        raise NotImplementedError
 
     def get(self) -> Keys:
         """The keys, asked for anew when their end is near.
@@ -146,12 +145,12 @@ class IotCredentials:
             self._keys = None
 
     def check(self) -> None:
-        """Whether the files can be used.
+        """Whether the request can be made.
 
         Raises:
-            StoreError: naming the file, and how to mend it.
+            StoreError: naming what is wrong, and how to mend it.
         """
-        self._context()
+        self._request()
 
     def abort(self) -> None:
         """End a request under way."""
@@ -159,19 +158,17 @@ class IotCredentials:
             self._transport.abort()
 
     def _renew(self) -> Keys:
-        url = urlsplit(self._settings.endpoint)
-        peer = Peer(url.hostname or "", url.port or 443, self._context())
-        transport = self._transport = Transport(peer, self._clock, self._settings.patience)
-        headers = {"host": peer.authority, "x-amzn-iot-thingname": self._settings.thing_name, "accept": "*/*"}
+        peer, path, headers = self._request()
+        transport = self._transport = Transport(peer, self._clock, self._patience)
         try:
-            reply = transport.exchange("GET", url.path, headers)
+            reply = transport.exchange("GET", path, {"host": peer.authority, "accept": "*/*", **headers})
         except TransportError as error:
             verdict = judge_fault(error.fault, error.detail)
-            raise StoreError(Verdict(verdict.outcome, f"{WHAT}: {verdict.reason}", slow=verdict.slow)) from None
+            raise StoreError(Verdict(verdict.outcome, f"{self._what}: {verdict.reason}", slow=verdict.slow)) from None
         finally:
             self._transport = None
             transport.close()
-        keys, expiration = _read(reply)
+        keys, expiration = _read(reply, self._fields, self._what)
         now = self._clock.monotonic()
         # The life is counted by the endpoint's own clock: this device's may be years off.
         date = read_date(reply.headers.get("date"))
@@ -181,6 +178,31 @@ class IotCredentials:
         self._renew_at = now + max(life - max(MARGIN_SECONDS, life * MARGIN_SHARE), life / 2)
         log.debug("credentials for %.0f s", life)
         return keys
+
+
+@dataclass(frozen=True)
+class IotSettings:
+    """The device's identity towards AWS IoT; `endpoint` is https://HOST/role-aliases/ALIAS/credentials."""
+
+    endpoint: str
+    ca_file: str
+    certificate_file: str
+    key_file: str
+    thing_name: str
+    patience: Patience = field(default_factory=Patience)
+
+
+class IotCredentials(RenewedCredentials):
+    """Keys for the device's X.509 certificate."""
+
+    def __init__(self, settings: IotSettings, clock: Clock) -> None:
+        super().__init__("the IoT credentials endpoint", _IOT_FIELDS, clock, settings.patience)
+        self._settings = settings
+
+    def _request(self) -> tuple[Peer, str, dict[str, str]]:
+        url = urlsplit(self._settings.endpoint)
+        peer = Peer(url.hostname or "", url.port or 443, self._context())
+        return peer, url.path, {"x-amzn-iot-thingname": self._settings.thing_name}
 
     def _context(self) -> ssl.SSLContext:
         """A context with the device's identity, from the files as they are now: certificates are rotated in place.
@@ -206,6 +228,40 @@ class IotCredentials:
         finally:
             os.close(key_fd)
         return context
+
+
+class ContainerCredentials(RenewedCredentials):
+    """Keys that a program on this machine hands out, such as the token exchange service of AWS IoT Greengrass.
+
+    https://docs.aws.amazon.com/sdkref/latest/guide/feature-container-credentials.html
+    """
+
+    def __init__(
+        self, clock: Clock, environment: Mapping[str, str] = os.environ, patience: Patience | None = None
+    ) -> None:
+        super().__init__("the credentials service of this machine", _CONTAINER_FIELDS, clock, patience or Patience())
+        self._url = environment[CONTAINER_URI]
+        self._token = environment.get(CONTAINER_TOKEN, "")
+
+    def _request(self) -> tuple[Peer, str, dict[str, str]]:
+        try:
+            url = urlsplit(self._url)
+            host, port = url.hostname or "", url.port or 80
+        except ValueError:
+            host = ""
+        if not host or url.scheme != "http" or not is_loopback(host):
+            raise _unusable(f"{CONTAINER_URI} is {shown(self._url)}; expected http:// and this machine's own address")
+        if not self._token.isascii() or not self._token.isprintable():
+            raise _unusable(f"{CONTAINER_TOKEN} has characters that no token has")
+        return Peer(host, port, None), url.path or "/", {"authorization": self._token} if self._token else {}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine itself."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _open_key(path: str) -> int:
@@ -244,17 +300,16 @@ def _unusable(text: str) -> StoreError:
     return StoreError(Verdict(Outcome.WAIT_CREDENTIALS, text, slow=True))
 
 
-def _read(reply: Reply) -> tuple[Keys, float]:
+def _read(reply: Reply, names: Sequence[str], what: str) -> tuple[Keys, float]:
     """Keys and the unix seconds of their end."""
     try:
         given = json.loads(reply.body)
     except (ValueError, RecursionError):
         given = None
-    fields = given.get("credentials") if isinstance(given, dict) and reply.status == 200 else None
+    fields = given.get("credentials", given) if isinstance(given, dict) and reply.status == 200 else None
     if isinstance(fields, dict):
-        texts = [fields.get(name) for name in ("accessKeyId", "secretAccessKey", "sessionToken", "expiration")]
         try:
-            access, secret, token, end = (_text(text) for text in texts)
+            access, secret, token, end = (_text(fields.get(name)) for name in names)
             at = datetime.fromisoformat(end)
             return Keys(access, secret, token), (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
         except ValueError:
@@ -269,7 +324,7 @@ def _read(reply: Reply) -> tuple[Keys, float]:
     )
     verdict = judge_credentials(answer)
     raise StoreError(
-        Verdict(verdict.outcome, f"{WHAT}: {verdict.reason}", slow=verdict.slow, retry_after=verdict.retry_after)
+        Verdict(verdict.outcome, f"{what}: {verdict.reason}", slow=verdict.slow, retry_after=verdict.retry_after)
     )
 
 

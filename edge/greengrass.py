@@ -1,0 +1,101 @@
+"""The keys of the Greengrass component aws.greengrass.SageMakerEdgeManager, and what they are here. Pure.
+
+A deployment gives every key as text, and unchanged ones with the component's default. Beside the original's keys the
+component has one for each of this agent's own settings: `EdgeQueueCalls` is `edge_queue_calls`.
+
+https://docs.aws.amazon.com/greengrass/v2/developerguide/sagemaker-edge-manager-component.html
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edge.errors import ConfigError
+from edge.settings import OWN_PREFIX, SETTINGS, Kind, Setting, full_key
+from edge.text import shown
+
+COMPONENT = "aws.greengrass.SageMakerEdgeManager"
+SOCKET_KEY = "UnixSocketName"
+TRUST_FOLDER = "/etc/sagemaker-edge-agent/trust"
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of the component: its default, and the setting that it stands for, if any."""
+
+    name: str
+    default: str
+    setting: str | None
+
+
+def _text(setting: Setting) -> str:
+    """A setting's default as a deployment would write it."""
+    default = setting.default
+    if isinstance(default, bool):
+        return str(default).lower()
+    return ":".join(default) if isinstance(default, tuple) else str(default)
+
+
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+def _key(name: str, setting: str, default: str | None = None) -> Key:
+    return Key(name, _text(_BY_NAME[setting]) if default is None else default, setting)
+
+
+_ORIGINAL = (
+    _key("DeviceFleetName", "core_device_fleet_name"),
+    _key("BucketName", "provider_s3_bucket_name"),
+    _key("CaptureDataBatchSize", "core_capture_data_batch_size"),
+    _key("CaptureDataBufferSize", "core_capture_data_buffer_size"),
+    _key("CaptureDataDestination", "core_capture_data_destination", "Cloud"),
+    _key("CaptureDataPushPeriodSeconds", "core_capture_data_push_period_seconds"),
+    _key("CaptureDataBase64EmbedLimit", "core_capture_data_base64_embed_limit"),
+    _key("CaptureDataPeriodicUpload", "core_capture_data_periodic_upload"),
+    _key("CaptureDataPeriodicUploadPeriodSeconds", "core_capture_data_periodic_upload_period_seconds"),
+    _key("CaptureDataDiskPath", "core_capture_data_disk_path"),
+    _key("FolderPrefix", "core_folder_prefix", "sme-capture"),
+    _key("SagemakerEdgeLogVerbose", "log_verbose"),
+    Key(SOCKET_KEY, f"/tmp/{COMPONENT}.sock", None),  # noqa: S108 - where its clients look for it
+    # Of the cloud service that is gone: taken, and nothing done with them.
+    Key("LocalDataRootPath", "", None),
+    Key("DbEnable", "false", None),
+    Key("DeploymentEnable", "false", None),
+    Key("DeploymentPollInterval", "1440", None),
+    Key("DLRBackendOptions", "", None),
+)
+_OWN = (
+    _key("RootCertsPath", "core_root_certs_path", TRUST_FOLDER),
+    _key("EndpointOverride", "core_endpoint_override"),
+    *(
+        _key("".join(part.title() for part in setting.name.split("_")), setting.name)
+        for setting in SETTINGS
+        if setting.name.startswith(OWN_PREFIX)
+    ),
+)
+KEYS = (*_ORIGINAL, *_OWN)
+
+
+def configuration(given: Mapping[str, str], *, thing: str, region: str, work: str) -> dict[str, Any]:
+    """The agent's configuration file out of a component's keys.
+
+    Args:
+        given: the keys' values, as text; an empty one is as if it were not there.
+        thing: the core device's AWS IoT thing, which is the device's name too.
+        region: its AWS region.
+        work: the component's work folder, where captures are and wait unless a key says otherwise.
+
+    Raises:
+        ConfigError: a key that the component does not have.
+    """
+    if unknown := given.keys() - {key.name for key in KEYS}:
+        raise ConfigError(f"{shown(min(unknown))} is not a key of the component {COMPONENT}")
+    values: dict[str, Any] = {"core_device_name": thing, "core_iot_thing_name": thing, "core_region": region}
+    for key in KEYS:
+        setting, text = _BY_NAME.get(key.setting or ""), given.get(key.name, "").strip() or key.default
+        if setting is not None and text != _text(setting):
+            values[setting.name] = text.split(":") if setting.kind is Kind.PATHS else text
+    values.setdefault("core_capture_data_disk_path", f"{work}/capture")
+    if values.get("core_capture_data_destination") == "Cloud":
+        values.setdefault("edge_spool_path", f"{work}/spool")
+    return {full_key(name): value for name, value in values.items()}
