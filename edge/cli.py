@@ -149,7 +149,7 @@ def _run(options: argparse.Namespace) -> int:
 
     loaded = load_config(options.config)
     signals.block()
-    log.setup(loaded.config.log_verbose, loaded.config.edge_log_stream)
+    log.setup(loaded.config.log_verbose, loaded.config.edge_log_stream, apart=True)
     from edge.app import App
 
     App(loaded, socket=options.socket, replace_socket=options.force, max_message_bytes=options.max_message_bytes).run()

@@ -230,12 +230,15 @@ def usual_stream() -> str:
     return "stdout" if called_as() == ORIGINAL_NAME and not by_systemd else "stderr"
 
 
-def setup(verbose: bool, stream: str = "stderr") -> None:
-    """Send the log of the whole program to a standard stream; `verbose` adds debug events. Call it once signals are blocked."""
+def setup(verbose: bool, stream: str = "stderr", *, apart: bool = False) -> None:
+    """Send the log of the whole program to a standard stream; `verbose` adds debug events. Call it once signals are blocked.
+
+    With `apart` it keeps its way when the stream is led elsewhere, as `edge.runtime.native_words` does now and then.
+    """
     fd = _STDOUT if stream == "stdout" else _STDERR
     for each in {fd, _STDERR}:
         _let_go(each)
-    handler = LogWriter(fd)
+    handler = LogWriter(os.dup(fd) if apart else fd)
     handler.setFormatter(_Formatter(journald=_is_journal(fd)))
     root = logging.getLogger()
     root.handlers[:] = [handler]

@@ -16,6 +16,7 @@ from edge.device import memory
 from edge.errors import ModelRefusedError, TargetError, UnsupportedModelError
 from edge.runtime.engine import DelegateRef, SessionOptions
 from edge.runtime.model_facts import ModelFacts, read_facts
+from edge.runtime.native_words import as_log_lines
 from edge.runtime.xnnpack import Delegate, Xnnpack
 from edge.text import printable
 
@@ -96,6 +97,10 @@ class TfliteEngine:
             model_path = f"/proc/self/fd/{reopens.fileno()}"
 
         def opened() -> Opened:
+            with as_log_lines():
+                return made()
+
+        def made() -> Opened:
             library = _load_delegate(module, delegate) if delegate else None
             if signature is not None and graph:
                 interpreter = GraphInterpreter(self._made(model_path, options.threads, library), signature)

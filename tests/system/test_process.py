@@ -157,6 +157,7 @@ def test_the_log_outside_journald(agents: Any) -> None:  # [X-5]
 
 def test_a_folder_of_roots_that_is_not_well_warns_at_the_start(agents: Any, tmp_path: Path) -> None:  # [S-3]
     agent = agents(roots=tmp_path / "none").start()
+    agent.stop()
     assert re.search(
         rf"WARNING edge.app: the folder of trusted roots {tmp_path}/none cannot be read: No such", agent.log
     )
@@ -165,6 +166,7 @@ def test_a_folder_of_roots_that_is_not_well_warns_at_the_start(agents: Any, tmp_
 def test_the_log_counts_as_people_do(agents: Any, package_of: PackageOf) -> None:
     agent = agents().start()
     agent.client.load(package_of("add_one"), "adder")
+    agent.stop()
     assert re.search(r"model adder loaded: package add-one 1\.0, 1 instance, \d+\.\d MiB$", agent.log, re.MULTILINE)
 
 
