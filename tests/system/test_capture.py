@@ -1,5 +1,6 @@
 """CaptureData and GetCaptureDataStatus over the socket (C, G, R)."""
 
+import resource
 import shutil
 import time
 import uuid
@@ -222,6 +223,22 @@ def test_a_full_disk(agents: Any, digits: Path, refused: Refused) -> None:  # [C
     assert agent.log.count("captures are refused") == 1
     shown = run_tool("doctor", "--socket", agent.socket, "-c", str(agent.config_path), check=False)
     assert "FAIL  captures: refused for" in shown.stdout
+
+
+def test_limits_of_the_process(agents: Any, digits: Path, refused: Refused) -> None:  # [C-6]
+    """They are named as what they are, and harm nobody once they are raised."""
+    agent = agents().start()
+    agent.client.load(digits, MODEL)
+    for kind, most, words in (
+        (resource.RLIMIT_FSIZE, 20_000, "LimitFSIZE="),
+        (resource.RLIMIT_NOFILE, 3, "LimitNOFILE="),
+    ):
+        before = resource.prlimit(agent.pid, kind)
+        resource.prlimit(agent.pid, kind, (most, before[1]))
+        with refused("RESOURCE_EXHAUSTED", words):
+            agent.client.capture(model_name=MODEL, capture_id=words[:-1], input_tensors=[picture("x", 50_000)])
+        resource.prlimit(agent.pid, kind, before)
+        agent.client.capture(model_name=MODEL, capture_id=words[:-1], input_tensors=[picture("x", 50_000)])
 
 
 def test_the_capture_folder_is_taken_away(agents: Any, digits: Path) -> None:  # [R-11] [R-10]

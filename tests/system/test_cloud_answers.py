@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from edge.capture.statuses import CaptureState
-from edge.cloud.aws.credentials import EnvironmentCredentials
+from edge.clock import SystemClock
+from edge.cloud.aws.credentials import EnvironmentCredentials, IotCredentials, IotSettings
+from edge.cloud.aws.transport import Patience
 from tests.fakes import captures, s3_stub
 from tests.fakes.cloud import ENVIRONMENT, SOON_SECONDS, assert_all_stored, pipeline, s3_store, submit_some
+from tests.fakes.iot_endpoint import THING, IotEndpoint
 from tests.fakes.s3_stub import S3Stub, answering, refusing
 
 
@@ -162,6 +165,31 @@ def test_an_answer_without_an_end(stub: S3Stub, tmp_path: Path, fault: Callable[
         made.wait_states(ids)
         made.wait(lambda: made.error() == "", "the error is over")
     assert_all_stored(stub, ids)
+
+
+def test_a_credentials_endpoint_without_an_end(stub: S3Stub, tmp_path: Path) -> None:
+    iot = IotEndpoint(tmp_path, stub)
+    iot.answers += [lambda handler: bool(s3_stub.Drip(0.05)(handler, b""))] * 200
+    iot.start()
+    settings = IotSettings(
+        iot.credentials_url,
+        str(iot.server_ca.file),
+        str(iot.device.certificate_file),
+        str(iot.device.key_file),
+        THING,
+        Patience(connect_seconds=2.0, stall_seconds=5.0, answer_seconds=SOON_SECONDS),
+    )
+    try:
+        source = IotCredentials(settings, SystemClock())
+        with pipeline(tmp_path / "a", s3_store(stub.url, credentials=source)) as made:
+            ids = submit_some(made)
+            made.wait(lambda: "credentials endpoint: its answer comes without an end" in made.error(), "it is told")
+            with iot.lock:
+                iot.answers.clear()
+            made.wait_states(ids)
+        assert_all_stored(stub, ids)
+    finally:
+        iot.close()
 
 
 def test_an_access_key_that_the_store_repeats(stub: S3Stub, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

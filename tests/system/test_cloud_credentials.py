@@ -77,10 +77,11 @@ def test_keys_of_the_role_are_used(stub: S3Stub, iot: IotEndpoint, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("life", "renewed_after"), [(HOUR, HOUR - 360), (12 * HOUR, 12 * HOUR * 0.9), (900, 600), (60, 30)]
+    ("life", "renewed_after"),
+    [(HOUR, HOUR - 360), (12 * HOUR, 12 * HOUR * 0.9), (900, 600), (60, 30), (9e8, 12 * HOUR * 0.9)],
 )
 def test_renewed_before_they_end(stub: S3Stub, iot: IotEndpoint, life: float, renewed_after: float) -> None:
-    """Five minutes before, or a tenth of their life, by a clock that nobody sets."""
+    """Five minutes before, or a tenth of their life, by a clock that nobody sets; none are believed to last for years."""
     clock = FakeClock(now=0.0)  # a board that believes it is 1970
     iot.life = life
     source = IotCredentials(settings_for(iot), clock)
