@@ -4,9 +4,10 @@ import ctypes
 import gc
 from pathlib import Path
 
+from edge.device import cgroups
+
 # Left to the system and to requests in flight, beyond what a model is measured to take.
 HEADROOM_BYTES = 16 << 20
-_NO_LIMIT = 1 << 62
 # glibc's mallopt(3): parameters, and values for them.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 KEPT_FREE_BYTES = 256 << 20  # freed memory that malloc may keep while calls come; `IdleTrim` returns it afterwards
@@ -18,44 +19,12 @@ def system_available(proc: Path = Path("/proc")) -> int:
     for line in (proc / "meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
-    return _NO_LIMIT
-
-
-def cgroup_available(proc: Path = Path("/proc"), root: Path = Path("/sys/fs/cgroup")) -> int:
-    """What the control groups (v2) above this process still allow, in bytes; huge where there is no limit.
-
-    File pages that the kernel can drop count as free.
-    """
-    try:
-        lines = (proc / "self/cgroup").read_text().splitlines()
-    except OSError:
-        return _NO_LIMIT
-    path = next((line[3:] for line in lines if line.startswith("0::")), None)
-    if path is None:
-        return _NO_LIMIT
-    group, least = root / path.lstrip("/"), _NO_LIMIT
-    while True:
-        least = min(least, _group_available(group))
-        if group in (root, group.parent):
-            return least
-        group = group.parent
-
-
-def _group_available(group: Path) -> int:
-    try:
-        limit = (group / "memory.max").read_text().strip()
-        if limit == "max":
-            return _NO_LIMIT
-        used = int((group / "memory.current").read_text())
-        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return _NO_LIMIT
-    return int(limit) - used + int(statistics.get("inactive_file", 0))
+    return cgroups.NO_LIMIT
 
 
 def available() -> int:
     """Bytes that models may take now, by the system's and the control groups' word, headroom kept back."""
-    return max(0, min(system_available(), cgroup_available()) - HEADROOM_BYTES)
+    return max(0, min(system_available(), cgroups.available()) - HEADROOM_BYTES)
 
 
 def give_back() -> None:
