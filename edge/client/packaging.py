@@ -13,6 +13,7 @@ from typing import Any
 from edge.client import SUMMARIES
 from edge.client.outcome import Exit
 from edge.errors import EdgeError, PackageNotFoundError, SignatureError, TrustError
+from edge.text import printable
 
 TRUST_FOLDER = Path("/etc/sagemaker-edge-agent/trust")
 
@@ -305,6 +306,7 @@ def _password(file: Path | None) -> bytes | None:
 
 def _verify(options: argparse.Namespace) -> int:
     from edge.clock import SystemClock
+    from edge.models.adapter import format_adapter
     from edge.models.package import open_package
     from edge.version import version
 
@@ -324,6 +326,10 @@ def _verify(options: argparse.Namespace) -> int:
         "certificate_expires": verified.expires.isoformat(),
         "judged_at": verified.judged_at.isoformat(),
         "clock_note": verified.clock_note,
+        "adapter": {
+            "inputs": [format_adapter(one) for one in manifest.inputs],
+            "outputs": [format_adapter(one) for one in manifest.outputs],
+        },
         "files": {path: digest.hex() for path, digest in sorted(verified.digests.items())},
     }
     lines = [
@@ -332,6 +338,8 @@ def _verify(options: argparse.Namespace) -> int:
         f"  signed by {verified.signer}, certificate valid until {verified.expires:%Y-%m-%d}",
         f"  files     {len(verified.digests)}, exactly the signed ones",
     ]
+    if adapted := ", ".join(one.name for one in (*manifest.inputs, *manifest.outputs)):
+        lines.append(f"  adapts    {printable(adapted)}: applications see them otherwise than the model has them")
     if verified.clock_note:
         lines.append(f"  judged as of {verified.judged_at:%Y-%m-%d}: {verified.clock_note}")
     return _say(options, facts, "\n".join(lines))

@@ -11,7 +11,7 @@ import pytest
 
 from tests.data.make_models import identity
 from tests.fakes import captures
-from tests.system.conftest import MODELS, Signer
+from tests.system.conftest import MODELS, Signer, run_tool
 from tests.system.field_messages import messages
 from tests.system.harness import AgentProcess, Client, eventually
 from tests.system.segments import Segment
@@ -304,6 +304,8 @@ def test_an_adapter_that_does_not_fit_refuses_the_load(
 
 def test_an_adapter_is_signed_with_its_package(client: Client, signer: Signer, refused: Refused) -> None:  # [S-9] [S-5]
     package = adapted(signer, identity("float32"), outputs=[{"name": "y", "as": "INT32"}])
+    verified = run_tool("verify", str(package), "--trust", str(signer.roots)).stdout
+    assert "adapts    y: applications see them otherwise than the model has them" in verified
     manifest = package / "sagemaker_edge_manifest"
     manifest.write_text(manifest.read_text().replace("INT32", "INT16"))
     with refused("FAILED_PRECONDITION"):
