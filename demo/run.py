@@ -32,7 +32,7 @@ from edge.rpc._generated import agent_pb2 as pb
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "demo" / "data"
 AGENT = [sys.executable, str(ROOT / "agent.py")]
-MODEL, VERSION = "digits", "1.0"
+MODEL, VERSION = "digits", "1"  # a number: applications of the original read it by int()
 ROUNDS = 9  # calls a picture and way; the middle one is shown
 START_SECONDS = 30.0
 CAPTURE_SECONDS = 30.0

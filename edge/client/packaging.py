@@ -102,7 +102,11 @@ def _add_package(commands: Any) -> None:
     one = _add(commands, "package", _package, _PACKAGE_EPILOG)
     one.add_argument("--model", type=Path, required=True, metavar="FILE", help="the model, a .tflite file")
     one.add_argument("--name", required=True, help="the model's name, as captures will carry it")
-    one.add_argument("--version", required=True, help="the model's version, such as 1.0")
+    one.add_argument(
+        "--version",
+        required=True,
+        help="the model's version, such as 1.0; a whole number, such as 1, where applications read it as one",
+    )
     one.add_argument("--key", type=Path, required=True, metavar="FILE", help="the signer's private key (PEM)")
     one.add_argument(
         "--key-password-file", type=Path, metavar="FILE", help="the key's password is this file's first line"

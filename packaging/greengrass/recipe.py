@@ -40,7 +40,7 @@ AGENT_RUN = """\
           {keys} &&
           exec {{artifacts:path}}/{binary} -a "{{configuration:/{socket}}}" -c "{{work:path}}/config.json" -f
     Artifacts:
-      - URI: "{bucket}/{name}/{version}/{folder}/{binary}"
+      - Uri: "{bucket}/{name}/{version}/{folder}/{binary}"
         Permission: {{Read: "ALL", Execute: "ALL"}}
 """
 # Greengrass itself unpacks zip alone. Applications load the component's work folder, as with the original's models.
@@ -52,7 +52,7 @@ Manifests:
         Script: |-
           rm -rf "{{work:path}}"/* && tar xzf "{{artifacts:path}}/{package}" -C "{{work:path}}"
     Artifacts:
-      - URI: "{bucket}/{name}/{version}/{package}"
+      - Uri: "{bucket}/{name}/{version}/{package}"
         Permission: {{Read: "ALL"}}
 """
 

@@ -74,7 +74,7 @@ def test_every_documented_key_has_its_default_as_text(recipes: Any) -> None:
         script = manifest["Lifecycle"]["run"]["Script"]
         assert all(f"'{name}={{configuration:/{name}}}'" in script for name in found)
         (artifact,) = manifest["Artifacts"]
-        assert artifact["URI"].startswith(f"s3://bucket/folder/{COMPONENT}/1.20261128.0/")
+        assert artifact["Uri"].startswith(f"s3://bucket/folder/{COMPONENT}/1.20261128.0/")
     assert [manifest["Platform"]["architecture"] for manifest in recipe["Manifests"]] == ["amd64", "aarch64"]
 
 
