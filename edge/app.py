@@ -207,7 +207,7 @@ def _model_status(name: str, state: Any, model: Any) -> Any:
     status = ops.ModelStatus(name=name, state=state.value)
     if model is not None:
         status.package_name, status.package_version = model.manifest.model_name, model.manifest.model_version
-        status.instances, status.memory_bytes = model.instances, model.memory_bytes
+        status.instances, status.memory_bytes = model.instances, model.taken_bytes
         status.waiting, status.running = model.scheduler.waiting, model.scheduler.running
         status.predicted, status.mislabelled = model.scheduler.predicted, model.remarks.mislabelled
         status.warning, status.url = model.warning, model.url

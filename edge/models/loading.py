@@ -65,6 +65,11 @@ class LoadedModel:
     shape_trials: ShapeTrials | None  # None: it takes its own shapes alone
     warning: str  # why it has not run yet, in words; empty where it has
 
+    @property
+    def taken_bytes(self) -> int:
+        """What it was measured to take, with the shapes that it was given since."""
+        return self.memory_bytes + (self.shape_trials.grown_bytes if self.shape_trials is not None else 0)
+
 
 class Loader:
     """Loads models. Safe to use from any thread."""
@@ -158,12 +163,19 @@ class Loader:
             len(sessions),
             first.borrows,
             Remarks(name),
-            self._shape_trials(name, package, sessions[0], options, trial),
+            self._shape_trials(name, package, sessions[0], options, trial, instances=len(sessions)),
             trial.reason,
         )
 
     def _shape_trials(
-        self, name: str, package: "Package", session: Session, options: SessionOptions, trial: ProbeResult
+        self,
+        name: str,
+        package: "Package",
+        session: Session,
+        options: SessionOptions,
+        trial: ProbeResult,
+        *,
+        instances: int,
     ) -> ShapeTrials | None:
         if not any(DYNAMIC in spec.signature for spec in session.inputs):
             return None
@@ -174,6 +186,9 @@ class Loader:
             trial.kind,
             run_seconds=package.manifest.trial_seconds,
             engine=self._engine.describe(),
+            session_bytes=trial.session_bytes,
+            instances=instances,
+            check_room=self._loads.check_room,
         )
         if trial.allocate and trial.kind:
             trials.learn(tuple(spec.shape for spec in session.inputs))

@@ -163,6 +163,15 @@ class Loads:
             self.stopping = True
             self.changed.notify_all()
 
+    def check_room(self, what: str, size: int) -> None:
+        """Whether a model that is loaded may take `size` bytes more.
+
+        Raises:
+            MemoryLimitError: it may not.
+        """
+        with self.changed:
+            check_memory(what, size, self.available())
+
     def available(self) -> int:
         """Bytes that may be promised; with `changed` held."""
         there = memory.available() - sum(load.untaken_bytes for load in self._under_way)

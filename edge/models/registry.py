@@ -184,7 +184,7 @@ class Registry:
     def reserved_bytes(self) -> int:
         """Memory that the loaded models were measured to take, in bytes, until it is given back."""
         with self._lock:
-            return sum(entry.model.memory_bytes for entry in self._entries.values() if entry.model)
+            return sum(entry.model.taken_bytes for entry in self._entries.values() if entry.model)
 
 
 _STATE_WORDS = {

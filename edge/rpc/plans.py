@@ -125,7 +125,7 @@ class PlanBook:
         shapes = tuple(tensor.shape for tensor in bound)
         if model.shape_trials is not None and not model.shape_trials.known(shapes):
             step_far_aside(caller)
-            model.shape_trials.check(shapes)
+            model.shape_trials.check(shapes, sum(tensor.size for tensor in bound))
         shared = tuple(
             SharedInput(position, tensor.data, tensor.size)
             for position, tensor in enumerate(bound)

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 
 from edge.errors import MemoryLimitError, QueueFullError, TensorError
 from edge.runtime.child import Child
@@ -27,15 +28,33 @@ class ShapeTrials:
     """The shapes of one model, and what is known of them. Safe to use from any thread."""
 
     def __init__(
-        self, name: str, model_fd: int, options: SessionOptions, kind: str, *, run_seconds: float, engine: str
+        self,
+        name: str,
+        model_fd: int,
+        options: SessionOptions,
+        kind: str,
+        *,
+        run_seconds: float,
+        engine: str,
+        session_bytes: int,
+        instances: int,
+        check_room: Callable[[str, int], None],
     ) -> None:
-        """`model_fd` is copied; `kind` are the values that the model is known to run on, if there are any."""
+        """`model_fd` is copied; `kind` are the values that the model is known to run on, if there are any.
+
+        A session takes `session_bytes` with the model's own shapes; `check_room` raises MemoryLimitError where what it names
+        finds no room for so many bytes.
+        """
         self._name = name
         self._fd = os.dup(model_fd)
         self._options = options
         self._kinds = (kind,) if kind not in ("", FILE) else MADE_UP
         self._run_seconds = run_seconds
         self._engine = engine
+        self._session_bytes = session_bytes
+        self._instances = instances
+        self._check_room = check_room
+        self.grown_bytes = 0  # that the model takes more, with the largest shapes it was given
         self._verdicts: OrderedDict[Shapes, str] = OrderedDict()  # the refusal; empty where they run
         self._turn = threading.Lock()
         self._waiting = threading.BoundedSemaphore(MAX_WAITING_CALLS)
@@ -59,12 +78,12 @@ class ShapeTrials:
             raise TensorError(verdict)
         return verdict is not None
 
-    def check(self, shapes: Shapes) -> None:
+    def check(self, shapes: Shapes, input_bytes: int) -> None:
         """Try shapes that are not known; it takes as long as an inference, and the start of a process now and then.
 
         Raises:
             TensorError: the model cannot run on these.
-            MemoryLimitError: the system has too little memory to try them.
+            MemoryLimitError: the budget or the system has too little memory for them (L-6).
             QueueFullError: too many calls wait for trials already.
         """
         if not self._waiting.acquire(blocking=False):
@@ -74,11 +93,22 @@ class ShapeTrials:
         try:
             with self._turn:
                 if not self.known(shapes):
-                    self._try(shapes)
+                    self._grown(shapes, input_bytes)  # before they are tried
+                    self.grown_bytes = self._grown(shapes, max(input_bytes, self._try(shapes)))
+                    self.learn(shapes)
         finally:
             self._waiting.release()
 
-    def _try(self, shapes: Shapes) -> None:
+    def _grown(self, shapes: Shapes, size: int) -> int:
+        """What all sessions take more than at first, if each takes `size` bytes with such shapes; there is room for it."""
+        grown = max(self.grown_bytes, self._instances * (size - self._session_bytes))
+        if grown > self.grown_bytes:
+            what = f"model {self._name!r} with input shapes " + ", ".join(map(shape_text, shapes))
+            self._check_room(what, grown - self.grown_bytes)
+        return grown
+
+    def _try(self, shapes: Shapes) -> int:
+        """Run them in the child; the bytes that a session takes for them."""
         wanted = "the model cannot take input shapes " + ", ".join(map(shape_text, shapes))
         for _ in range(2):  # once more where the child had just ended for want of questions
             try:
@@ -106,7 +136,7 @@ class ShapeTrials:
         if "refused" in answer:
             self.learn(shapes, str(answer["reason"]))
             raise TensorError(str(answer["reason"]))
-        self.learn(shapes)
+        return int(answer["bytes"])
 
     def _ready_child(self) -> Child:
         if self._closed:
