@@ -79,7 +79,7 @@ audit: venv ## Known vulnerabilities of the pinned versions (asks the advisory d
 	@build/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements.txt
 
 # What a user keeps in build/ (keys, packages, captures: README makes them there) is not a build's.
-BUILT = nuitka deb bench audit grpcio-* engines yocto
+BUILT = nuitka deb device bench audit grpcio-* engines yocto ipc_example street_small.bmp
 clean: ## What builds left behind, but not your keys, packages and captures in build/
 	@rm -rf dist $(addprefix build/,$(BUILT)) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 

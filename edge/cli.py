@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from edge import stdio
-from edge.client import COMMANDS, listing, unknown
+from edge.client import command_among, listing
 from edge.errors import ConfigError, EdgeError
 from edge.selfexec import called_as
 
@@ -15,7 +15,6 @@ PROBE_FLAG = "--probe-model"  # edge.runtime.child.FLAG, which it takes long to 
 DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
 LEAST_MAX_MESSAGE_BYTES = 4096
 MOST_MAX_MESSAGE_BYTES = (1 << 31) - 1  # gRPC keeps the limit in an int
-_OPTIONS_WITH_VALUE = ("-a", "-c", "-m", "--max-message-bytes", "--socket", "--timeout")
 
 _EPILOG = """\
 commands (each has its own --help):
@@ -38,26 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(words: list[str]) -> int:
-    command = _command_among(words)
-    if called_as() in CLIENT_NAMES or command in COMMANDS:
+    if called_as() in CLIENT_NAMES or command_among(words):
         from edge.client.main import main as client
 
         return client(words)
-    if command:
-        print(f"{PROGRAM}: {unknown(command)}", file=sys.stderr)
-        return 2
     return _daemon(words)
-
-
-def _command_among(words: list[str]) -> str:
-    """The first word that is neither an option nor the value of one."""
-    rest = iter(words)
-    for word in rest:
-        if word in _OPTIONS_WITH_VALUE:
-            next(rest, None)
-        elif not word.startswith("-"):
-            return word
-    return ""
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -40,6 +40,19 @@ ORIGINAL_PREDICTS = ("Predict", "PredictSHM", "PredictAndCapture", "PredictSHMAn
 # The words that make the program a client rather than the daemon.
 COMMANDS = frozenset({*SUMMARIES, *(word for words in ORIGINAL.values() for word in words), *ORIGINAL_PREDICTS})
 
+_OPTIONS_WITH_VALUE = ("-a", "-c", "-m", "--max-message-bytes", "--socket", "--timeout")
+
+
+def command_among(words: list[str]) -> str:
+    """The first word that is neither an option nor the value of one that may stand before it; empty where there is none."""
+    rest = iter(words)
+    for word in rest:
+        if word in _OPTIONS_WITH_VALUE:
+            next(rest, None)
+        elif not word.startswith("-"):
+            return word
+    return ""
+
 
 def listing() -> str:
     """The commands by group, a line each."""

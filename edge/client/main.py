@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edge.client import COMMANDS, ORIGINAL, ORIGINAL_PREDICTS, SUMMARIES, listing, original, unknown
+from edge.client import COMMANDS, ORIGINAL, ORIGINAL_PREDICTS, SUMMARIES, command_among, listing, original, unknown
 from edge.client.outcome import CommandError, InputError
 from edge.selfexec import called_as
 
@@ -112,8 +112,12 @@ class _Parser(argparse.ArgumentParser):
             self._inside = False
 
     def error(self, message: str) -> NoReturn:
-        word = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
-        if self._subparsers is not None and "invalid choice" in message and word not in COMMANDS:
+        word = command_among(sys.argv[1:])
+        is_unknown = self._subparsers is not None and "invalid choice" in message and word not in COMMANDS
+        if "--json" in sys.argv:
+            print(json.dumps({"ok": False, "error": unknown(word).splitlines()[0] if is_unknown else message}))
+            self.exit(2)
+        if is_unknown:
             self.exit(2, f"{self.prog}: {unknown(word)}\n")
         super().error(message)
 

@@ -286,6 +286,8 @@ def test_failures_as_json(agent: AgentProcess, ours: Run, tmp_path: Path) -> Non
         (["verify", str(tmp_path / "none"), "--trust", str(tmp_path)], 2),
         (["doctor", "-a", str(tmp_path / "none.sock")], 1),
         (["describe", "\udcff"], 2),  # a byte that is no text
+        (["lod", "x", "y"], 2),
+        (["load", "x"], 2),
     ):
         said = json.loads(ours(*words, "--json", code=code).stdout)
         assert said["ok"] is False
@@ -306,6 +308,8 @@ def test_an_unknown_command_is_shown_the_list() -> None:
     said = run([*client_command(), "lod", "x", "y"], code=2).stderr
     assert "no command 'lod'; did you mean load" in said
     assert "capture-status  show how a capture stands" in said
+    said = run([*client_command(), "-a", "/s", "lod", "x", "y"], code=2).stderr
+    assert "no command 'lod'; did you mean load" in said
     assert "did you mean capture-status" in run([*client_command(), "capture", "--help"], code=2).stderr
 
 

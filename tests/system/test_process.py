@@ -131,6 +131,21 @@ def test_check_config(agents: Any, tmp_path: Path) -> None:  # [X-3]
     assert "core_device_name" in refused.stderr and "batch_size" in refused.stderr
 
 
+def test_check_config_without_a_file_reads_the_installed_one() -> None:
+    done = run_tool("--check-config", check=False)
+    assert "usage:" not in done.stderr
+    assert done.returncode == 0 or "/etc/sagemaker-edge-agent/config.json: No such file" in done.stderr
+
+
+def test_the_hint_at_a_misspelt_key_stands_beside_the_fault(agents: Any) -> None:
+    agent = agents(core_device_name=None, core_device_nam="device-1")
+    refused = run_tool("--check-config", "-c", str(agent.config_path), check=False)
+    assert refused.returncode == 1
+    assert "sagemaker_edge_core_device_name: missing" in refused.stderr
+    assert "warning: sagemaker_edge_core_device_nam is not a known key" in refused.stderr
+    assert "did you mean sagemaker_edge_core_device_name?" in refused.stderr
+
+
 def test_a_bad_configuration_stops_the_start(agents: Any) -> None:
     agent = agents(core_device_name="-", log_verbose="perhaps")
     refused = run(agent)

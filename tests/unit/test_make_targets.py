@@ -63,6 +63,15 @@ def test_the_first_line_of_contributing_brings_the_test_tools() -> None:
     assert "-r requirements-test.txt" in make("-n", "-W", "requirements-test.txt", first).stdout.replace("'", "")
 
 
+def test_clean_keeps_what_the_readme_makes() -> None:
+    made = set(re.findall(r"build/[\w.-]+", (ROOT / "README.md").read_text()))
+    assert {"build/ca", "build/digits-1.0", "build/config.json", "build/captures"} <= made
+    removed = make("-n", "clean").stdout.split()
+    assert "build/nuitka" in removed
+    assert not made & set(removed)
+    assert "build" not in removed
+
+
 def programs(folder: Path) -> str:
     """A folder of the programs that make itself needs, without those of C++."""
     bin_folder = folder / "bin"
