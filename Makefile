@@ -12,7 +12,7 @@ SOURCES = $(shell git ls-files '*.py' '*.pyi' 2>/dev/null || echo .)
 ARCH ?= $(shell dpkg --print-architecture 2>/dev/null || echo amd64)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dev demo test check proto unit system newcomer test-grpc test-fallback coverage audit clean
+.PHONY: help venv dev demo test check proto unit system fuzz newcomer test-grpc test-fallback coverage audit clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 20
@@ -53,6 +53,10 @@ system: $(VENV)/.tests ## System tests: the real agent over its socket, and unde
 
 test: $(VENV)/.tests ## All tests that need no packages built
 	@$(PYTEST)
+
+FUZZ_SECONDS ?= 600
+fuzz: $(VENV)/.tests ## Fuzz what comes from outside for FUZZ_SECONDS (600) in all, from FUZZ_SEED; failures stay in tests/fuzz/corpus
+	@$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
 
 DEBIAN ?= 13
 newcomer: ## README.md word for word, make check and make test in a pristine DEBIAN (12, 13) as an ordinary user; root
