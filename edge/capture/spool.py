@@ -98,11 +98,10 @@ class Spool:
 
     def _take_stock(self) -> Recovered:
         self._room.reset()
-        # In a later run within this process the statuses are known, and what is there is read again.
-        noted = (
-            {} if self._taken_before else self._log.load(self._statuses, self._sealed_state if self.uploads else None)
-        )
-        there: set[str] | None = set() if self._taken_before else None
+        noted: dict[str, int] = {}
+        if not self._taken_before:  # later the statuses are known, and the records that are there are read
+            noted = self._log.load(self._statuses, self._sealed_state if self.uploads else None)
+        there: set[str] = set()
         found = recover(self.open_folder.root, self.root, monotonic=self._clock.monotonic())
         for batch in found.batches:
             self._room.add(batch.total_bytes, batch.entry_count)
@@ -112,8 +111,7 @@ class Spool:
             for capture_id in batch.ids:
                 self._statuses.accept(capture_id)
             noted.pop(batch.key, None)
-            if there is not None:
-                there.update(batch.ids)
+            there.update(batch.ids)
         if self.uploads:
             self._count(noted, there)
         if self._on_disk:
@@ -126,8 +124,8 @@ class Spool:
         for capture_id in found.lost:
             self._statuses.accept(capture_id)
         self.fail("", found.lost)
-        if there is not None and (lost := self._statuses.fail_but(there)):
-            log.error("%d captures were in the spool that is not there any more", lost)
+        if self._taken_before and (lost := self._statuses.fail_but(there)):
+            log.error("the spool that is not there any more had %s, which failed", counted(lost, "capture"))
         self.prune()
         self._look()
         self._taken_before = True
@@ -148,7 +146,7 @@ class Spool:
             ) from None
         target.unlink()
 
-    def _count(self, noted: dict[str, int], there: set[str] | None) -> None:
+    def _count(self, noted: dict[str, int], there: set[str]) -> None:
         """Count what is sealed, learn the ids that the status log lacks, and end removals that were cut short.
 
         `noted` has the number of ids that the log knows, by key; what is found is taken out of it. The ids that are read
@@ -173,8 +171,7 @@ class Spool:
                 if captures is None:
                     ids = self._folder.contents(path, key).ids
                     captures = len(ids)
-                    if there is not None:
-                        there.update(ids)
+                    there.update(ids)
                     self._statuses.restore([i for i in ids if self._statuses.get(i) is None], self._sealed_state)
                 self._room.add(captures=captures)
             for kind in scan(folder / layout.RAW_DATA):
@@ -211,8 +208,12 @@ class Spool:
             return False
         with self._drop_lock:
             before = self._room.usage()
-            goal = before.size - size, before.files - files
-            return self._drop(lambda: (self._room.usage().size, self._room.usage().files) <= goal) > 0
+
+            def enough() -> bool:
+                now = self._room.usage()
+                return before.size - now.size >= size and before.files - now.files >= files
+
+            return self._drop(enough) > 0
 
     def give(self, size: int, files: int) -> None:
         """Return room."""

@@ -333,6 +333,18 @@ def test_a_disk_that_says_only_at_the_attempt_that_it_is_full(
         service.submit(large("newer"))  # once nothing is left to drop
 
 
+def test_a_quota_of_files_alone(make: captures.Runs, disk: FailingDisk, tmp_path: Path) -> None:  # [R-6]
+    """As many files give way as the capture has, whatever they weigh."""
+    service = make(cloud_settings(tmp_path, drop_oldest=True, batch_captures=1))
+    for i in range(5):
+        service.submit(large(f"old{i}", size=50_000))
+        service.turn(stopping=False)
+    pictures = tuple(captures.auxiliary(f"a{i}", 2, b"\xff" * 4000) for i in range(4))
+    disk.fail("write", errno.EDQUOT, word=".bin.", times=1)
+    service.submit(captures.request("new", inputs=pictures))  # a record and four files: two and a half batches of two
+    assert service.snapshot().dropped == 3
+
+
 @pytest.mark.parametrize(
     ("number", "hint"), [(errno.EFBIG, "LimitFSIZE="), (errno.EMFILE, "LimitNOFILE="), (errno.ENFILE, "fs.file-max")]
 )
