@@ -65,6 +65,6 @@ def listing() -> str:
 
 def unknown(word: str) -> str:
     """What to say of a word that is no command: the nearest ones, and the list."""
-    near = difflib.get_close_matches(word, sorted(COMMANDS), n=2)
+    near = difflib.get_close_matches(word, sorted(COMMANDS if word[:1].isupper() else SUMMARIES), n=2)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return f"no command {word[:40]!r}{hint}\n\ncommands:\n{listing()}"
