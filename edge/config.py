@@ -21,7 +21,7 @@ from edge.paths import absolute
 from edge.settings import OLD_NAMES, PREFIX, SETTINGS, UNUSED, Kind, Setting
 
 INSTALLED_CONFIG = "/etc/sagemaker-edge-agent/config.json"  # read where none is named
-MAX_CONFIG_BYTES = 1 << 20
+MAX_CONFIG_BYTES = 1 << 20  # of the file; it is read whole
 _TRUE_FALSE = {"true": True, "false": False}
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}\Z")
 

@@ -25,7 +25,7 @@ from edge.selfexec import called_as
 from edge.text import printable
 
 MAX_LINE_CHARACTERS = 33_000  # every thread's stack in one line; journald cuts a line at 48 KiB
-MAX_WAITING_BYTES = 1 << 20
+MAX_WAITING_BYTES = 1 << 20  # of lines that nobody reads; more are dropped and counted
 FLUSH_SECONDS = 0.5  # at the exit, for lines that still wait
 BURST = 20
 WINDOW_SECONDS = 10.0

@@ -16,7 +16,7 @@ from edge.errors import CaptureContentError, CaptureIdError, CaptureTimeError
 from edge.tensors import DType, byte_count_fault
 from edge.text import shown
 
-MAX_ID_CHARACTERS = 128
+MAX_ID_CHARACTERS = 128  # of a capture's id (C-1): it is part of a file's name
 MAX_ENTRIES = 1024  # of one capture: each may become a file
 _PART_BYTES = 256 * 1024
 INPUT_TENSOR, OUTPUT_TENSOR = "input tensor", "output tensor"

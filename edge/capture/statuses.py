@@ -24,7 +24,7 @@ from edge.errors import CaptureIdError
 
 log = logging.getLogger(__name__)
 
-MAX_IDS = 100_000
+MAX_IDS = 100_000  # whose state is remembered (G-5); the oldest are forgotten
 MAX_LOG_BYTES = 32 << 20  # of one of the two log files
 _NEW, _OLD = "statuses.log", "statuses.old.log"
 # Of a release before. The spool may lie in the capture folder, where whatever ends in .jsonl is read as records.

@@ -15,7 +15,7 @@ from edge.tensors import DYNAMIC, DType, TensorSpec, integer_range, shape_text
 from edge.text import shown
 
 MAX_ADAPTED = 256  # tensors on one side
-MAX_NAME_CHARACTERS = 1024
+MAX_NAME_CHARACTERS = 1024  # of a tensor in a manifest
 LAYOUTS = {"NCHW": (0, 2, 3, 1), "NHWC": (0, 3, 1, 2)}  # of the application; how its dimensions become the model's
 
 _QUANTISED = (DType.UINT8, DType.INT8, DType.UINT16, DType.INT16)

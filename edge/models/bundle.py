@@ -24,13 +24,13 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 
-MAX_SIGNATURE_BYTES = 4 * 1024 * 1024
-MAX_CERTIFICATES = 10
-MAX_CERTIFICATE_BYTES = 64 * 1024
+MAX_SIGNATURE_BYTES = 4 * 1024 * 1024  # of model.sig; it is read whole, before anything is known of its signer
+MAX_CERTIFICATES = 10  # in a signature
+MAX_CERTIFICATE_BYTES = 64 * 1024  # of one
 MAX_BUNDLE_MARKS = 1000  # a bundle of MAX_CERTIFICATES has about 60
-MAX_FILES = 10_000
-MAX_PATH_BYTES = 1024
-MAX_PATH_PARTS = 16
+MAX_FILES = 10_000  # in a package; names are kept and compared before the signature is checked
+MAX_PATH_BYTES = 1024  # of a file in a package
+MAX_PATH_PARTS = 16  # folders deep in a package
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 

@@ -22,7 +22,7 @@ from edge.text import printable
 MIN_RSA_BITS = 3072
 CURVES = ("secp256r1", "secp384r1", "secp521r1")
 MAX_CHAIN_DEPTH = 8  # CAs between the signer and the root, the root included
-MAX_NAME_CHARACTERS = 120
+MAX_NAME_CHARACTERS = 120  # of a signer's name in a message
 # Raised by the library while it reads certificates of hostile making.
 BAD_CERTIFICATE = (
     ValueError,

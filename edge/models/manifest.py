@@ -16,15 +16,15 @@ FORMAT_VERSION = 1
 ENGINES = ("tflite",)
 ANY_ARCH = "any"
 
-MAX_MANIFEST_BYTES = 64 * 1024
+MAX_MANIFEST_BYTES = 64 * 1024  # it is read whole
 MAX_MANIFEST_MARKS = 1000  # a manifest of every key has about 30
-MAX_THREADS = 256
-MAX_INSTANCES = 64
-MAX_FILE_NAME_BYTES = 255
-MAX_TRIAL_SECONDS = 3600
+MAX_THREADS = 256  # of an interpreter
+MAX_INSTANCES = 64  # of a model
+MAX_FILE_NAME_BYTES = 255  # a file system's own limit
+MAX_TRIAL_SECONDS = 3600  # that a manifest may allow an inference on trial
 DEFAULT_TRIAL_SECONDS = 10
-MAX_SAMPLE_INPUTS = 256
-MAX_SIGNATURE_CHARACTERS = 256
+MAX_SAMPLE_INPUTS = 256  # of a package's sample
+MAX_SIGNATURE_CHARACTERS = 256  # of a signature's name
 NAMES = ("tensor", "signature")
 STATES = ("none", "keep")
 

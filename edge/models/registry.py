@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
-MAX_NAME_CHARACTERS = 255
+MAX_NAME_CHARACTERS = 255  # of a model (L-1)
 
 
 class ModelState(Enum):

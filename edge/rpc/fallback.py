@@ -16,7 +16,7 @@ from edge.clock import Clock
 from edge.rpc import status
 from edge.rpc.calls import FOREVER_SECONDS, Stream, StreamHandler, Unary, answer_of
 
-MAX_THREADS = 128
+MAX_THREADS = 128  # each call holds one
 MAX_CONCURRENT_CALLS = 512  # beyond it a call is refused with RESOURCE_EXHAUSTED
 MAX_UNSENT_MESSAGES = 64  # of one stream
 

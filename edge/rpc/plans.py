@@ -21,8 +21,8 @@ from edge.runtime.borrowing import ALIGNMENT_BYTES
 from edge.runtime.engine import Data, Shapes
 
 MAX_CONSTANT_BYTES = 4096  # of one request; a longer one is parsed each time
-MAX_SAME_LENGTH = 16
-MAX_LENGTHS = 64
+MAX_SAME_LENGTH = 16  # requests of one length that are recognised by their bytes; the oldest are forgotten
+MAX_LENGTHS = 64  # lengths of such requests
 
 
 @dataclass(frozen=True, slots=True)

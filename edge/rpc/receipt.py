@@ -17,7 +17,7 @@ from edge.device.heap import heap_growth, heap_mark
 from edge.errors import RequestsFullError
 from edge.rpc import status
 
-MAX_INCOMPLETE_CALLS = 256
+MAX_INCOMPLETE_CALLS = 256  # calls that wait for their messages; one more ends the oldest
 INCOMPLETE_SECONDS = 10.0  # for a message to come, from the beginning of its call
 LOOK_SECONDS = 0.01  # between looks at what is incomplete; as old is what may be ended for its bytes
 LARGE_REQUEST_BYTES = 64 * 1024  # a smaller one is not counted: 512 of them are 32 MiB

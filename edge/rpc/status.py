@@ -15,7 +15,7 @@ UNAVAILABLE = Code.UNAVAILABLE
 UNIMPLEMENTED = Code.UNIMPLEMENTED
 INTERNAL_TEXT = "internal error; the agent's log says more"
 # gRPC sends the text as a header, percent-encoded; past 8 KiB of headers a client sees another error altogether.
-MAX_TEXT_CHARACTERS = 800
+MAX_TEXT_CHARACTERS = 800  # of a refusal: past 8 KiB of headers a client sees another error
 
 CODES: dict[type[errors.EdgeError], grpc.StatusCode] = {
     errors.RequestsFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,

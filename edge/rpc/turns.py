@@ -16,7 +16,7 @@ from edge.rpc.watch import Watch
 
 log = logging.getLogger(__name__)
 
-MAX_THREADS = 128
+MAX_THREADS = 128  # each slow call holds one
 MAX_PARKED = 4  # threads without work beside the one that waits; more, left by a burst, end
 
 

@@ -21,7 +21,7 @@ from edge.errors import MemoryLimitError
 from edge.selfexec import self_command
 
 FLAG = "--probe-model"
-MAX_LINE_BYTES = 1 << 20
+MAX_LINE_BYTES = 1 << 20  # of what a trial says at once; more is no answer
 KEPT_LAST_WORDS_BYTES = 2000
 _OWN_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")  # of the agent alone
 _CHOSEN_BY_OOM_KILLER = "1000"  # the highest oom_score_adj: before any other process

@@ -11,7 +11,7 @@ from edge.text import printable
 log = logging.getLogger(__name__)
 
 STDERR = 2
-MAX_BYTES = 64 << 10
+MAX_BYTES = 64 << 10  # kept of what the engine prints
 _turn = threading.Lock()  # stderr is one for all threads
 
 

@@ -20,8 +20,8 @@ from edge.tensors import shape_text
 
 log = logging.getLogger(__name__)
 
-MAX_VERDICTS = 1024
-MAX_WAITING_CALLS = 8
+MAX_VERDICTS = 1024  # sets of shapes that are remembered of a model; the oldest are forgotten
+MAX_WAITING_CALLS = 8  # for the trial of new shapes, of a model: each holds a thread
 
 
 class ShapeTrials:

@@ -1,4 +1,4 @@
-"""The configuration's manual page and docs/configuration.md, out of the table of settings.
+"""The configuration's manual page, docs/configuration.md and docs/limits.md, out of the table of settings and the code.
 
     python packaging/man/generate.py [--check]
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP))
+
+import limits  # noqa: E402
 
 from edge.settings import OLD_NAMES, PREFIX, SETTINGS, UNUSED, Kind, Setting  # noqa: E402
 
@@ -113,7 +115,7 @@ def table() -> str:
 
 def main() -> int:
     stale = []
-    for file, text in ((PAGE, page()), (TABLE, table())):
+    for file, text in ((PAGE, page()), (TABLE, table()), (limits.PAGE, limits.page())):
         if "--check" not in sys.argv:
             file.write_text(text)
         elif not file.exists() or file.read_text() != text:

@@ -26,7 +26,7 @@ from edge.text import printable
 log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 15.0  # a connection that rested longer is not trusted
-MAX_ANSWER_BYTES = 1 << 16
+MAX_ANSWER_BYTES = 1 << 16  # of a store's answer; it is read whole
 MAX_WIRE_BYTES = 4 * MAX_ANSWER_BYTES  # of an answer in all: interim answers, headers, body
 
 # Where distributions keep their CAs in one file, for where OpenSSL finds none by its own paths.
