@@ -16,7 +16,7 @@ ERRORS = [
     if issubclass(cls, errors.EdgeError) and cls is not errors.EdgeError
 ]
 # Raised before the agent serves, or by commands; no call can see them.
-NOT_ON_THE_WIRE = {errors.ConfigError, errors.SocketInUseError}
+NOT_ON_THE_WIRE = {errors.ConfigError, errors.SocketAddressError, errors.SocketInUseError}
 
 
 @pytest.mark.parametrize("cls", [cls for cls in ERRORS if cls not in NOT_ON_THE_WIRE])
