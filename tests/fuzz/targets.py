@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 from google.protobuf.message import Message
@@ -242,23 +243,23 @@ def check_answer(data: bytes) -> None:
         store.close()
 
 
-CREDENTIALS = json.dumps(
-    {
-        "credentials": {
-            "accessKeyId": "ASIA",
-            "secretAccessKey": "secret",
-            "sessionToken": "token",
-            "expiration": "2026-06-01T12:00:00Z",
-        }
-    }
-).encode()
+KEY_NAMES = (
+    ("accessKeyId", "secretAccessKey", "sessionToken", "expiration"),
+    ("AccessKeyId", "SecretAccessKey", "Token", "Expiration"),
+)
+VALUES = ("ASIA", "secret", "token", "2026-06-01T12:00:00Z")
+CREDENTIALS = (
+    json.dumps({"credentials": dict(zip(KEY_NAMES[0], VALUES, strict=True))}).encode(),
+    json.dumps(dict(zip(KEY_NAMES[1], VALUES, strict=True))).encode(),
+)
 
 
 def check_credentials(data: bytes) -> None:
     """Credentials can stand in a header and end at some time, or there are none."""
-    for code in (200, 403, 503):
+    for code, names in product((200, 403, 503), KEY_NAMES):
         with suppress(StoreError):
-            keys, end = credentials._read(Reply(code, {"date": "Mon, 01 Jun 2026 12:00:00 GMT"}, data))
+            reply = Reply(code, {"date": "Mon, 01 Jun 2026 12:00:00 GMT"}, data)
+            keys, end = credentials._read(reply, names, "the endpoint")
             assert code == 200
             assert end == float(end)
             assert all(text.isascii() and text.isprintable() for text in (keys.access_key, keys.secret_key))
@@ -307,5 +308,5 @@ TARGETS = {
          b"Transfer-Encoding: chunked\r\n", b"ffffffffffffffff\r\n", b"x-amz-bucket-region: \r\n", b"Retry-After: 1e400\r\n"),
         check_answer,
     ),
-    "credentials": Target((CREDENTIALS,), (*JSON_TOKENS, b"9999-12-31", b"0001-01-01T00:00:00+23:59"), check_credentials, is_json=True),
+    "credentials": Target(CREDENTIALS, (*JSON_TOKENS, b"9999-12-31", b"0001-01-01T00:00:00+23:59"), check_credentials, is_json=True),
 }  # fmt: skip
