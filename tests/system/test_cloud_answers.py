@@ -158,7 +158,7 @@ def test_a_proxy_that_takes_nothing_so_large(stub: S3Stub, tmp_path: Path) -> No
 @pytest.mark.parametrize("fault", [s3_stub.continue_for_ever, s3_stub.Drip(0.05)], ids=["100 Continue", "drip"])
 def test_an_answer_without_an_end(stub: S3Stub, tmp_path: Path, fault: Callable[..., bool]) -> None:  # [R-7]
     """It has a time limit in all, is told at once, and holds nothing up for good."""
-    stub.inject(fault, 4)
+    stub.inject(fault, 2)
     with pipeline(tmp_path, s3_store(stub.url, answer_seconds=2 * SOON_SECONDS)) as made:
         ids = submit_some(made)
         made.wait(lambda: "without an end" in made.error(), "it is told")
