@@ -1,21 +1,23 @@
 """The keys of the Greengrass component aws.greengrass.SageMakerEdgeManager, and what they are here. Pure.
 
-A deployment gives every key as text, and unchanged ones with the component's default. Beside the original's keys the
-component has one for each of this agent's own settings: `EdgeQueueCalls` is `edge_queue_calls`.
+A deployment gives every key as text, and unchanged ones with the component's default. Beside the original's keys there are
+few: nucleus lite reads recipes of 8 KiB at most. `Settings` takes any other setting, as JSON.
 
 https://docs.aws.amazon.com/greengrass/v2/developerguide/sagemaker-edge-manager-component.html
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from edge.errors import ConfigError
-from edge.settings import OWN_PREFIX, SETTINGS, Kind, Setting, full_key
+from edge.settings import SETTINGS, Setting, full_key
 from edge.text import shown
 
 COMPONENT = "aws.greengrass.SageMakerEdgeManager"
 SOCKET_KEY = "UnixSocketName"
+SETTINGS_KEY = "Settings"
 TRUST_FOLDER = "/etc/sagemaker-edge-agent/trust"
 
 
@@ -31,9 +33,7 @@ class Key:
 def _text(setting: Setting) -> str:
     """A setting's default as a deployment would write it."""
     default = setting.default
-    if isinstance(default, bool):
-        return str(default).lower()
-    return ":".join(default) if isinstance(default, tuple) else str(default)
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
@@ -64,16 +64,7 @@ _ORIGINAL = (
     Key("DeploymentPollInterval", "1440", None),
     Key("DLRBackendOptions", "", None),
 )
-_OWN = (
-    _key("RootCertsPath", "core_root_certs_path", TRUST_FOLDER),
-    _key("EndpointOverride", "core_endpoint_override"),
-    *(
-        _key("".join(part.title() for part in setting.name.split("_")), setting.name)
-        for setting in SETTINGS
-        if setting.name.startswith(OWN_PREFIX)
-    ),
-)
-KEYS = (*_ORIGINAL, *_OWN)
+KEYS = (*_ORIGINAL, _key("RootCertsPath", "core_root_certs_path", TRUST_FOLDER), Key(SETTINGS_KEY, "{}", None))
 
 
 def configuration(given: Mapping[str, str], *, thing: str, region: str, work: str) -> dict[str, Any]:
@@ -86,7 +77,7 @@ def configuration(given: Mapping[str, str], *, thing: str, region: str, work: st
         work: the component's work folder, where captures are and wait unless a key says otherwise.
 
     Raises:
-        ConfigError: a key that the component does not have.
+        ConfigError: a key that the component does not have, or Settings that are no JSON object.
     """
     if unknown := given.keys() - {key.name for key in KEYS}:
         raise ConfigError(f"{shown(min(unknown))} is not a key of the component {COMPONENT}")
@@ -94,8 +85,21 @@ def configuration(given: Mapping[str, str], *, thing: str, region: str, work: st
     for key in KEYS:
         setting, text = _BY_NAME.get(key.setting or ""), given.get(key.name, "").strip() or key.default
         if setting is not None and text != _text(setting):
-            values[setting.name] = text.split(":") if setting.kind is Kind.PATHS else text
+            values[setting.name] = text
     values.setdefault("core_capture_data_disk_path", f"{work}/capture")
     if values.get("core_capture_data_destination") == "Cloud":
-        values.setdefault("edge_spool_path", f"{work}/spool")
-    return {full_key(name): value for name, value in values.items()}
+        values["edge_spool_path"] = f"{work}/spool"
+    return {full_key(name): value for name, value in values.items()} | _settings(given.get(SETTINGS_KEY, ""))
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """Keys of the configuration file that were given as they are."""
+    try:
+        values = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{SETTINGS_KEY}: {shown(text)} is not allowed; expected a JSON object of the configuration's keys"
+        )
+    return values

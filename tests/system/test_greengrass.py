@@ -17,7 +17,6 @@ import yaml
 from edge.config import parse_config
 from edge.errors import ConfigError
 from edge.greengrass import COMPONENT, KEYS, SOCKET_KEY, configuration
-from edge.settings import SETTINGS
 from tests.system.conftest import run_tool
 from tests.system.harness import ROOT, AgentProcess, agent_command
 
@@ -78,16 +77,16 @@ def test_every_documented_key_has_its_default_as_text(recipes: Any) -> None:
     assert [manifest["Platform"]["architecture"] for manifest in recipe["Manifests"]] == ["amd64", "aarch64"]
 
 
-def test_every_setting_of_ours_has_a_key() -> None:
-    mapped = {key.setting for key in KEYS}
-    assert {setting.name for setting in SETTINGS if setting.name.startswith("edge_")} <= mapped
-    assert len({key.name for key in KEYS}) == len(KEYS)
+def test_nucleus_lite_can_read_it(recipes: Any) -> None:
+    """Its reader takes the text and what it parses from it in 16 KiB (GGL_COMPONENT_RECIPE_MAX_LEN)."""
+    assert len(recipes.agent_recipe("1.20261128.0", "s3://bucket/a/long/folder")) < 6000
 
 
 def test_keys_become_settings() -> None:
     loaded = written(
         DeviceFleetName="plant", BucketName="sagemaker-b", CaptureDataBufferSize="5", SagemakerEdgeLogVerbose="true",
-        EdgeDelegatePaths="/lib/a.so:/lib/b.so", EdgeQueueCalls="3", DbEnable="true", FolderPrefix=" ",
+        Settings='{"edge_delegate_paths": ["/lib/a.so", "/lib/b.so"], "edge_queue_calls": "3"}', DbEnable="true",
+        FolderPrefix=" ",
     )  # fmt: skip
     config = loaded.config
     assert (config.core_device_name, config.core_iot_thing_name, config.core_region) == ("press-17",) * 2 + (
@@ -107,6 +106,8 @@ def test_keys_become_settings() -> None:
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'BucketNam' is not a key"):
         configuration({"BucketNam": "x"}, thing="t", region="r", work="/w")
+    with pytest.raises(ConfigError, match="expected a JSON object"):
+        configuration({"Settings": "[1]"}, thing="t", region="r", work="/w")
     for words, said in (
         (["DeviceFleetName"], "'DeviceFleetName' is not KEY=VALUE"),
         (["DeviceFleetName=", "CaptureDataBatchSize=many"], "core_device_fleet_name"),
