@@ -158,7 +158,8 @@ class App:
         trim = memory.IdleTrim()
         while not self._clock.wait(self._stop, HOUSEKEEPING_SECONDS):
             self._segments.sweep()
-            trim.look(sum(model.scheduler.predicted for model in self._registry.models()))
+            predicted = sum(model.scheduler.predicted for model in self._registry.models())
+            trim.look(predicted + self._server.large_requests)
 
     def _status(self) -> Any:
         """The answer of Operations.GetStatus."""

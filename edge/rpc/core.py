@@ -134,6 +134,7 @@ class Call:
         self._server.receipts.done(self)
         raw = event.batch_operations[0].message()
         if raw is None:
+            self._server.receipts.dropped += 1
             self.answer((None, status.UNIMPLEMENTED, "the request has no message"))
             return False
         # Nothing is raised from here: the thread must know whether it still has its turn.

@@ -31,6 +31,7 @@ class Held:
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
         self.bytes = 0
+        self.taken = 0  # requests up to now
 
     def take(self, size: int) -> None:
         """Count a request until `give_back`.
@@ -39,6 +40,7 @@ class Held:
             RequestsFullError: there is no room for it beside the others.
         """
         with self._lock:
+            self.taken += 1
             if self.bytes and self.bytes + size > self._max_bytes:
                 raise RequestsFullError(
                     f"requests of {self.bytes} bytes are being answered; {size} more would pass edge_requests_max_mib "
@@ -71,6 +73,7 @@ class Receipts:
         self._held = held
         self._incomplete: dict[Incomplete, float] = {}  # with the time of their beginning, oldest first
         self._due = 0.0
+        self.dropped = 0  # messages that were ended, or that gRPC refused
         self._mark, self._held_then = heap_mark(), 0  # when nothing was incomplete
 
     def begin(self, call: Incomplete) -> None:
@@ -124,4 +127,5 @@ class Receipts:
 
     def _end(self, call: Incomplete, code: status.Code, text: str) -> None:
         del self._incomplete[call]
+        self.dropped += 1
         call.cancel(code, text)

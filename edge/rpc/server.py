@@ -184,7 +184,7 @@ class Server:
         self._health = Health()
         self._held = Held(max(max_message_bytes, max_requests_bytes))
         max_receive_bytes = max(max_message_bytes, max_receive_bytes)
-        receipts = Receipts(clock, self._held, max_message_bytes=max_message_bytes, max_bytes=max_receive_bytes)
+        self._receipts = Receipts(clock, self._held, max_message_bytes=max_message_bytes, max_bytes=max_receive_bytes)
         self._core = _call_server(
             kind,
             {
@@ -201,8 +201,13 @@ class Server:
                 "grpc.http2.bdp_probe": 0,
             },
             clock,
-            receipts,
+            self._receipts,
         )
+
+    @property
+    def large_requests(self) -> int:
+        """How many requests there were that left much memory behind: large ones, and those that were not received."""
+        return self._held.taken + self._receipts.dropped
 
     def register(self, servicer: Servicer) -> None:
         """Offer the services of section 2 of the API, health and reflection."""

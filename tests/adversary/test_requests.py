@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import pytest
 
 from edge.rpc._generated import agent_pb2 as pb
 from tests.adversary.conftest import HONEST_MODEL, Stand
 from tests.fakes.fields import sized
+from tests.system.harness import eventually
 
 
 def tensor(shape: list[int]) -> Any:
@@ -62,3 +64,14 @@ def test_captures_that_are_dear_to_read(stand: Stand, refused: Any, name: str) -
         while going_on():
             with refused("INVALID_ARGUMENT", "allowed"):
                 stand.agent.client.call("CaptureData", raw, pb.CaptureDataResponse)
+
+
+def test_the_memory_of_large_requests_that_are_refused_comes_back(agents: Any, refused: Any) -> None:  # [U-3]
+    agent = agents().start()
+    raw = pb.PredictRequest(name="unknown", tensors=[pb.Tensor(byte_data=bytes(40 << 20))]).SerializeToString()
+    before = psutil.Process(agent.pid).memory_info().rss
+    for status in ("NOT_FOUND", "NOT_FOUND", "RESOURCE_EXHAUSTED"):
+        with refused(status):
+            agent.client.call("Predict", raw, pb.PredictResponse)
+        raw += sized(15, bytes(13 << 20))  # the third time it is more than a message may have
+    eventually(lambda: psutil.Process(agent.pid).memory_info().rss < before + (16 << 20), what="it comes back")

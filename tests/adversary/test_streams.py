@@ -74,3 +74,14 @@ def test_what_is_sent_to_those_who_listen_no_more(stand: Stand) -> None:  # [B-4
         while going_on():
             for connection, number in calls:
                 connection.send_data(number, CHUNK)
+
+
+def test_headers_that_cannot_be_read(stand: Stand) -> None:
+    """What gRPC thinks of them is not for the log, once a call."""
+    before = len(stand.agent.log)
+    with stand.attack(seconds=2) as going_on, Connection(stand.agent.socket) as connection:
+        while going_on() and not connection.closed:
+            number = connection.open(extra=[("grpc-encoding", "bogus\x1b[31m"), ("grpc-timeout", "never")])
+            connection.write(frame(RST_STREAM, 0, number, CANCEL.to_bytes(4)))
+            connection.read()
+    assert len(stand.agent.log) - before < 1000
