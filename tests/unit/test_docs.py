@@ -60,3 +60,15 @@ def test_every_decision_is_in_the_index() -> None:
     )
     pages = {path.name: path.read_text().splitlines()[0].partition(". ")[2] for path in folder.glob("0*.md")}
     assert {name: title for title, name in listed.items()} == pages
+
+
+def test_what_is_defended_is_shown() -> None:
+    """Each row of SECURITY.md names tests that are there."""
+    table = (ROOT / "SECURITY.md").read_text().split("## What it does not")[0]
+    rows = [line.split(" | ")[-1].removesuffix(" |") for line in table.splitlines() if line.startswith("| ")]
+    assert rows.pop(0) == "Shown by"
+    assert len(rows) > 10
+    for row in rows:
+        for name in row.split(", "):
+            assert name.startswith("tests/"), row
+            assert (ROOT / name).exists(), name
