@@ -12,7 +12,7 @@ SOURCES = $(shell git ls-files '*.py' '*.pyi' 2>/dev/null || echo .)
 ARCH ?= $(shell dpkg --print-architecture 2>/dev/null || echo amd64)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dev demo test check proto unit system fuzz newcomer test-grpc test-fallback coverage audit clean
+.PHONY: help venv dev demo test test-models check proto unit system fuzz newcomer test-grpc test-fallback coverage audit clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 20
@@ -50,6 +50,10 @@ unit: $(VENV)/.tests ## Unit tests: seconds, no root, no network
 
 system: $(VENV)/.tests ## System tests: the real agent over its socket, and under attack
 	@$(PYTEST) tests/system tests/adversary
+
+test-models: $(VENV)/.ready ## Your own models, in the agent and in the bare engine: MODELS=FOLDER with .tflite files
+	@test -n "$(MODELS)" || { echo "name a folder: make test-models MODELS=/path/to/models"; exit 2; }
+	@$(PY) -m edge.client.checking $(MODELS)
 
 test: $(VENV)/.tests ## All tests that need no packages built
 	@$(PYTEST)

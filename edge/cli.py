@@ -12,6 +12,7 @@ from edge.selfexec import called_as
 PROGRAM = "sagemaker-edge-agent"
 CLIENT_NAMES = ("sagemaker_edge_agent_client_example",)
 PROBE_FLAG = "--probe-model"  # edge.runtime.child.FLAG, which it takes long to import
+BARE_FLAG = "--bare-model"  # edge.runtime.bare.FLAG, likewise
 DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
 LEAST_MAX_MESSAGE_BYTES = 4096
 MOST_MAX_MESSAGE_BYTES = (1 << 31) - 1  # gRPC keeps the limit in an int
@@ -33,6 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from edge.runtime import trial
 
         return trial.main(words[1])
+    if words and words[0] == BARE_FLAG:
+        from edge.runtime import bare
+
+        return bare.main(words[1])
     return stdio.run(lambda: _command(words), PROGRAM)
 
 

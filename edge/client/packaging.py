@@ -156,6 +156,11 @@ def _add_package(commands: Any) -> None:
         help="JSON with inputs and outputs: what applications written for another model see (docs/spec/package-format.md)",
     )
     one.add_argument(
+        "--check",
+        action="store_true",
+        help="first start an agent and compare its answers, on the sample's shapes, with the bare engine's, byte by byte",
+    )
+    one.add_argument(
         "--extra", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help="other files to include"
     )
 
@@ -230,6 +235,10 @@ def _package(options: argparse.Namespace) -> int:
     )
     _check_model(options.model)
     identity = load_identity(options.key, options.cert, options.chain, _password(options.key_password_file))
+    if options.check:
+        from edge.client.checking import check_one
+
+        check_one(options.model, manifest, files)
     make_package(manifest, options.model, [*options.extra, *files], identity, options.out)
     signer = subject(identity.chain[0])
     return _say(

@@ -44,11 +44,12 @@ class SampleInputs:
         if kind == FILE and self._arrays is not None and wanted == self.shapes:
             data = [array.tobytes() for array in self._arrays]
         else:
-            data = [_values(spec, shape, kind) for spec, shape in zip(self._specs, wanted, strict=True)]
+            data = [values(spec, shape, kind) for spec, shape in zip(self._specs, wanted, strict=True)]
         session.run(data, wanted)
 
 
-def _values(spec: TensorSpec, shape: tuple[int, ...], kind: str) -> bytes:
+def values(spec: TensorSpec, shape: tuple[int, ...], kind: str) -> bytes:
+    """An input of a made-up kind."""
     count = math.prod(shape)
     if kind == ZEROS:
         return bytes(spec.dtype.itemsize * count)
