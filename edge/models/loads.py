@@ -16,6 +16,8 @@ from edge.errors import DeadlineError, LoadQueueFullError, MemoryLimitError, Sto
 from edge.models.scheduler import Caller
 
 MAX_LOADS = 9  # under way at once
+MAX_WAITING = 8  # besides, for the end of another load of the same name
+ANSWER_SECONDS = 1.0  # before its deadline, one that waits so is answered
 MAX_VERIFYING = 4  # of them, packages read and checked at once
 MAX_TRIALS = 3  # and models tried out at once
 LOAD_SECONDS = 600.0  # the longest that a load may take until its model is tried out
@@ -37,7 +39,7 @@ def check_memory(what: str, needed: int, there: int) -> None:
 
 
 class Load:
-    """One load; `Loads.begin` makes it."""
+    """One load, for as long as its caller wants it."""
 
     def __init__(self, loads: "Loads", caller: Caller) -> None:
         self._loads = loads
@@ -98,16 +100,16 @@ class Loads:
         self._budget_bytes = budget_bytes
         self._reserved = reserved
         self._under_way: set[Load] = set()
+        self._waiting = 0
         self._verifying, self._trials, self._turn = _Places(MAX_VERIFYING), _Places(MAX_TRIALS), _Places(1)
 
     @contextmanager
-    def begin(self, caller: Caller) -> Iterator[Load]:
-        """A load, for the length of the `with` block.
+    def begin(self, load: Load) -> Iterator[Load]:
+        """The load is under way for the length of the `with` block.
 
         Raises:
             LoadQueueFullError: too many are under way.
         """
-        load = Load(self, caller)
         with self.changed:
             if len(self._under_way) >= MAX_LOADS:
                 raise LoadQueueFullError(f"{MAX_LOADS} models are being loaded already; try again when one is done")
@@ -117,6 +119,30 @@ class Loads:
         finally:
             with self.changed:
                 self._under_way.discard(load)
+
+    def wait(self, load: Load, over: Callable[[], bool]) -> bool:
+        """Have a load wait until `over`, which `tell` has it look at; false where it cannot, or no longer.
+
+        A caller with a deadline has ANSWER_SECONDS of it left then.
+        """
+        with self.changed:
+            if self._waiting >= MAX_WAITING:
+                return False
+            self._waiting += 1
+            try:
+                while not over():
+                    left = load.remaining() - ANSWER_SECONDS
+                    if left <= 0 or load.gone or self.stopping:
+                        return False
+                    self.changed.wait(left)
+                return True
+            finally:
+                self._waiting -= 1
+
+    def tell(self) -> None:
+        """Something that a load may wait for has changed."""
+        with self.changed:
+            self.changed.notify_all()
 
     def verifying(self, load: Load) -> AbstractContextManager[None]:
         """Around the check of a package: MAX_VERIFYING go at once.

@@ -9,10 +9,11 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from edge.clock import Clock
-from edge.device import memory
+from edge.device import descriptors, memory
 from edge.errors import ModelExistsError, ModelNameError, ModelNotFoundError, StateError
 from edge.models.loading import LoadedModel, Loader, ModelDefaults
 from edge.models.loads import MIB, Load, Loads
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
 MAX_NAME_CHARACTERS = 255  # of a model (L-1)
+SPARE_DESCRIPTORS = 32  # what a load may open at once, and some for calls
 
 
 class ModelState(Enum):
@@ -43,6 +45,10 @@ class ModelState(Enum):
 class _Entry:
     state: ModelState
     model: LoadedModel | None = None
+
+    @property
+    def is_loading(self) -> bool:
+        return self.state in (ModelState.LOADING, ModelState.WARMING)
 
     def warming(self) -> None:
         """Its sessions are being opened."""
@@ -96,9 +102,11 @@ class Registry:
             raise ModelNameError(
                 f"model name {shown(name)} is not allowed; expected 1 to {MAX_NAME_CHARACTERS} letters, digits and '-', beginning and ending with a letter or digit"
             )
-        entry = self._claim(name)
+        load = Load(self._loads, caller)
+        entry = self._claim(name, load)
         try:
-            with self._loads.begin(caller) as load:
+            descriptors.make_sure_of(SPARE_DESCRIPTORS)
+            with self._loads.begin(load):
                 model = self._loader.load(name, model_url(url), load, entry.warming)
                 with self._lock:
                     entry.model, entry.state = model, ModelState.READY
@@ -108,6 +116,8 @@ class Registry:
                 del self._entries[name]
             memory.give_back()
             raise
+        finally:
+            self._loads.tell()
         self._on_change(name, True)
         log.info(
             "model %s loaded: package %s %s, %s, %.1f MiB",
@@ -119,13 +129,19 @@ class Registry:
         )
         return model
 
-    def _claim(self, name: str) -> _Entry:
-        with self._lock:
-            existing = self._entries.get(name)
-            if existing is not None:
+    def _claim(self, name: str, load: Load) -> _Entry:
+        """The name's entry, for this load; while another load has it, its end is waited for, so that the model serves then."""
+        while True:
+            with self._lock:
+                existing = self._entries.get(name)
+                if existing is None:
+                    entry = self._entries[name] = _Entry(ModelState.LOADING)
+                    return entry
+            if not (existing.is_loading and self._loads.wait(load, partial(self._has_ended, name, existing))):
                 raise ModelExistsError(f"model {name!r} is already {_STATE_WORDS[existing.state]}")
-            entry = self._entries[name] = _Entry(ModelState.LOADING)
-            return entry
+
+    def _has_ended(self, name: str, entry: _Entry) -> bool:
+        return self._entries.get(name) is not entry or not entry.is_loading
 
     def _set_ready(self, ready: dict[str, LoadedModel]) -> None:
         self._ready, self._models = ready, tuple(ready.values())

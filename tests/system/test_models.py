@@ -44,6 +44,7 @@ def test_a_name_that_is_taken(client: Client, package_of: PackageOf, refused: Re
 
 def test_a_name_that_is_being_loaded(agent: AgentProcess, client: Client, package_of: PackageOf) -> None:  # [L-2]
     answers: list[str] = []
+    served: list[str] = []
     package = package_of("add_one")
 
     def load() -> None:
@@ -52,6 +53,7 @@ def test_a_name_that_is_being_loaded(agent: AgentProcess, client: Client, packag
             answers.append("OK")
         except Exception as error:
             answers.append(error.code().name)  # type: ignore[attr-defined]
+        served.append(client.describe("race").name)  # whoever loaded it, it serves now
 
     threads = [threading.Thread(target=load) for _ in range(4)]
     for thread in threads:
@@ -59,6 +61,7 @@ def test_a_name_that_is_being_loaded(agent: AgentProcess, client: Client, packag
     for thread in threads:
         thread.join()
     assert sorted(answers) == ["ALREADY_EXISTS"] * 3 + ["OK"]
+    assert served == ["race"] * 4
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,7 @@ def test_several_verify_at_once_and_one_is_tried_out(loads: Loads) -> None:  # [
     trying = threading.Lock()
 
     def one() -> None:
-        with loads.begin(Call()) as load:
+        with loads.begin(Load(loads, Call())) as load:
             with loads.verifying(load):
                 inside.wait(PATIENCE_SECONDS)
                 assert done.wait(PATIENCE_SECONDS)
@@ -102,7 +102,7 @@ def test_too_many(loads: Loads) -> None:
 
 def hold(loads: Loads, count: int) -> None:
     if count:
-        with loads.begin(Call()):
+        with loads.begin(Load(loads, Call())):
             hold(loads, count - 1)
 
 
@@ -114,7 +114,7 @@ def waiting(loads: Loads, call: Call, place: Callable[[Load], AbstractContextMan
     begun = threading.Event()
 
     def wait() -> None:
-        with loads.begin(call) as load:
+        with loads.begin(Load(loads, call)) as load:
             begun.set()
             with place(load):
                 pass
@@ -128,30 +128,30 @@ def waiting(loads: Loads, call: Call, place: Callable[[Load], AbstractContextMan
 
 
 def test_a_caller_that_goes_away_while_its_load_waits(loads: Loads) -> None:  # [L-12]
-    with loads.begin(Call()) as first, loads.turn(first):
+    with loads.begin(Load(loads, Call())) as first, loads.turn(first):
         assert [type(error) for error in waiting(loads, Call(), loads.turn)] == [DeadlineError]
 
 
 def test_a_caller_that_has_gone_already(loads: Loads) -> None:  # [L-12]
     call = Call()
     call.gone = True
-    with loads.begin(call) as load, pytest.raises(DeadlineError, match="its caller went away"):
+    with loads.begin(Load(loads, call)) as load, pytest.raises(DeadlineError, match="its caller went away"):
         load.go_on()
 
 
 def test_a_deadline_that_passes_while_its_load_waits(loads: Loads) -> None:  # [L-12]
-    with loads.begin(Call()) as first, loads.turn(first), loads.begin(Call(0.01)) as second:
+    with loads.begin(Load(loads, Call())) as first, loads.turn(first), loads.begin(Load(loads, Call(0.01))) as second:
         late = pytest.raises(DeadlineError, match="took longer than 0 s")
         with late, loads.turn(second):
             pass
-    with loads.begin(Call()) as third, loads.turn(third):
+    with loads.begin(Load(loads, Call())) as third, loads.turn(third):
         """The turn was given back."""
 
 
 def test_the_longest_time() -> None:  # [L-12]
     clock = FakeClock(NOW.timestamp())
     loads = Loads(clock, 0, lambda: 0)
-    with loads.begin(Call()) as load:
+    with loads.begin(Load(loads, Call())) as load:
         clock.advance(599)
         load.go_on()
         clock.advance(2)
@@ -160,11 +160,11 @@ def test_the_longest_time() -> None:  # [L-12]
 
 
 def test_the_agent_stops(loads: Loads) -> None:  # [X-4] [L-12]
-    with loads.begin(Call()) as first, loads.turn(first):
+    with loads.begin(Load(loads, Call())) as first, loads.turn(first):
         begun = threading.Event()
 
         def wait() -> None:
-            with loads.begin(Call()) as load:
+            with loads.begin(Load(loads, Call())) as load:
                 begun.set()
                 with loads.turn(load):
                     pass
@@ -183,7 +183,7 @@ def test_the_agent_stops(loads: Loads) -> None:  # [X-4] [L-12]
 
 def test_the_models_file_counts_against_the_budget(loads: Loads) -> None:  # [L-6]
     loads = Loads(SystemClock(), 10 * MIB, lambda: 2 * MIB)
-    with loads.begin(Call()) as load, loads.begin(Call()) as other:
+    with loads.begin(Load(loads, Call())) as load, loads.begin(Load(loads, Call())) as other:
         load.claim("the model's file", 5 * MIB)
         with pytest.raises(MemoryLimitError, match=r"the model needs 4\.0 MiB of memory and 3\.0 MiB are available"):
             load.claim("the model", 4 * MIB)
@@ -191,13 +191,13 @@ def test_the_models_file_counts_against_the_budget(loads: Loads) -> None:  # [L-
         load.taken()  # by the budget it counts all the same
         with pytest.raises(MemoryLimitError, match=r"needs 0\.1 MiB of memory and 0\.0 MiB"):
             other.claim("the model", 1)
-    with loads.begin(Call()) as load:
+    with loads.begin(Load(loads, Call())) as load:
         load.claim("the model's file", 8 * MIB)
 
 
 def test_what_one_load_was_promised_another_is_not(loads: Loads) -> None:  # [L-6]
     most = memory.available() * 2 // 3
-    with loads.begin(Call()) as load, loads.begin(Call()) as other:
+    with loads.begin(Load(loads, Call())) as load, loads.begin(Load(loads, Call())) as other:
         load.claim("the model's file", most)
         with pytest.raises(MemoryLimitError, match="are available"):
             other.claim("the model's file", most)
