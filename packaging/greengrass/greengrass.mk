@@ -10,3 +10,6 @@ ifdef MODEL
 	@$(PY) packaging/greengrass/recipe.py model --name $(NAME) --version $(or $(MODEL_VERSION),1.0.0) \
 	  --package $(notdir $(MODEL)) --bucket $(BUCKET) --out dist/greengrass
 endif
+
+greengrass-check: venv ## Deploy both components by a running nucleus lite: GREENGRASS_LITE=its checkout, built; root
+	@GREENGRASS_LITE=$(GREENGRASS_LITE) ARCH=$(ARCH) PY=$(PY) packaging/greengrass/check.sh

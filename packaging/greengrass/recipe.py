@@ -39,9 +39,11 @@ AGENT_RUN = """\
           {{artifacts:path}}/{binary} greengrass --work "{{work:path}}" --thing "{{iot:thingName}}" \\
           {keys} &&
           exec {{artifacts:path}}/{binary} -a "{{configuration:/{socket}}}" -c "{{work:path}}/config.json" -f
+"""
+ARTIFACT = """\
     Artifacts:
-      - Uri: "{bucket}/{name}/{version}/{folder}/{binary}"
-        Permission: {{Read: "ALL", Execute: "ALL"}}
+      - Uri: "{uri}"
+        Permission: {{Read: "ALL", Execute: "{execute}"}}
 """
 # Greengrass itself unpacks zip alone. Applications load the component's work folder, as with the original's models.
 MODEL_INSTALL = """\
@@ -51,9 +53,6 @@ Manifests:
       install:
         Script: |-
           rm -rf "{{work:path}}"/* && tar xzf "{{artifacts:path}}/{package}" -C "{{work:path}}"
-    Artifacts:
-      - Uri: "{bucket}/{name}/{version}/{package}"
-        Permission: {{Read: "ALL"}}
 """
 
 
@@ -67,10 +66,8 @@ def agent_recipe(version: str, bucket: str) -> str:
     text += "".join(f"    {key.name}: {json.dumps(key.default)}\n" for key in KEYS)
     text += "Manifests:\n"
     for machine, folder in MACHINES.items():
-        text += AGENT_RUN.format(
-            name=COMPONENT, version=version, bucket=bucket, machine=machine, folder=folder, binary=BINARY, keys=keys,
-            socket=SOCKET_KEY,
-        )  # fmt: skip
+        text += AGENT_RUN.format(machine=machine, binary=BINARY, keys=keys, socket=SOCKET_KEY)
+        text += _artifact(bucket, COMPONENT, version, f"{folder}/{BINARY}", "ALL")
     return text
 
 
@@ -79,7 +76,12 @@ def model_recipe(name: str, version: str, package: str, bucket: str) -> str:
     text = HEAD.format(name=name, version=version, description=f"The model package {package}")
     text += "ComponentDependencies:\n"
     text += f'  {COMPONENT}: {{VersionRequirement: ">=1.0.0", DependencyType: "HARD"}}\n'
-    return text + MODEL_INSTALL.format(name=name, version=version, package=package, bucket=bucket)
+    return text + MODEL_INSTALL.format(package=package) + _artifact(bucket, name, version, package, "NONE")
+
+
+def _artifact(bucket: str, name: str, version: str, file: str, execute: str) -> str:
+    """Where Greengrass fetches a file from; nothing for a local deployment, which brings its files."""
+    return ARTIFACT.format(uri=f"{bucket}/{name}/{version}/{file}", execute=execute) if bucket else ""
 
 
 def main() -> int:
@@ -89,7 +91,7 @@ def main() -> int:
     parser.add_argument("--version", required=True, help="of the component: MAJOR.MINOR.PATCH, numbers")
     parser.add_argument("--package", help="file name of the model's package, a .tar.gz")
     parser.add_argument(
-        "--bucket", default="s3://BUCKET", help="where the artefacts are: s3://BUCKET or s3://BUCKET/PREFIX"
+        "--bucket", default="s3://BUCKET", help="where the artefacts are, s3://BUCKET/PREFIX; empty: brought along"
     )
     parser.add_argument("--out", type=Path, required=True, help="folder of the recipes")
     options = parser.parse_args()

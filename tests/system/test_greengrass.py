@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shlex
 import signal
 import stat
@@ -140,7 +141,7 @@ def test_the_script_starts_an_agent(recipes: Any, signer: Any, digits: Path, tmp
         **{f"configuration:/{name}": value for name, value in values.items()},
     }.items():  # fmt: skip
         script = script.replace("{" + name + "}", value)
-    assert "{" not in script
+    assert re.search(r"\{\w+:", script) is None
     with agent.log_path.open("wb") as log:
         agent.process = subprocess.Popen(["sh", "-c", script], stdout=log, stderr=log, env={**os.environ})
     agent.wait_serving()
