@@ -8,6 +8,7 @@ deployment tools substitute text.
 import dataclasses
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,8 +146,8 @@ def _parse_json(data: bytes, file: str) -> dict[str, Any]:
     def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen = dict(pairs)
         if len(seen) != len(pairs):
-            names = [name for name, _ in pairs]
-            raise ConfigError(f"{file}: {next(n for n in names if names.count(n) > 1)}: the key stands twice")
+            (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+            raise ConfigError(f"{file}: {twice}: the key stands twice")
         return seen
 
     try:

@@ -17,7 +17,6 @@ ENGINES = ("tflite",)
 ANY_ARCH = "any"
 
 MAX_MANIFEST_BYTES = 64 * 1024  # it is read whole
-MAX_MANIFEST_MARKS = 1000  # a manifest of every key has about 30
 MAX_THREADS = 256  # of an interpreter
 MAX_INSTANCES = 64  # of a model
 MAX_FILE_NAME_BYTES = 255  # a file system's own limit
@@ -78,7 +77,7 @@ def parse_manifest(data: bytes) -> Manifest:
         ManifestError: says which key is wrong, and how.
     """
     try:
-        return _read(parse_object(data, max_bytes=MAX_MANIFEST_BYTES, max_marks=MAX_MANIFEST_MARKS))
+        return _read(parse_object(data, max_bytes=MAX_MANIFEST_BYTES))
     except JsonFault as fault:
         raise ManifestError(f"{MANIFEST_FILE} {fault}") from fault
 

@@ -1,6 +1,7 @@
 """The inputs and outputs of a model as the API knows them: names, dtypes, shapes."""
 
 import logging
+from collections import Counter
 from typing import Any
 
 from edge.arrays import dtype_of
@@ -68,7 +69,8 @@ def _specs(
             others[position] = entry[0]
     if by_signature:
         names, others = [other or name for name, other in zip(names, others, strict=True)], names
-    unnamed = [position for position, name in enumerate(names) if not name or names.count(name) > 1]
+    times = Counter(names)
+    unnamed = [position for position, name in enumerate(names) if not name or times[name] > 1]
     for position in unnamed:
         names[position] = _free_name(f"{kind}_{position}", names)
     if unnamed:

@@ -179,3 +179,20 @@ def test_threads_of_a_burst_end_with_it(agents: Any, package_of: Any) -> None:  
         call.result()
     eventually(lambda: thread_count(agent) <= before + SPARE_THREADS, 60, "the threads of the burst end")
     agent.close_channel()
+
+
+def test_a_load_ends_with_its_caller(client: Any, package_of: Any) -> None:  # [L-12] [L-9]
+    request = pb.LoadModelRequest(url=str(package_of("add_one")), name="short")
+    with pytest.raises(grpc.RpcError):
+        client.call("LoadModel", request, pb.LoadModelResponse, timeout=0.05)
+
+    def free() -> bool:
+        try:
+            client.call("LoadModel", request, pb.LoadModelResponse)
+        except grpc.RpcError as error:
+            assert error.code().name == "ALREADY_EXISTS", error  # type: ignore[attr-defined]
+            return False
+        return True
+
+    eventually(free, 60, "the name is free again")
+    client.unload("short")

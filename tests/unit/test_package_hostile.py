@@ -3,7 +3,6 @@
 import base64
 import fcntl
 import gzip
-import hashlib
 import json
 import os
 import signal
@@ -16,7 +15,6 @@ import pytest
 
 from edge.errors import (
     DeadlineError,
-    ManifestError,
     MemoryLimitError,
     PackageError,
     PackageNotFoundError,
@@ -26,12 +24,10 @@ from edge.models import tar
 from edge.models.bundle import MAX_CERTIFICATE_BYTES
 from edge.models.limits import PackageLimits
 from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE
-from edge.models.signing import sign_files
 from edge.models.strict_json import JsonFault, parse_object
 from tests.fakes.packages import (
     LIMITS,
     MODEL,
-    SIGNER,
     entries_of,
     entry,
     files_of,
@@ -138,16 +134,9 @@ def test_a_lease_is_not_waited_for(
 # --- signatures and manifests -----------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "error"), [(SIGNATURE_FILE, SignatureError), (MANIFEST_FILE, ManifestError)])
-def test_values_are_counted_before_they_are_made(
-    folder: Path, tmp_path: Path, name: str, error: type[PackageError]
-) -> None:  # [S-8]
-    content = b'{"a": [' + b"0," * 2000 + b"0]}"
-    digests = {path: hashlib.sha256(data).digest() for path, data in (FILES | {name: content}).items()}
-    digests.pop(SIGNATURE_FILE)
-    (folder / SIGNATURE_FILE).write_bytes(sign_files("p", digests, SIGNER.key, SIGNER.chain))
-    (folder / name).write_bytes(content)
-    with pytest.raises(error, match="has more values than"):
+def test_values_are_counted_before_they_are_made(folder: Path, tmp_path: Path) -> None:  # [S-8]
+    (folder / SIGNATURE_FILE).write_bytes(b'{"a": [' + b"0," * 2000 + b"0]}")
+    with pytest.raises(SignatureError, match="has more values than"):
         load(folder, trust(tmp_path))
 
 
