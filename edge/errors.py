@@ -122,7 +122,7 @@ class DeadlineError(EdgeError):
 
 
 class InferenceError(EdgeError):
-    """The runtime failed during the inference; the detail is for the log alone (P-6)."""
+    """The runtime fails on these inputs (P-6)."""
 
 
 # --- capture ----------------------------------------------------------------

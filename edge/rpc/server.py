@@ -11,7 +11,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from edge import address
 from edge.clock import Clock, SystemClock
-from edge.errors import EdgeError, RequestError, SocketInUseError
+from edge.errors import EdgeError, InferenceError, RequestError, SocketInUseError
 from edge.models.scheduler import Caller
 from edge.rpc import status
 from edge.rpc._generated import agent_pb2, operations_pb2
@@ -21,6 +21,7 @@ from edge.rpc.health import SERVICE as HEALTH_SERVICE
 from edge.rpc.health import Health
 from edge.rpc.receipt import LARGE_REQUEST_BYTES, Held, Receipts
 from edge.rpc.servicer import Servicer
+from edge.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -110,8 +111,9 @@ def _guarded(call: Handler, held: Held, *, quick: bool) -> Unary:
             return answer, status.OK, ""
         except EdgeError as error:
             code, text = status.status_of(error)
-            if code is status.INTERNAL:
-                log.error("%s: %s: %s", call.__name__, type(error).__name__, error)
+            if isinstance(error, InferenceError):  # the caller's values, but it may be the model's fault
+                text = f"the runtime fails on these inputs: {printable(str(error))}"
+                log.error("%s: %s", call.__name__, text)
             else:
                 log.debug("%s: %s", call.__name__, text)
         except Exception as error:

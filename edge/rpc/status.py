@@ -34,7 +34,7 @@ CODES: dict[type[errors.EdgeError], grpc.StatusCode] = {
     errors.SharedMemoryError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
-    errors.InferenceError: INTERNAL,
+    errors.InferenceError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.CaptureIdError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.CaptureExistsError: grpc.StatusCode.ALREADY_EXISTS,
     errors.CaptureTimeError: grpc.StatusCode.OUT_OF_RANGE,

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from edge.arrays import numpy_dtype
-from edge.errors import InferenceError, ModelRefusedError, TensorError
+from edge.errors import InferenceError, MemoryLimitError, ModelRefusedError, TensorError
 from edge.runtime.borrowing import ALIGNMENT_BYTES
 from edge.runtime.engine import Data, Lent, Output, SessionOptions, Shapes
 from edge.runtime.model_facts import ModelFacts
@@ -133,6 +133,8 @@ class TfliteSession:
         except ENGINE_ERRORS as error:
             # A failed invoke may leave tensors half allocated: the next call starts from a fresh allocation.
             self._shapes = None
+            if isinstance(error, MemoryError):
+                raise MemoryLimitError("there is no memory for the inference") from error
             raise InferenceError(str(error)) from error
         finally:
             for pointer, own in self._pointers:
