@@ -7,8 +7,9 @@ from pathlib import Path
 
 from cryptography import x509
 
-from edge.errors import TrustError
+from edge.errors import MemoryLimitError, TrustError
 from edge.models.certificates import BAD_CERTIFICATE
+from edge.models.contents import cannot_read
 from edge.models.trust_folder import weakness
 from edge.text import counted
 
@@ -30,6 +31,7 @@ def load_roots(folder: Path) -> list[x509.Certificate]:
     Raises:
         TrustError: the folder cannot be read or holds none, or it or a certificate could be changed by others (S-4); with
             the fix.
+        MemoryLimitError: no descriptor is left to read them.
     """
     user = os.geteuid()
     try:
@@ -37,9 +39,9 @@ def load_roots(folder: Path) -> list[x509.Certificate]:
         found = weakness(real, user)
         files = sorted(path for path in real.iterdir() if path.suffix == ".pem")
     except OSError as error:
-        raise TrustError(
-            f"the folder of trusted root certificates {folder} cannot be read: {error.strerror}"
-        ) from error
+        what = f"the folder of trusted root certificates {folder}"
+        _raise_if_nothing_is_left(what, error)
+        raise TrustError(f"{what} cannot be read: {error.strerror}") from error
     if found:
         raise TrustError(found)
     if len(files) > MAX_ROOT_FILES:
@@ -72,6 +74,7 @@ def read_root(path: Path, user: int) -> list[x509.Certificate]:
         real = Path(os.path.realpath(path, strict=True))  # resolve() has another error for a loop of links
         fd = os.open(real, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError as error:
+        _raise_if_nothing_is_left(f"the root certificate file {path}", error)
         raise NoRootError(f"cannot be read ({error.strerror})") from error
     try:
         state = os.fstat(fd)
@@ -90,6 +93,13 @@ def read_root(path: Path, user: int) -> list[x509.Certificate]:
     finally:
         os.close(fd)
     return certificates
+
+
+def _raise_if_nothing_is_left(what: str, error: OSError) -> None:
+    """Of descriptors or memory: that is the agent's want, and no word on the folder."""
+    found = cannot_read(what, error)
+    if isinstance(found, MemoryLimitError):
+        raise found from error
 
 
 def _certificates(data: bytes) -> list[x509.Certificate]:

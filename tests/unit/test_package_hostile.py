@@ -5,6 +5,7 @@ import fcntl
 import gzip
 import json
 import os
+import resource
 import signal
 import stat
 import tarfile
@@ -224,22 +225,16 @@ def test_a_head_that_cannot_be_read(folder: Path, tmp_path: Path) -> None:
 
 def test_no_descriptor_is_left(folder: Path, tmp_path: Path) -> None:  # [L-6]
     """That is the agent's want, not the package's fault."""
-    held: list[int] = []
+    trusted, limits = trust(tmp_path), resource.getrlimit(resource.RLIMIT_NOFILE)
 
-    def take_all() -> None:
-        while True:
-            try:
-                held.append(os.dup(0))
-            except OSError:
-                return
+    def allow_no_more() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
 
-    trusted = trust(tmp_path)
     try:
         with pytest.raises(MemoryLimitError, match="cannot be read now: Too many open files"):
-            load(folder, trusted, go_on=take_all)
+            load(folder, trusted, go_on=allow_no_more)
     finally:
-        for fd in held:
-            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 # --- a package that is a partition's root ---------------------------------------------

@@ -4,12 +4,13 @@ import grp
 import os
 import pwd
 import re
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from edge.errors import TrustError
+from edge.errors import MemoryLimitError, TrustError
 from edge.models.trust import MAX_ROOT_FILE_BYTES, load_roots, read_root
 from tests.fakes import acl
 from tests.fakes import signing_pki as pki
@@ -197,3 +198,15 @@ def test_what_belongs_to_another_user(tmp_path: Path, what: str) -> None:  # [S-
     with pytest.raises(TrustError, match=r"belongs to user 12345, who could change .*; run: chown 0 "):
         load_roots(folder)
     assert read_root(target, 12345) == [ROOT.certificate]
+
+
+def test_no_descriptor_is_left(tmp_path: Path) -> None:  # [L-6]
+    folder, limits = pki.trust_folder(tmp_path / "trust", ROOT), resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(MemoryLimitError, match="cannot be read now: Too many open files"):
+            load_roots(folder)
+        with pytest.raises(MemoryLimitError, match="cannot be read now: Too many open files"):
+            read_root(folder / "root-0.pem", os.geteuid())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
