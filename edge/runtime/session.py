@@ -29,9 +29,11 @@ from edge.runtime.signature import GraphInterpreter
 from edge.runtime.specs import read_specs
 from edge.runtime.tflite import ENGINE_ERRORS, Opened
 from edge.tensors import DYNAMIC, DType, shape_text
+from edge.text import printable
 
 log = logging.getLogger(__name__)
 
+MAX_SAID_CHARACTERS = 64 * 1024  # of its failures, by one interpreter; then another takes its place
 COPY_WITH_LOCK_BYTES = 16 * 1024  # of an input; a larger one is copied by numpy, which gives up the interpreter lock
 
 
@@ -41,21 +43,25 @@ class TfliteSession:
     def __init__(
         self,
         open_interpreter: Callable[[], Opened],
+        file: BinaryIO,
         options: SessionOptions,
         facts: ModelFacts,
         *,
         steady: bool,
-        reopens: BinaryIO | None = None,
+        reopens: bool = False,
     ) -> None:
-        """`steady`: its graph has no loops or branches. `reopens`: the model's file, where only a new interpreter has forgotten
+        """An interpreter, and those that take its place, by `open_interpreter`, from the model's `file`, which is closed at the end.
 
-        what the one before knew.
+        `steady`: its graph has no loops or branches. `reopens`: only a new interpreter has forgotten what the one before knew.
 
         Raises:
             UnsupportedModelError: it has a tensor that the API cannot carry.
         """
         self._open_interpreter = open_interpreter
+        self._file = file
         self._reopens = reopens
+        self._keeps_state = options.keeps_state
+        self._said_characters = 0  # by this interpreter, of its failures
         self._keeps_variables = facts.keeps_variables
         self._interpreter, self._table = open_interpreter()
         self.inputs, self.outputs, indices = read_specs(self._interpreter, options, facts)
@@ -135,12 +141,25 @@ class TfliteSession:
             self._shapes = None
             if isinstance(error, MemoryError):
                 raise MemoryLimitError("there is no memory for the inference") from error
-            raise InferenceError(str(error)) from error
+            raise InferenceError(self._words(error)) from None
         finally:
             for pointer, own in self._pointers:
                 pointer.value = own
 
+    def _words(self, error: Exception) -> str:
+        """What the engine says of this failure: its bindings hand out all that the interpreter ever said, the newest last."""
+        text, known = str(error), self._said_characters
+        if len(text) > known:
+            self._said_characters = len(text)
+            text = text[known:]
+        return printable(text)
+
     def _resize(self, shapes: Shapes) -> None:
+        if self._interpreter is None or (self._said_characters > MAX_SAID_CHARACTERS and not self._keeps_state):
+            try:
+                self._renew()
+            except ENGINE_ERRORS as error:
+                raise InferenceError(f"the runtime cannot open the model again: {printable(str(error))}") from None
         try:
             for index, shape in zip(self._input_indices, shapes, strict=True):
                 self._interpreter.resize_tensor_input(index, shape)
@@ -148,7 +167,7 @@ class TfliteSession:
             self._look_up()
         except ENGINE_ERRORS as error:
             self._shapes = None
-            log.info("resize refused: %s", error)
+            log.info("resize refused: %s", self._words(error))
             raise TensorError(
                 "the model cannot take input shapes " + ", ".join(shape_text(shape) for shape in shapes)
             ) from None
@@ -156,9 +175,8 @@ class TfliteSession:
     def reset(self) -> None:
         """See `Session.reset`."""
         try:
-            if self._reopens is not None:
-                self._drop()
-                self._interpreter, self._table = self._open_interpreter()
+            if self._reopens:
+                self._renew()
                 self._shapes = None
                 self._look_up()
             elif self._keeps_variables and self._shapes is not None:
@@ -166,11 +184,15 @@ class TfliteSession:
         except ENGINE_ERRORS as error:
             raise ModelRefusedError(f"the runtime cannot open the model again: {error}") from None
 
+    def _renew(self) -> None:
+        self._drop()
+        self._said_characters = 0
+        self._interpreter, self._table = self._open_interpreter()
+
     def close(self) -> None:
         """See `Session.close`."""
         self._drop()
-        if self._reopens is not None:
-            self._reopens.close()
+        self._file.close()
 
     def _drop(self) -> None:
         self._pointers = self._fill = self._views = self._outputs = ()

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edge.device import memory
-from edge.errors import ModelRefusedError, TargetError, UnsupportedModelError
+from edge.errors import EdgeError, ModelRefusedError, TargetError, UnsupportedModelError
 from edge.runtime.engine import DelegateRef, SessionOptions
 from edge.runtime.model_facts import ModelFacts, read_facts
 from edge.runtime.native_words import as_log_lines
@@ -92,9 +92,8 @@ class TfliteEngine:
         graph = signature.graph if signature else 0
         self._check(facts, graph, options)
         delegate = options.delegate
-        reopens = Path(model_path).open("rb") if graph in facts.assigning else None  # noqa: SIM115
-        if reopens is not None:  # it outlives what the caller has open
-            model_path = f"/proc/self/fd/{reopens.fileno()}"
+        file = Path(model_path).open("rb")  # noqa: SIM115 - the session's: it outlives what the caller has open
+        model_path = f"/proc/self/fd/{file.fileno()}"
 
         def opened() -> Opened:
             with as_log_lines():
@@ -111,10 +110,12 @@ class TfliteEngine:
 
         try:
             steady = delegate is None and graph == 0 and graph not in facts.branching
-            return TfliteSession(opened, options, facts, steady=steady, reopens=reopens)
+            return TfliteSession(opened, file, options, facts, steady=steady, reopens=graph in facts.assigning)
+        except EdgeError:
+            file.close()
+            raise
         except ENGINE_ERRORS as error:
-            if reopens is not None:
-                reopens.close()
+            file.close()
             if delegate:
                 raise TargetError(f"delegate {delegate.path} refuses the model: {_reason(error)}") from None
             raise ModelRefusedError(_refusal(error, facts)) from None

@@ -9,7 +9,7 @@ import pytest
 from edge.arrays import numpy_dtype
 from edge.errors import InferenceError
 from edge.runtime.engine import Session, SessionOptions
-from edge.runtime.session import TfliteSession
+from edge.runtime.session import MAX_SAID_CHARACTERS, TfliteSession
 from edge.runtime.tflite import TfliteEngine
 from tests.data.make_models import DTYPES, add_one, big
 
@@ -131,3 +131,23 @@ def test_memory_is_given_back_when_a_session_closes(engine: TfliteEngine, tmp_pa
         session.close()
         del session
     assert resident() - before < 64 << 20
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_an_engine_s_words_are_those_of_one_failure_however_often_it_fails(
+    engine: TfliteEngine, in_place: bool
+) -> None:  # [P-6]
+    session = opened(engine, DATA / "look_up.tflite", in_place=in_place)
+    interpreter, renewed, words = session._interpreter, 0, set[str]()
+    for _ in range(2500):  # 165,000 characters, which the engine says again and again
+        with pytest.raises(InferenceError) as raised:
+            run(session, np.array([9], np.int32))
+        words.add(str(raised.value))
+        renewed += session._interpreter is not interpreter
+        interpreter = session._interpreter
+    assert len(words) == 1
+    assert "gather index out of bound" in words.pop()
+    assert renewed == 2
+    assert session._said_characters <= MAX_SAID_CHARACTERS + 1000
+    assert run(session, np.array([1], np.int32))  # it serves
+    session.close()
