@@ -239,6 +239,6 @@ def describe(loaded: Loaded) -> str:
     values = dataclasses.asdict(loaded.config)
     width = max(len(setting.key) for setting in SETTINGS)
     return "\n".join(
-        f"{setting.key:<{width}}  {shown_value(values[setting.name])}  ({loaded.sources[setting.name]})"
+        f"{setting.key:<{width}}  {json.dumps(values[setting.name])}  ({loaded.sources[setting.name]})"
         for setting in SETTINGS
     )

@@ -1,14 +1,16 @@
 """A client's side of System V shared memory, for tests."""
 
 import ctypes
+import os
+import struct
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.shmat.restype = ctypes.c_void_p
 _libc.shmat.argtypes = (ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
 _libc.shmdt.argtypes = (ctypes.c_void_p,)
 _libc.shmget.argtypes = (ctypes.c_int, ctypes.c_size_t, ctypes.c_int)
-IPC_CREAT, IPC_RMID, IPC_SET, IPC_STAT = 0o1000, 0, 1, 2
-SHMID_DS_BYTES, MODE_OFFSET = 112, 20
+IPC_CREAT, IPC_RMID, IPC_SET = 0o1000, 0, 1
+SHMID_DS_BYTES, OWNER_OFFSET, MODE_OFFSET = 112, 4, 20
 
 
 class Segment:
@@ -32,8 +34,9 @@ class Segment:
 
     def set_mode(self, mode: int) -> "Segment":
         """Change who may read and write it."""
+        # IPC_SET takes the owner and the mode alone; IPC_STAT may not be asked of a segment that one may not read.
         buffer = ctypes.create_string_buffer(SHMID_DS_BYTES)
-        assert _libc.shmctl(self.id, IPC_STAT, buffer) == 0
+        buffer[OWNER_OFFSET : OWNER_OFFSET + 8] = struct.pack("=II", os.geteuid(), os.getegid())
         buffer[MODE_OFFSET : MODE_OFFSET + 2] = mode.to_bytes(2, "little")
         assert _libc.shmctl(self.id, IPC_SET, buffer) == 0
         return self

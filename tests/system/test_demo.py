@@ -69,7 +69,7 @@ def test_agent_that_does_not_start_is_a_sentence(tmp_path: Path) -> None:
 def test_failure_later_shows_the_log_and_stops_the_agent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "digits.tflite").write_bytes(b"not a model")
+    shutil.copy(ROOT / "tests" / "data" / "complex64.tflite", tmp_path / "digits.tflite")  # a model that no agent takes
     monkeypatch.setattr(run, "DATA", tmp_path)
     before = set(psutil.Process().children(recursive=True))
     assert run.main(["--out", str(tmp_path / "out")]) == 1

@@ -300,6 +300,11 @@ def test_the_original_providers_library_warns() -> None:
     assert "provider_provider_path is not used" in parse(provider_provider_path="/lib/provider.so").warnings[0]
 
 
+def test_describe_cuts_nothing() -> None:
+    path = "/captures/" + "x" * 200
+    assert f'"{path}"' in describe(parse(core_capture_data_disk_path=path))
+
+
 def test_describe_says_where_each_value_came_from() -> None:
     text = describe(parse(log_verbose="true"))
     assert len(text.splitlines()) == len(SETTINGS)
