@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edge.client import inputs, original, picture, show
-from edge.client.connection import HEALTH, Agent, peer_credentials
+from edge.client.connection import HEALTH, Agent, enum_name, peer_credentials
 from edge.client.outcome import Exit, InputError
 from edge.client.segment import Segment
 from edge.rpc._generated import agent_pb2 as pb
@@ -94,7 +94,7 @@ def health(options: Namespace) -> Exit:
     request = health_pb2.HealthCheckRequest(service=options.name or "")
     with agent_of(options) as agent:
         reply = agent.call(HEALTH + "Check", request, health_pb2.HealthCheckResponse)
-    state = health_pb2.HealthCheckResponse.ServingStatus.Name(reply.status)
+    state = enum_name(health_pb2.HealthCheckResponse.ServingStatus, reply.status)
     if options.json:
         show.as_json({"name": options.name or "", "health": state}, fault="" if state == "SERVING" else state)
     else:
@@ -205,7 +205,7 @@ def _result(outputs: list[Any], seconds: float, capture_id: str | None, state: s
         "outputs": [
             {
                 "name": metadata.name,
-                "data_type": pb.DataType.Name(metadata.data_type),
+                "data_type": enum_name(pb.DataType, metadata.data_type),
                 "shape": list(metadata.shape),
                 "data": array.tolist(),
             }

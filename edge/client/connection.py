@@ -17,6 +17,7 @@ from edge.client.outcome import InputError, RefusedError, UnreachableError
 from edge.errors import SocketAddressError
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
+from edge.text import printable
 
 SERVICE = "/AWS.SageMaker.Edge.Agent/"
 OPERATIONS = "/edge.v1.Operations/"
@@ -25,6 +26,7 @@ HEALTH = "/grpc.health.v1.Health/"
 EXAMPLE_SOCKET = "/tmp/sagemaker_edge_agent_example.sock"  # noqa: S108 (the original client's own default)
 INSTALLED_SOCKET = "/run/sagemaker-edge-agent/agent.sock"
 SOCKET_VARIABLE = "SAGEMAKER_EDGE_SOCKET"
+MAX_WORDS_CHARACTERS = 2000  # of what the other end says; the agent's own are shorter
 _UCRED = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 
 Reply = TypeVar("Reply", bound=Message)
@@ -94,6 +96,11 @@ def why_unreachable(path: str) -> str:
     return start + "the file is there but nothing listens; the agent has stopped or is still starting"
 
 
+def enum_name(enum: Any, number: int) -> str:
+    """The name of a protobuf enum's value, or the bare number of one that this release does not know."""
+    return str(enum.Name(number)) if number in enum.values() else f"UNKNOWN_{number}"
+
+
 class Agent:
     """The agent behind a socket, named as edge.address has it. Calls raise RefusedError with its words, or UnreachableError.
 
@@ -118,7 +125,7 @@ class Agent:
         return answer
 
     def _explained(self, error: Any) -> Exception:
-        code, text = error.code(), error.details() or ""
+        code, text = error.code(), printable(error.details() or "", MAX_WORDS_CHARACTERS)
         if code is grpc.StatusCode.NOT_FOUND and text.endswith("is not loaded"):
             text += "; `load PATH NAME` loads it, `list` shows what is loaded"
         if code is grpc.StatusCode.UNAVAILABLE:
@@ -163,7 +170,7 @@ class Agent:
         """FAILURE, SUCCESS or IN_PROGRESS."""
         request = pb.GetCaptureDataStatusRequest(capture_id=capture_id)
         reply = self.call(SERVICE + "GetCaptureDataStatus", request, pb.GetCaptureDataStatusResponse)
-        return str(pb.CaptureDataStatus.Name(reply.status))
+        return enum_name(pb.CaptureDataStatus, reply.status)
 
     def close(self) -> None:
         """Closes the connection."""

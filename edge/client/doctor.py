@@ -24,6 +24,7 @@ from edge.config import INSTALLED_CONFIG, Config, load_config
 from edge.errors import ConfigError, TrustError
 from edge.models import trust_folder
 from edge.runtime.tflite import PACKAGES
+from edge.text import printable
 from edge.version import version
 
 EXPIRES_SOON_DAYS = 60
@@ -74,9 +75,9 @@ def doctor(options: Namespace) -> Exit:
         show.as_json({"findings": listed}, f"{wrong} findings are wrong" if wrong else "")
     else:
         for finding in findings:
-            print(f"{finding.level:<4}  {finding.subject}: {finding.text}")
+            print(f"{finding.level:<4}  {finding.subject}: {printable(finding.text, show.PATH_CHARACTERS)}")
             if finding.fix:
-                print(f"      -> {finding.fix}")
+                print(f"      -> {printable(finding.fix, show.PATH_CHARACTERS)}")
         counts = [sum(f.level is level for f in findings) for level in Level]
         print(f"\n{counts[0]} fine, {counts[1]} to look at, {counts[2]} wrong")
     return Exit.REFUSED if any(f.level is Level.FAIL for f in findings) else Exit.OK

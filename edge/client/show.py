@@ -8,7 +8,9 @@ import numpy.typing as npt
 
 from edge.rpc._generated import agent_pb2 as pb
 from edge.tensors import dtype_name, shape_text
+from edge.text import printable
 
+PATH_CHARACTERS = 4096  # of a path that is shown; the most that Linux takes
 FEW_VALUES = 16  # shown in full
 TOP_CLASSES = 5
 BAR_WIDTH = 20  # characters
@@ -21,7 +23,7 @@ def as_json(facts: dict[str, Any], fault: str = "") -> None:
 
 def table(rows: list[list[str]], head: list[str], indent: str = "") -> str:
     """Columns under their heads; numbers to the right."""
-    lines = [head, *rows]
+    lines = [head, *([printable(cell, PATH_CHARACTERS) for cell in row] for row in rows)]
     widths = [max(len(line[n]) for line in lines) for n in range(len(head))]
     right = [bool(rows) and all(row[n][:1].isdigit() for row in rows) for n in range(len(head))]
     return "\n".join(
@@ -51,12 +53,12 @@ def duration(seconds: float) -> str:
 
 def metadata_line(metadata: pb.TensorMetadata) -> str:
     """`name  FLOAT32 [1, 8, 8, 1]`."""
-    return f"{metadata.name}  {dtype_name(metadata.data_type)} {shape_text(metadata.shape)}"
+    return f"{printable(metadata.name)}  {dtype_name(metadata.data_type)} {shape_text(metadata.shape)}"
 
 
 def model(one: pb.Model) -> str:
     """A model with its inputs and outputs."""
-    return "\n".join([f"{one.name}  from {one.url}", *tensors(one)])
+    return "\n".join([f"{printable(one.name)}  from {printable(one.url, PATH_CHARACTERS)}", *tensors(one)])
 
 
 def tensors(one: pb.Model) -> list[str]:

@@ -9,6 +9,7 @@ from edge.client.commands import agent_of
 from edge.client.connection import OPERATIONS
 from edge.client.outcome import Exit
 from edge.rpc._generated import operations_pb2 as ops
+from edge.text import printable
 
 
 def status(options: Namespace) -> Exit:
@@ -42,8 +43,8 @@ def as_json(reply: ops.GetStatusResponse) -> dict[str, Any]:
 
 def as_text(reply: ops.GetStatusResponse, now: float) -> str:
     """The same for people; `now` in seconds since the epoch."""
-    lines = [f"sagemaker-edge-agent {reply.version}, up {show.duration(now - reply.started_unix_seconds)}"]
-    lines[0] += f", engine {reply.engine}" if reply.engine else ""
+    lines = [f"sagemaker-edge-agent {printable(reply.version)}, up {show.duration(now - reply.started_unix_seconds)}"]
+    lines[0] += f", engine {printable(reply.engine)}" if reply.engine else ""
     budget, reserved = reply.memory_budget_bytes, reply.memory_reserved_bytes
     lines.append(f"memory for models: {show.size(reserved)}" + (f" of {show.size(budget)}" if budget else ""))
     lines += ["", _models(reply), "", _captures(reply.captures, now)]
@@ -69,16 +70,20 @@ def _models(reply: ops.GetStatusResponse) -> str:
     ]
     head = ["MODEL", "PACKAGE", "STATE", "INSTANCES", "RUNNING", "WAITING", "PREDICTED", "MEMORY", "FROM"]
     remarks = [
-        f"{model.name}: {model.mislabelled} calls declared a tensor as something that its bytes are not; the log says which"
+        f"{printable(model.name)}: {model.mislabelled} calls declared a tensor as something that its bytes are not; the log says which"
         for model in reply.models
         if model.mislabelled
     ]
-    remarks += [f"{model.name} has not run yet: {model.warning}" for model in reply.models if model.warning]
+    remarks += [
+        f"{printable(model.name)} has not run yet: {printable(model.warning, show.PATH_CHARACTERS)}"
+        for model in reply.models
+        if model.warning
+    ]
     return "\n".join([show.table(rows, head), *remarks])
 
 
 def _captures(captures: ops.CaptureStatus, now: float) -> str:
-    where = f"captures to {captures.destination}" if captures.destination else "captures"
+    where = f"captures to {printable(captures.destination)}" if captures.destination else "captures"
     text = f"{where}: "
     if captures.pending:
         text += f"{captures.pending} wait ({show.size(captures.pending_bytes)})"
@@ -93,5 +98,5 @@ def _captures(captures: ops.CaptureStatus, now: float) -> str:
         text += f" (for {show.duration(now - captures.refusing_since_unix_seconds)} until now)"
     if captures.last_error:
         ago = show.duration(now - captures.last_error_unix_seconds)
-        text += f"\n  last trouble, {ago} ago: {captures.last_error}"
+        text += f"\n  last trouble, {ago} ago: {printable(captures.last_error, show.PATH_CHARACTERS)}"
     return text

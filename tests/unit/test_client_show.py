@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from edge.client import show, status
+from edge.client import connection, show, status
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
 
@@ -106,3 +106,24 @@ def test_status_of_an_idle_agent() -> None:
     text = status.as_text(ops.GetStatusResponse(version="1"), 0)
     assert "no models are loaded" in text
     assert "none waits" in text
+
+
+def test_what_the_other_end_says_cannot_steer_the_terminal() -> None:
+    words = "x\x1b[2J\ny"
+    metadata = pb.TensorMetadata(name=words, data_type="FLOAT32", shape=[1])
+    reply = ops.GetStatusResponse(
+        version=words,
+        engine=words,
+        models=[ops.ModelStatus(name=words, package_name=words, state=words, url=words, warning=words, mislabelled=1)],
+        captures=ops.CaptureStatus(destination=words, last_error=words),
+    )
+    seen = show.model(pb.Model(name=words, url=words, input_tensor_metadatas=[metadata])) + status.as_text(reply, 0.0)
+    assert "\x1b" not in seen
+    assert "\ny" not in seen
+    assert r"x\x1b[2J\ny" in seen
+
+
+def test_an_enum_s_value_of_a_later_release() -> None:
+    assert connection.enum_name(pb.CaptureDataStatus, 1) == pb.CaptureDataStatus.Name(1)
+    assert connection.enum_name(pb.CaptureDataStatus, 77) == "UNKNOWN_77"
+    assert connection.enum_name(pb.DataType, -3) == "UNKNOWN_-3"
