@@ -145,7 +145,8 @@ class Checker:
                 shape = shapes.get(spec.name, spec.shape)
                 arrays.append(np.frombuffer(values(spec, shape, kind), numpy_dtype(spec.dtype)).reshape(shape))
             file = self._path / f"inputs-{self._packages}-{number}.npz"
-            np.savez(file, **{str(position): array for position, array in enumerate(arrays)})
+            named: dict[str, Any] = {str(position): array for position, array in enumerate(arrays)}
+            np.savez(file, **named)
             yield kind, file
 
     def _run_bare(self, model: Path, manifest: Manifest, file: str) -> str:
