@@ -30,8 +30,8 @@ class SampleInputs:
         else:
             self.shapes = _shapes(specs, dict(sample.shapes))
 
-    def run(self, session: Session, kind: str, shapes: Shapes | None = None) -> None:
-        """One inference on values of a kind, in the sample's shapes or in others.
+    def run(self, session: Session, kind: str, shapes: Shapes | None = None) -> Shapes:
+        """One inference on values of a kind, in the sample's shapes or in others; returns the shapes of the outputs.
 
         Raises:
             UnsupportedModelError: the inputs are too large to try.
@@ -45,7 +45,7 @@ class SampleInputs:
             data = [array.tobytes() for array in self._arrays]
         else:
             data = [values(spec, shape, kind) for spec, shape in zip(self._specs, wanted, strict=True)]
-        session.run(data, wanted)
+        return tuple(tuple(output.shape) for output in session.run(data, wanted))
 
 
 def values(spec: TensorSpec, shape: tuple[int, ...], kind: str) -> bytes:

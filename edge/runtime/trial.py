@@ -22,7 +22,7 @@ from edge.runtime.probe import ProbeResult
 from edge.runtime.sample_inputs import SampleInputs
 from edge.runtime.samples import Sample
 from edge.runtime.tflite import TfliteEngine
-from edge.tensors import DYNAMIC
+from edge.tensors import DYNAMIC, shape_text
 from edge.text import printable
 
 IDLE_SECONDS = 30  # without a question
@@ -34,7 +34,7 @@ def main(task_text: str) -> int:
     task = json.loads(task_text)
     become(task)
     voice = Voice()
-    trial = _Trial(task, voice)
+    trial = Trial(task, voice)
     try:
         if "serve" in task:
             trial.serve()
@@ -51,7 +51,9 @@ def _refusal(error: EdgeError) -> dict[str, Any]:
     return {"refused": type(error).__name__, "reason": str(error)}
 
 
-class _Trial:
+class Trial:
+    """One model, as the task describes it."""
+
     def __init__(self, task: dict[str, Any], voice: Voice) -> None:
         options = task["options"]
         delegate = options.pop("delegate")
@@ -73,7 +75,7 @@ class _Trial:
         """
         threads.make_sure_of(self._options.threads)
         self._engine.prepare()
-        answer, inputs = self._first_run()
+        answer, inputs = self.first_run()
         self._voice.say(asdict(answer))
         # What follows only makes calls cheaper: whatever becomes of it, the answer stands.
         if not answer.kind or not answer.allocate or self._options.delegate is not None or self._options.signature:
@@ -86,7 +88,12 @@ class _Trial:
             if borrows and borrows_well(self._engine.open(self._path, lending), frozenset(borrows)):
                 self._voice.say(asdict(replace(answer, borrows=borrows)))
 
-    def _first_run(self) -> tuple[ProbeResult, SampleInputs]:
+    def first_run(self) -> tuple[ProbeResult, SampleInputs]:
+        """Open the model and run it on the first values that it accepts.
+
+        Raises:
+            EdgeError: what refuses the model.
+        """
         session: Session = self._engine.open(self._path, replace(self._options, allocate=False))
         inputs = SampleInputs(session.inputs, self._sample)
         own = inputs.shapes == tuple(spec.shape for spec in session.inputs)
@@ -138,23 +145,41 @@ class _Trial:
         waiting.register(0, select.POLLIN)
         self._voice.say({"ready": True})
         while waiting.poll(IDLE_SECONDS * 1000) and (line := sys.stdin.buffer.readline()):
-            self._voice.say(self._try_shapes(tuple(map(tuple, json.loads(line)["shapes"]))))
+            self._voice.say(self.try_shapes(tuple(map(tuple, json.loads(line)["shapes"]))))
 
-    def _try_shapes(self, shapes: Shapes) -> dict[str, Any]:
-        before = _private_bytes()
-        session = self._engine.open(self._path, self._options)
+    def try_shapes(self, shapes: Shapes) -> dict[str, Any]:
+        """Run some shapes; the answer has the memory that took, or the refusal."""
+        # One that was laid out otherwise before, as the agent's are, must do as one that never was: a delegate that took the
+        # graph by its own shapes may not look at others, and answers with what is in the memory.
+        sessions: list[Session] = []
+        outcomes = []
+        size = 0
+        try:
+            for options in (replace(self._options, allocate=False), self._options):
+                before = _private_bytes()
+                sessions.append(self._engine.open(self._path, options))
+                outcomes.append(self._outcome(sessions[-1], shapes))
+                size = max(0, _private_bytes() - before)
+        except TensorError as error:
+            return _refusal(error)
+        if outcomes[0] != outcomes[1]:
+            wanted = ", ".join(map(shape_text, shapes))
+            return _refusal(
+                TensorError(f"the model cannot take input shapes {wanted}: the engine contradicts itself on them")
+            )
+        for session in sessions:
+            session.close()  # an engine that wrote past the end of its memory dies here at the latest
+        return {"bytes": size}
+
+    def _outcome(self, session: Session, shapes: Shapes) -> tuple[str, Shapes]:
+        """The first kind of values that the model runs on in these shapes, if there is one, and the outputs' shapes."""
         inputs = SampleInputs(session.inputs, self._sample)
         for kind in self._kinds:
             try:
-                inputs.run(session, kind, shapes)
-                break
+                return kind, inputs.run(session, kind, shapes)
             except InferenceError:
                 continue  # that may be the values' fault
-            except TensorError as error:
-                return _refusal(error)
-        size = max(0, _private_bytes() - before)
-        session.close()  # an engine that wrote past the end of its memory dies here at the latest
-        return {"bytes": size}
+        return "", ()
 
 
 def _first_line(error: Exception) -> str:

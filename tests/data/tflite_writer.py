@@ -327,7 +327,9 @@ class Model:
     def signature(self, key: str, graph: Graph, inputs: dict[str, int], outputs: dict[str, int]) -> None:
         """Adds a signature: names for tensors of a graph."""
         ends = [[{0: name, 1: u32(index)} for name, index in tensors.items()] for tensors in (inputs, outputs)]
-        self.signatures.append({0: ends[0], 1: ends[1], 2: key, 4: u32(self.graphs.index(graph))})
+        self.signatures.append(
+            {0: ends[0], 1: ends[1], 2: key, 4: u32([one is graph for one in self.graphs].index(True))}
+        )
 
     def to_bytes(self) -> bytes:
         """The file."""
