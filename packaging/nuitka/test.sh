@@ -1,5 +1,6 @@
 #!/bin/bash
-# test.sh [PYTEST WORDS]: the system and adversary tests against the binary of ARCH, and the layout of its tarball where it is built.
+# test.sh [PYTEST WORDS]: the system tests against the binary of ARCH, and the layout of its tarball where it is built; on
+# this machine's own kind the adversary tests too: how an honest client fares says nothing where everything is emulated.
 # Needs PY, the Python of the tests.
 # The other machine's binary runs emulated; the entry that lets the kernel start it is made in a user namespace of its
 # own (Linux 6.7 or later), so this machine's binfmt table stays as it is.
@@ -8,7 +9,10 @@
 binary=${BINARY:-$TOP/dist/$ARCH/sagemaker_edge_agent_binary}
 [ -e "$binary" ] || die "There is no $binary: run 'make binary ARCH=$ARCH' first."
 cd "$TOP"
-[ $# -gt 0 ] || set -- -n "${WORKERS:-$(nproc)}" --dist loadfile tests/system tests/adversary tests/package/test_binary.py tests/package/test_tarball.py
+if [ $# = 0 ]; then
+  set -- -n "${WORKERS:-$(nproc)}" --dist loadfile tests/system tests/package/test_binary.py tests/package/test_tarball.py
+  [ "$ARCH" != "$(dpkg --print-architecture)" ] || set -- "$@" tests/adversary
+fi
 export SAGEMAKER_EDGE_UNPACK_DIR=$WORK/unpacked AGENT_COMMAND=$binary RELEASE_ARCH=$ARCH
 mkdir -p "$SAGEMAKER_EDGE_UNPACK_DIR" && chmod 700 "$SAGEMAKER_EDGE_UNPACK_DIR"
 
