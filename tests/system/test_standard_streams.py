@@ -3,16 +3,18 @@
 import fcntl
 import os
 import re
+import resource
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.adversary.http2 import GOAWAY, PING, Connection, frame
-from tests.system.harness import agent_command, eventually
+from tests.system.harness import agent_command, array_of, eventually, tensor_of
 
 PackageOf = Callable[[str], Path]
 
@@ -111,3 +113,28 @@ def test_a_failure_repeated_by_a_client_is_counted(agents: Any, package_of: Pack
     assert len(lines) < 420
     counted = sum(int(match[1]) for line in lines if (match := re.search(r"… (\d+) more in 10 s, the last: ", line)))
     assert counted + sum("…" not in line for line in lines) == 420
+
+
+def test_an_engine_that_fails_again_and_again(agents: Any, package_of: PackageOf) -> None:  # [P-6]
+    agent = agents().start()
+    agent.client.load(package_of("look_up"), "table")
+    outside = tensor_of(np.array([9], np.int32), "index")
+    for _ in range(1500):
+        with pytest.raises(Exception, match="gather index out of bound"):
+            agent.client.predict("table", [outside])
+    assert array_of(agent.client.predict("table", [tensor_of(np.array([1], np.int32), "index")])[0]).tolist() == [11]
+    assert agent.stop() == 0
+    assert max(len(line) for line in agent.log.splitlines()) < 1000
+    assert agent.log.count("gather index") < 1500 / 3
+
+
+def test_a_load_without_descriptors(agents: Any, package_of: PackageOf, refused: Any) -> None:  # [L-6]
+    agent = agents().start()
+    assert agent.client.models() == []
+    soft, hard = resource.prlimit(agent.pid, resource.RLIMIT_NOFILE)
+    used = sum(1 for _ in Path(f"/proc/{agent.pid}/fd").iterdir())
+    resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (used + 10, hard))
+    with refused("RESOURCE_EXHAUSTED", "descriptors", "LimitNOFILE"):
+        agent.client.load(package_of("add_one"), "m")
+    resource.prlimit(agent.pid, resource.RLIMIT_NOFILE, (soft, hard))
+    agent.client.load(package_of("add_one"), "m")
