@@ -189,6 +189,7 @@ def test_verbose_means_debug(agents: Any) -> None:  # [X-5]
     agent = agents(log_verbose="true").start()
     with pytest.raises(Exception, match="NOT_FOUND"):
         agent.client.predict("ghost", [])
+    agent.stop()  # the log is written whole by then
     assert "DEBUG" in agent.log
 
 
@@ -196,10 +197,12 @@ def test_a_client_cannot_forge_log_lines(agents: Any) -> None:  # [X-5]
     agent = agents(log_verbose=True).start()
     with pytest.raises(Exception, match="NOT_FOUND"):
         agent.client.predict("x\n2026-01-01 CRITICAL forged", [])
+    agent.stop()
     assert not any(line.startswith("2026-01-01 CRITICAL") for line in agent.log.splitlines())
 
 
 def test_an_unused_key_only_warns(agents: Any, signer: Any, tmp_path: Path) -> None:
     agent = agents(telemetry_libsystemd_path="/lib/x.so").start()
+    agent.stop()
     assert "telemetry_libsystemd_path is not used" in agent.log
     assert good_config(tmp_path, signer.roots, {"core_region": None}).get("sagemaker_edge_core_region") is None
