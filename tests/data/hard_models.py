@@ -84,6 +84,40 @@ def blockwise(version: int) -> bytes:
     return model.to_bytes()
 
 
+def _some_weights(*shape: int) -> np.ndarray:
+    """Whole numbers, half of them 0."""
+    numbers = np.arange(1, 1 + np.prod(shape), dtype=np.float32).reshape(shape)
+    return np.where(numbers % 2, 0, numbers)
+
+
+SPARSE_LAYER = _some_weights(4, 6)
+SPARSE_WINDOWS = _some_weights(2, 1, 1, 4)
+
+
+def sparse_layer() -> bytes:
+    """`y` [1, 4] is SPARSE_LAYER by `x` [1, 6], float32: the operator reads the sparse weights itself."""
+    model = Model()
+    graph = model.graph()
+    x, y = graph.tensor("x", np.float32, [1, 6]), graph.tensor("y", np.float32, [1, 4])
+    bias = graph.constant("b", np.zeros(4, np.float32))
+    graph.op(Op.FULLY_CONNECTED, [x, graph.sparse("w", SPARSE_LAYER), bias], [y], {0: u8(0)}, 8)
+    graph.ends([x], [y])
+    return model.to_bytes()
+
+
+def sparse_convolution() -> bytes:
+    """`y` [1, 2, 2, 2] is the convolution of `x` [1, 2, 2, 4] by SPARSE_WINDOWS, float32, which DENSIFY makes dense."""
+    model = Model()
+    graph = model.graph()
+    x, y = graph.tensor("x", np.float32, [1, 2, 2, 4]), graph.tensor("y", np.float32, [1, 2, 2, 2])
+    dense = graph.tensor("dense", np.float32, SPARSE_WINDOWS.shape)
+    graph.op(Op.DENSIFY, [graph.sparse("w", SPARSE_WINDOWS)], [dense])
+    options = {0: u8(VALID), 1: i32(1), 2: i32(1), 3: u8(0)}
+    graph.op(Op.CONV_2D, [x, dense, graph.constant("b", np.zeros(2, np.float32))], [y], options)
+    graph.ends([x], [y])
+    return model.to_bytes()
+
+
 def fill(value: float = 7) -> bytes:
     """`y` is `n` times the value, float32 [n]; `n` is int32 [1]. Of zeros it is empty."""
     model = Model()

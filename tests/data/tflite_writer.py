@@ -69,12 +69,17 @@ class Op(IntEnum):
     FILL = 94
     WHERE = 109
     WHILE = 119
+    DENSIFY = 124
     BATCH_MATMUL = 126
     CALL_ONCE = 129
     VAR_HANDLE = 142
     READ_VARIABLE = 143
     ASSIGN_VARIABLE = 144
 
+
+# DimensionType and SparseIndexVector.
+_DENSE, _COMPRESSED = 0, 1
+_INT32_VECTOR = 1
 
 # The union member of each operator's options table.
 _OPTIONS = {
@@ -98,6 +103,7 @@ _OPTIONS = {
     Op.FILL: 68,
     Op.WHERE: 85,
     Op.WHILE: 93,
+    Op.DENSIFY: 99,
     Op.BATCH_MATMUL: 101,
     Op.CALL_ONCE: 103,
     Op.VAR_HANDLE: 111,
@@ -230,6 +236,19 @@ class Blockwise:
         return {4: u8(2), 5: {0: i32(self.scales), 1: i32(-1), 2: i32(self.size)}}
 
 
+def _sparsity(weights: np.ndarray) -> Table:
+    """SparsityParameters of weights whose last dimension is compressed: where each row of its own values starts, and where
+    in the row they stand. There is no block_map, as there are no blocks.
+    """
+    rows = weights.reshape(-1, weights.shape[-1])
+    starts = np.concatenate(([0], np.cumsum(np.count_nonzero(rows, axis=1)))).astype(np.int32)
+    dense: list[Table] = [{0: u8(_DENSE), 1: i32(size)} for size in weights.shape[:-1]]
+    compressed = {0: u8(_COMPRESSED)}
+    for number, values in ((2, starts), (4, np.nonzero(rows)[1].astype(np.int32))):
+        compressed |= {number: u8(_INT32_VECTOR), number + 1: {0: values}}
+    return {0: np.arange(weights.ndim, dtype=np.int32), 2: [*dense, compressed]}
+
+
 @dataclass
 class Graph:
     """One graph of a model; tensors are known by their index."""
@@ -271,6 +290,12 @@ class Graph:
         """Adds a tensor whose contents are in the file."""
         array = np.asarray(data)
         return self.tensor(name, array.dtype, array.shape, data=array, quantization=quantization)
+
+    def sparse(self, name: str, weights: np.ndarray) -> int:
+        """Adds a constant of which the file has only the values that are not 0."""
+        tensor = self.tensor(name, weights.dtype, weights.shape, data=weights[weights != 0])
+        self.tensors[tensor][6] = _sparsity(weights)
+        return tensor
 
     def op(
         self,

@@ -27,6 +27,7 @@ def packaged(signer: Any, model: Path, *words: str) -> "subprocess.CompletedProc
         (hard_models.counter(), ("--state", "keep")),
         (hard_models.convolution(1), ("--sample", "x=1,4,4,3")),
         (hard_models.where_zero(), ("--threads", "1")),
+        (hard_models.sparse_convolution(), ()),
     ],
 )
 def test_a_model_that_is_answered_as_by_the_engine_is_packaged(

@@ -157,6 +157,17 @@ def test_weights_in_blocks(
         assert values(client, np.ones((1, 64), np.float32)) == [[[32.0] * 16]]
 
 
+def test_sparse_weights(client: Client, load: Callable[..., Any]) -> None:  # [L-7] [P-6]
+    """tflite_runtime answers right, and crashes when its bindings are asked for the details of all tensors."""
+    load(hard_models.sparse_layer())
+    numbers = f32(*range(1, 7), shape=(1, 6))
+    assert values(client, numbers) == [(numbers @ hard_models.SPARSE_LAYER.T).tolist()]
+    client.unload("m")
+    load(hard_models.sparse_convolution())
+    numbers = f32(*range(16), shape=(1, 2, 2, 4))
+    assert values(client, numbers) == [(numbers @ hard_models.SPARSE_WINDOWS.reshape(2, 4).T).tolist()]
+
+
 @pytest.mark.parametrize(
     ("model", "words"),
     [
