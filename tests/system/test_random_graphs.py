@@ -1,6 +1,7 @@
 """Random small graphs with random requests: the agent answers as the bare engine does, refuses where that fails, and lives.
 
-Where the bare engine contradicts itself, for it made its answer of memory that nobody wrote, either answer will do.
+Where the bare engine contradicts itself, for it made its answer of memory that nobody wrote, either answer will do, and
+so will a refusal where an input is empty.
 
 RANDOM_GRAPHS says how many (2,000), RANDOM_GRAPHS_SEED where they start. A failure names its seed.
 """
@@ -75,6 +76,10 @@ class Worker:
             process.stdout.close()  # type: ignore[union-attr]
 
 
+def _has_empty(request: list[Any]) -> bool:
+    return any(array.size == 0 for array in request)
+
+
 class Lane:
     """The three ways side by side."""
 
@@ -97,7 +102,9 @@ class Lane:
             return f"seed {seed}: the agent would have died"
         given = dict(zip(through, answers, strict=True))
         for at, wanted in enumerate(expected):
-            if wanted == given.get(at) or (wanted == "died" and given.get(at) is None):
+            refused = given.get(at) is None
+            # What operators make of an empty input is often memory that nobody wrote, which the trial of its shape may notice.
+            if wanted == given.get(at) or (refused and (wanted == "died" or _has_empty(case.requests[at]))):
                 continue
             if not self._contradicts_itself(case, at, given.get(at), through):
                 return f"seed {seed}, request {at}: the engine says {str(wanted)[:80]}, the agent {str(given.get(at))[:80]}"
