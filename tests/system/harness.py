@@ -214,7 +214,13 @@ class Client:
 
     def wait_captured(self, capture_id: str, seconds: float = 60) -> None:
         """Ask until the capture is SUCCESS."""
-        eventually(lambda: self.capture_status(capture_id) == pb.SUCCESS, seconds, f"capture {capture_id} is SUCCESS")
+        try:
+            eventually(lambda: self.capture_status(capture_id) == pb.SUCCESS, seconds)
+        except AssertionError:
+            state = pb.CaptureDataStatus.Name(self.capture_status(capture_id))
+            raise AssertionError(
+                f"after {seconds} s capture {capture_id} is {state}: {self.status().captures}"
+            ) from None
 
 
 def eventually(condition: Callable[[], object], seconds: float = 30, what: str = "it holds") -> None:
