@@ -158,8 +158,11 @@ class App:
         trim = memory.IdleTrim()
         while not self._clock.wait(self._stop, HOUSEKEEPING_SECONDS):
             self._segments.sweep()
-            predicted = sum(model.scheduler.predicted for model in self._registry.models())
-            trim.look(predicted + self._server.large_requests)
+            models = self._registry.models()
+            for model in models:
+                if model.shape_trials is not None:
+                    model.shape_trials.end_idle_child()
+            trim.look(sum(model.scheduler.predicted for model in models) + self._server.large_requests)
 
     def _status(self) -> Any:
         """The answer of Operations.GetStatus."""

@@ -189,6 +189,7 @@ class Loader:
             session_bytes=trial.session_bytes,
             instances=instances,
             check_room=self._loads.check_room,
+            clock=self._clock,
         )
         if trial.allocate and trial.kind:
             trials.learn(tuple(spec.shape for spec in session.inputs))

@@ -103,6 +103,10 @@ class Child:
         with suppress(OSError):
             write_all(self._questions, json.dumps(question).encode() + b"\n")
 
+    def has_ended(self) -> bool:
+        """Whether it has ended by itself, or something else has ended it."""
+        return self._process.poll() is not None
+
     def end(self, *, patience: float = 0.0) -> int:
         """Have it ended, after `patience` seconds if it does not by itself; the number of the signal that ended it, or 0."""
         try:

@@ -1,7 +1,8 @@
 """Shapes that a model has not run yet are tried in a child process before the agent runs them (P-13).
 
 Where an engine does not look at what a shape leads to, one request could end the agent and every model in it. So each new
-set of shapes is run once where only a child can die, and the verdict is kept. The child stays while new shapes come.
+set of shapes is run once where only a child can die, and the verdict is kept. The child stays while new shapes come; the
+agent's housekeeping asks for its end.
 """
 
 import logging
@@ -11,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
+from edge.clock import Clock
 from edge.errors import MemoryLimitError, QueueFullError, TensorError
 from edge.runtime.child import Child
 from edge.runtime.engine import SessionOptions, Shapes
@@ -21,6 +23,7 @@ from edge.tensors import shape_text
 log = logging.getLogger(__name__)
 
 MAX_VERDICTS = 1024  # sets of shapes that are remembered of a model; the oldest are forgotten
+IDLE_SECONDS = 30  # without a new shape, after which the child is ended
 MAX_WAITING_CALLS = 8  # for the trial of new shapes, of a model: each holds a thread
 
 
@@ -39,6 +42,7 @@ class ShapeTrials:
         session_bytes: int,
         instances: int,
         check_room: Callable[[str, int], None],
+        clock: Clock,
     ) -> None:
         """`model_fd` is copied; `kind` are the values that the model is known to run on, if there are any.
 
@@ -54,11 +58,13 @@ class ShapeTrials:
         self._session_bytes = session_bytes
         self._instances = instances
         self._check_room = check_room
+        self._clock = clock
         self.grown_bytes = 0  # that the model takes more, with the largest shapes it was given
         self._verdicts: OrderedDict[Shapes, str] = OrderedDict()  # the refusal; empty where they run
         self._turn = threading.Lock()
         self._waiting = threading.BoundedSemaphore(MAX_WAITING_CALLS)
         self._child: Child | None = None
+        self._answered = 0.0  # when the child last did
         self._closed = False
 
     def learn(self, shapes: Shapes, refusal: str = "") -> None:
@@ -110,18 +116,17 @@ class ShapeTrials:
     def _try(self, shapes: Shapes) -> int:
         """Run them in the child; the bytes that a session takes for them."""
         wanted = "the model cannot take input shapes " + ", ".join(map(shape_text, shapes))
-        for _ in range(2):  # once more where the child had just ended for want of questions
-            try:
-                child = self._ready_child()
-                child.ask({"shapes": shapes})
-                answer = child.hear(self._run_seconds)
-            except TimeoutError:
-                self._end_child()
-                raise TensorError(
-                    f"{wanted}: an inference does not end within {self._run_seconds:g} s (runtime.trial_seconds)"
-                ) from None
-            if answer is not None:
-                break
+        try:
+            child = self._ready_child()
+            child.ask({"shapes": shapes})
+            answer = child.hear(self._run_seconds)
+        except TimeoutError:
+            self._end_child()
+            raise TensorError(
+                f"{wanted}: an inference does not end within {self._run_seconds:g} s (runtime.trial_seconds)"
+            ) from None
+        self._answered = self._clock.monotonic()
+        if answer is None:
             ended_by = self._end_child()
             if ended_by == signal.SIGKILL:
                 raise MemoryLimitError(f"{wanted} for lack of memory")
@@ -141,6 +146,10 @@ class ShapeTrials:
     def _ready_child(self) -> Child:
         if self._closed:
             raise TensorError(f"model {self._name!r} is being unloaded")
+        if (
+            self._child is not None and self._child.has_ended()
+        ):  # of itself: that is no verdict on what it is asked next
+            self._end_child()
         if self._child is None:
             sample = Sample()
             task = task_of(self._fd, self._options, sample, self._kinds) | {"serve": True}
@@ -156,6 +165,17 @@ class ShapeTrials:
             return 0
         child, self._child = self._child, None
         return child.end()
+
+    def end_idle_child(self) -> None:
+        """End the child if no new shapes have come for a while, and forget one that has ended; it waits for no trial."""
+        if self._child is None or not self._turn.acquire(blocking=False):
+            return
+        try:
+            idle = self._clock.monotonic() - self._answered >= IDLE_SECONDS
+            if self._child is not None and (idle or self._child.has_ended()):
+                self._end_child()
+        finally:
+            self._turn.release()
 
     def close(self) -> None:
         """End the child; idempotent."""

@@ -1,7 +1,6 @@
 """The child's side of trying a model out: `edge.runtime.probe` starts it once, `edge.runtime.shapes` while it has questions."""
 
 import json
-import select
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,8 +23,6 @@ from edge.runtime.samples import Sample
 from edge.runtime.tflite import TfliteEngine
 from edge.tensors import DYNAMIC, shape_text
 from edge.text import printable
-
-IDLE_SECONDS = 30  # without a question
 
 
 def main(task_text: str) -> int:
@@ -138,13 +135,11 @@ class Trial:
         return session.is_in_place()
 
     def serve(self) -> None:
-        """Try shapes, one question after another, until there have been none for a while."""
+        """Try shapes, one question after another, for as long as the agent lets it."""
         threads.make_sure_of(self._options.threads)
         self._engine.prepare()
-        waiting = select.poll()
-        waiting.register(0, select.POLLIN)
         self._voice.say({"ready": True})
-        while waiting.poll(IDLE_SECONDS * 1000) and (line := sys.stdin.buffer.readline()):
+        for line in sys.stdin.buffer:
             self._voice.say(self.try_shapes(tuple(map(tuple, json.loads(line)["shapes"]))))
 
     def try_shapes(self, shapes: Shapes) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.data import hard_models, make_models
-from tests.system.harness import AgentProcess, Client, array_of, eventually, tensor_of
+from tests.system.harness import ROOT, AgentProcess, Client, array_of, eventually, from_source, tensor_of
 
 PIDS = (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup"))
 Refused = Callable[..., Any]
@@ -127,3 +127,17 @@ def test_the_trial_of_shapes_ends_with_the_model(agents: Callable[..., AgentProc
     assert len(psutil.Process(agent.pid).children()) == 1
     agent.client.unload("add")
     assert not psutil.Process(agent.pid).children()
+
+
+@pytest.mark.skipif(not from_source(), reason="a binary's constants cannot be changed")
+def test_the_trial_of_shapes_ends_when_no_more_come(
+    agents: Callable[..., AgentProcess], signer: Any, tmp_path: Path
+) -> None:  # [P-13]
+    """No zombie is left of it; shapes that come later are tried in another."""
+    (tmp_path / "sitecustomize.py").write_text("from edge.runtime import shapes\nshapes.IDLE_SECONDS = 0\n")
+    agent = agents().start(env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    agent.client.load(signer.package(make_models.add_one((-1, 4)), "add"), "add")
+    for rows in (3, 5):
+        agent.client.predict("add", [tensor_of(np.ones((rows, 4), np.float32), "x")])
+        eventually(lambda: not psutil.Process(agent.pid).children(), what="the trial has ended")
+    assert agent.stop() == 0
