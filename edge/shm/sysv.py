@@ -2,8 +2,9 @@
 
 Attaching costs page faults on every page touched, so attachments are kept. A kept attachment cannot go stale: while it
 lives the kernel keeps the segment and its id together, so the id cannot come to mean another segment. Every use asks
-the kernel anew (IPC_STAT) for owner, mode and removal, and checks them where they are not what was found good before; a
-removed segment is detached at once, an unused one by `sweep`, so that the agent never holds a client's memory for long.
+the kernel anew (IPC_STAT) for owner, mode and removal, and checks them where they are not what was found good before, or
+where that is a while ago, for other clients may be connected by now; a removed segment is detached at once, an unused one by
+`sweep`, so that the agent never holds a client's memory for long.
 """
 
 import ctypes
@@ -30,6 +31,7 @@ _SHMID_DS = struct.Struct("=20xI24xQ32xQ")  # mode at 20, shm_segsz at 48, shm_n
 _PERMISSIONS = slice(0, 24)  # struct ipc64_perm as far as the mode: key, owner, creator, mode
 
 KEEP_UNUSED_SECONDS = 2.0
+JUDGED_SECONDS = 0.1  # a judgement holds, be it of clients that came later: it costs a walk through the agent's sockets
 ATTACH_ATTEMPTS = 4
 MAX_KEPT = 64  # attachments; more are attached and detached by each call
 
@@ -90,6 +92,7 @@ class Attachment:
     users: int = 0
     used: bool = True  # since the last sweep
     unused_since: float = 0.0
+    judged: float = 0.0  # when it was last found good, for all clients that were connected then
     doomed: bool = False
     unwritten: int = 0  # bytes that did not exist when its use began
     making: int = 0  # of them, those that its use may make
@@ -177,9 +180,16 @@ class SegmentReader:
             SharedMemoryError: as `view`.
         """
         with self._lock:
+            now = self._clock.monotonic()
             attachment = self._kept.get(segment_id)
-            if attachment is None or not self._unchanged(segment_id, attachment) or offset + size > attachment.size:
+            if (
+                attachment is None
+                or now - attachment.judged > JUDGED_SECONDS
+                or not self._unchanged(segment_id, attachment)
+                or offset + size > attachment.size
+            ):
                 attachment = self._checked(segment_id, offset, size)
+                attachment.judged = now
             attachment.users += 1
             attachment.used = True
             try:

@@ -104,6 +104,10 @@ def test_an_application_that_may_not_read_the_segment(stand: Stand) -> None:  # 
             assert predict(stand, segment.set_mode(0o444)) == "OK"
         with never_attached() as segment:
             eventually(lambda: predict(stand, segment) == "OK", what="alone it may")
+            with somebody(stand, "nobody"):  # each look is a use of it, so that it stays attached
+                eventually(
+                    lambda: "as user 65534, may not read it" in predict(stand, segment), what="it is refused again"
+                )
     finally:
         Path(stand.agent.socket).chmod(0o660)
         for path, mode in open_up:

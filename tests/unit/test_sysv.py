@@ -12,7 +12,9 @@ from edge.clock import SystemClock
 from edge.errors import SharedMemoryError
 from edge.runtime.engine import READABLE_BEHIND_BYTES, Lent
 from edge.shm import sysv
-from edge.shm.sysv import KEEP_UNUSED_SECONDS, MAX_KEPT, SegmentReader
+from edge.shm.checks import Peer
+from edge.shm.peers import Peers
+from edge.shm.sysv import JUDGED_SECONDS, KEEP_UNUSED_SECONDS, MAX_KEPT, SegmentReader
 from edge.shm.unwritten import MAX_UNWRITTEN_BYTES
 from tests.system.segments import Segment
 
@@ -26,6 +28,19 @@ class SetClock(SystemClock):
 
     def monotonic(self) -> float:
         return self.at
+
+
+class Listed(Peers):
+    """Clients that a test names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.clients: list[Peer] = []
+        self.asked = 0
+
+    def connected(self) -> list[Peer]:
+        self.asked += 1
+        return self.clients
 
 
 @pytest.fixture
@@ -103,6 +118,36 @@ def test_a_mode_that_became_another_good_one(reader: SegmentReader) -> None:  # 
             segment.write(mode.to_bytes(4, "little")).set_mode(mode)
             assert read(reader, segment) == mode.to_bytes(4, "little")
         assert reader.kept == 1
+        reader.close()
+
+
+def test_a_client_that_comes_after_the_attach_is_judged_soon(clock: SetClock) -> None:  # [P-3]
+    peers = Listed()
+    reader = SegmentReader(clock, peers)
+    with Segment(4096) as segment:
+        segment.set_mode(0o400)
+        read(reader, segment)
+        peers.clients = [Peer(77, 65534, frozenset(), False)]
+        with reader.view(segment.id, 0, 4):  # its owner goes on using it
+            clock.at += JUDGED_SECONDS * 1.01
+            for _ in range(2):
+                with pytest.raises(SharedMemoryError, match="process 77, a client as user 65534, may not read it"):
+                    read(reader, segment)
+        peers.clients = []
+        read(reader, segment)
+        assert (reader.kept, attached(segment.id)) == (1, 2)
+        reader.close()
+
+
+def test_the_clients_are_not_looked_up_for_every_use(clock: SetClock) -> None:  # [P-3]
+    peers = Listed()
+    reader = SegmentReader(clock, peers)
+    with Segment(4096) as segment:
+        segment.set_mode(0o400)
+        for _ in range(100):
+            read(reader, segment)
+            clock.at += JUDGED_SECONDS / 10
+        assert 5 <= peers.asked <= 11
         reader.close()
 
 
