@@ -3,7 +3,7 @@
 `grpc.server` takes a unary call through three threads, and each step waits for the interpreter lock: most of what a
 small Predict costs. Here the thread that takes a call off the queue also runs it. HTTP/2, flow control and limits stay
 gRPC's own. docs/adr/0007-serving-loop.md weighs the use of `cygrpc`, the private binding beneath `grpc.server`; this
-is the only module that touches it.
+is the only module that serves by it.
 
 Theory of operation. One thread at a time has its turn to wait on the queue (edge.rpc.turns). It runs a quick call on the
 spot and waits again: no hand-over at all. A call that may take longer first steps aside (`Call.step_aside`): as soon as
@@ -23,28 +23,18 @@ from grpc._cython import cygrpc
 from edge import address
 from edge.clock import Clock
 from edge.models.scheduler import Caller
-from edge.rpc import READS_BY_WAITING_THREAD, calls, status
+from edge.rpc import READS_BY_WAITING_THREAD, calls, status, unread
 from edge.rpc.calls import Answer, StreamHandler, Unary
+from edge.rpc.private_binding import check_binding
 from edge.rpc.receipt import Held, Receipts
 from edge.rpc.turns import Turns
+from edge.rpc.unread import SMALL_UNREAD_SECONDS, Unread
 from edge.rpc.watch import epoll_of
 
 log = logging.getLogger(__name__)
+check_binding()
 
-# What this module uses of the private binding; a gRPC that lacks any of it is served by `edge.rpc.fallback`.
-_USED = {
-    cygrpc.Call: ("cancel", "start_server_batch"),
-    cygrpc: ("CompletionQueue", "CompletionType", "ReceiveCloseOnServerOperation", "ReceiveMessageOperation",
-             "SendInitialMetadataOperation", "SendMessageOperation", "SendStatusFromServerOperation", "Server"),
-    cygrpc.Server: ("add_http2_port", "cancel_all_calls", "destroy", "register_completion_queue", "request_call",
-                    "shutdown", "start"),
-    cygrpc.CompletionQueue: ("poll", "shutdown"),
-}  # fmt: skip
-for _holder, _names in _USED.items():
-    for _name in _names:
-        if not hasattr(_holder, _name):
-            raise ImportError(f"{_holder.__name__} has no {_name}")
-
+MAX_STREAMS = 128  # open at a time, beside the calls; a further one is refused with RESOURCE_EXHAUSTED
 MAX_CONCURRENT_CALLS = 512  # beyond it a call is refused with RESOURCE_EXHAUSTED
 REQUESTS_AHEAD = 4  # accepted by gRPC before a thread takes them
 JOIN_SECONDS = 1.0  # for the threads at the stop; one that is stuck in a call is left behind
@@ -62,16 +52,8 @@ class Call:
     """One call; what a handler asks of it is the `Caller` of edge.models.scheduler."""
 
     __slots__ = (
-        "_after",
-        "_aside",
-        "_call",
-        "_closing",
-        "_deadline",
-        "_on_close",
-        "_served_meanwhile",
-        "_server",
-        "_unary",
-    )
+        "_after", "_aside", "_call", "_closing", "_deadline", "_on_close", "_served_meanwhile", "_server", "_unary", "answered",
+    )  # fmt: skip
 
     def __init__(self, server: "CoreServer", event: Any, unary: Unary) -> None:
         self._server = server
@@ -79,6 +61,7 @@ class Call:
         self._deadline: float = event.call_details.deadline
         self._unary = unary
         self._closing = self._aside = False
+        self.answered = 0.0  # monotonic, since when the answer waits for the client; 0: there is none yet
         self._served_meanwhile = True
         self._on_close: Callable[[], None] | None = None
         self._after: Callable[[], None] | None = None
@@ -118,6 +101,7 @@ class Call:
     def answer(self, answer: Answer) -> None:
         """Send the message, if there is one, and the status, and let the call end."""
         message, code, text = answer
+        self.answered = self._server.clock.monotonic()
         operations = [cygrpc.SendInitialMetadataOperation((), 0)]
         if message is not None:
             operations.append(cygrpc.SendMessageOperation(message, 0))
@@ -141,6 +125,8 @@ class Call:
         answer = calls.answer_of(self._unary, raw, self)
         # A large answer is not quick, and comes before the turn.
         small = answer[0] is None or len(answer[0]) <= LARGE_ANSWER_BYTES
+        if not small:
+            answer = self._with_room(answer)
         if self._aside and small and self._server.turns.take_back():
             self._aside = False
         try:
@@ -152,12 +138,25 @@ class Call:
             self._after()
         return self._aside
 
+    def _with_room(self, answer: Answer) -> Answer:
+        """A large answer once there is room for it beside those that clients have not read, or that there is none."""
+        unread, size = self._server.unread, len(answer[0] or b"")
+        if unread.full(size):
+            self.step_aside()
+            if self._after is not None:  # others need not wait for the model as well
+                self._after()
+                self._after = None
+        if unread.take(self, size):
+            return answer
+        return None, status.RESOURCE_EXHAUSTED, "too many answers wait for their clients to read them"
+
     def _closed(self, event: Any) -> bool:
         if self._on_close is not None:
             self._on_close()
         return False
 
     def _ended(self, event: Any) -> bool:
+        self._server.unread.done(self)
         self._server.forget(self)
         return False
 
@@ -242,6 +241,8 @@ class CoreServer:
     def __init__(self, options: Mapping[str, int | str], clock: Clock, receipts: Receipts | None = None) -> None:
         """`receipts`: the bounds on messages that are not complete; without it those of a number and of time alone."""
         self.clock = clock
+        self.unread = Unread(clock)
+        self._open_streams = 0
         self.receipts = receipts or Receipts(clock, Held(_NO_BOUND), max_message_bytes=0, max_bytes=_NO_BOUND)
         self._core = cygrpc.Server(tuple(options.items()), False)
         self._queue = cygrpc.CompletionQueue()
@@ -359,11 +360,14 @@ class CoreServer:
             self._request_call()
         method: bytes = event.call_details.method
         unary = self._unary.get(method)
-        if len(self._calls) >= MAX_CONCURRENT_CALLS:
-            self._refuse(event, status.RESOURCE_EXHAUSTED, f"{MAX_CONCURRENT_CALLS} calls are under way already")
-        elif unary is not None:
+        if unary is not None and (len(self._calls) - self._open_streams < MAX_CONCURRENT_CALLS or self._end_unread()):
             self._keep(Call(self, event, unary))
+        elif unary is not None:
+            self._refuse(event, status.RESOURCE_EXHAUSTED, f"{MAX_CONCURRENT_CALLS} calls are under way already")
+        elif method in self._streams and self._open_streams >= MAX_STREAMS:
+            self._refuse(event, status.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams are open already")
         elif method in self._streams:
+            self._open_streams += 1
             self._keep(Stream(self, event, self._streams[method]))
         else:
             self._refuse(event, status.UNIMPLEMENTED, "this agent has no such method")
@@ -376,8 +380,20 @@ class CoreServer:
     def _refuse(self, event: Any, code: status.Code, text: str) -> None:
         Call(self, event, _not_unary).answer((None, code, text))
 
+    def _end_unread(self) -> bool:
+        """Make a place: end the call whose answer its client has not read for longest; false where none is that old."""
+        waiting = [call for call in list(self._calls) if call.answered]
+        call = min(waiting, key=lambda call: call.answered, default=None)
+        if call is None or self.clock.monotonic() - call.answered < SMALL_UNREAD_SECONDS:
+            return False
+        call.cancel(status.RESOURCE_EXHAUSTED, unread.TEXT)
+        self._calls.discard(call)
+        return True
+
     def forget(self, call: Call) -> None:
         """The call is over."""
+        if isinstance(call, Stream) and call in self._calls:
+            self._open_streams -= 1
         self._calls.discard(call)
         if self._closing:
             self._close_when_idle()

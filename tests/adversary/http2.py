@@ -11,6 +11,7 @@ END_STREAM, ACK, END_HEADERS = 1, 1, 4
 INITIAL_WINDOW_SIZE = 4  # a setting
 CANCEL = 8
 PREDICT = "/AWS.SageMaker.Edge.Agent/Predict"
+LIST_MODELS = "/AWS.SageMaker.Edge.Agent/ListModels"
 WATCH = "/grpc.health.v1.Health/Watch"
 
 
@@ -33,7 +34,8 @@ def field(name: str, value: str) -> bytes:
 class Connection:
     """A connection to the agent's socket. What the agent sends is read when there is room to send or `read` is called."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, reads: bool = True) -> None:
+        """One that does not read gives the agent no room for any answer's message."""
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(path)
         self._socket.setblocking(False)
@@ -45,7 +47,7 @@ class Connection:
         self.closed = False  # by the agent
         self.answered_pings = 0
         self.ended: set[int] = set()  # streams that the agent has ended
-        self.write(PREFACE + frame(SETTINGS, 0, 0, b""))
+        self.write(PREFACE + frame(SETTINGS, 0, 0, b"" if reads else struct.pack(">HI", INITIAL_WINDOW_SIZE, 0)))
 
     def __enter__(self) -> "Connection":
         return self
@@ -132,6 +134,12 @@ class Connection:
         """Begin a call; its number."""
         number, headers = self.call(method, extra)
         self.write(headers)
+        return number
+
+    def request(self, method: str, data: bytes) -> int:
+        """A whole unary call of a small message; its number."""
+        number, headers = self.call(method)
+        self.write(headers + frame(DATA, END_STREAM, number, message(len(data), data)))
         return number
 
     def send_data(self, stream: int, data: bytes) -> int:

@@ -5,7 +5,7 @@ import pytest
 from edge.clock import SystemClock
 from edge.errors import RequestsFullError
 from edge.rpc import status
-from edge.rpc.receipt import INCOMPLETE_SECONDS, LOOK_SECONDS, MAX_INCOMPLETE_CALLS, Held, Receipts
+from edge.rpc.receipt import INCOMPLETE_SECONDS, MAX_INCOMPLETE_CALLS, YOUNG_SECONDS, Held, Receipts
 
 MIB = 1 << 20
 MESSAGE = 8 * MIB
@@ -89,7 +89,7 @@ def receive(calls: list[Beginning], size: int) -> None:
 def test_bytes_beyond_the_bound(receipts: Receipts, clock: SetClock) -> None:  # [B-4]
     calls = begin(receipts, 4)
     receive(calls, MESSAGE // 2 - MIB)
-    clock.at += 2 * LOOK_SECONDS
+    clock.at += 2 * YOUNG_SECONDS
     receipts.look()
     assert not any(call.ended for call in calls)
     receive(calls, MESSAGE - MIB)
@@ -102,7 +102,7 @@ def test_what_others_take_is_not_theirs(receipts: Receipts, clock: SetClock, hel
     answered = bytes(3 * MESSAGE)
     calls = begin(receipts, 4)
     held.take(len(answered))
-    clock.at += 2 * LOOK_SECONDS
+    clock.at += 2 * YOUNG_SECONDS
     receipts.look()  # a large request became complete, and is counted elsewhere
     del answered
     held.give_back(3 * MESSAGE)
@@ -117,9 +117,9 @@ def test_what_others_take_is_not_theirs(receipts: Receipts, clock: SetClock, hel
 def test_the_newest_are_not_ended_for_bytes(receipts: Receipts, clock: SetClock) -> None:  # [B-4]
     old = begin(receipts, 3)
     receive(old, MESSAGE)
-    clock.at += LOOK_SECONDS * 0.9
+    clock.at += YOUNG_SECONDS * 0.9
     new = begin(receipts, 3)
-    clock.at += LOOK_SECONDS * 0.2
+    clock.at += YOUNG_SECONDS * 0.2
     receipts.look()
     assert any(call.ended for call in old)
     assert not any(call.ended for call in new)

@@ -60,7 +60,7 @@ class Store(Handler):
         signed = self.headers["Authorization"].startswith(f"AWS4-HMAC-SHA256 Credential={ACCESS}/")
         if whole and signed and self.headers["x-amz-security-token"] == TOKEN:
             owner.bodies.append(body)
-            self.answer(200)
+            self.answer(200, headers={"ETag": f'"{whole}"'})
         else:
             self.answer(403)
 

@@ -1,0 +1,85 @@
+"""Answers that clients have not read yet (B-7): bounded in bytes, for gRPC keeps them for as long as a client likes.
+
+An answer for which there is no room waits a moment, unless too many wait already: an honest client reads one in
+milliseconds. One that was not read for a second makes room for others.
+"""
+
+import threading
+from typing import Protocol
+
+from edge.clock import Clock
+from edge.rpc import status
+
+MAX_UNREAD_BYTES = 32 << 20  # of large answers together; one larger than that finds room alone
+MAX_WAITING_BYTES = 64 << 20  # of those that wait for room
+UNREAD_SECONDS = 1.0  # after which a large answer may be ended where its room is needed
+SMALL_UNREAD_SECONDS = 0.05  # and any call's answer where its place among the calls is
+WAIT_SECONDS = 2.0  # for room
+TEXT = "the answer was not read, and others needed its room"
+
+
+class Answered(Protocol):
+    """A call whose answer is on its way."""
+
+    def cancel(self, code: status.Code, text: str) -> None:
+        """End it."""
+        ...
+
+
+class Unread:
+    """The large answers on their way. Safe to use from any thread."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        max_bytes: int = MAX_UNREAD_BYTES,
+        max_waiting_bytes: int = MAX_WAITING_BYTES,
+        wait_seconds: float = WAIT_SECONDS,
+    ) -> None:
+        self._clock = clock
+        self._max_bytes, self._max_waiting_bytes = max_bytes, max_waiting_bytes
+        self._wait_seconds = wait_seconds
+        self._changed = threading.Condition()
+        self._answers: dict[Answered, tuple[float, int]] = {}  # since when, and bytes; oldest first
+        self._bytes = self._waiting = 0
+
+    def full(self, size: int) -> bool:
+        """Whether an answer of so many bytes has to wait for room."""
+        return bool(self._bytes) and self._bytes + size > self._max_bytes
+
+    def take(self, call: Answered, size: int) -> bool:
+        """Count an answer until `done`, once there is room; false where there is none in time."""
+        with self._changed:
+            if self.full(size) and not self._wait(size):
+                return False
+            self._answers[call] = self._clock.monotonic(), size
+            self._bytes += size
+            return True
+
+    def _wait(self, size: int) -> bool:
+        """With the lock held: until there is room, and whether there is."""
+        if self._waiting and self._waiting + size > self._max_waiting_bytes:
+            return False
+        self._waiting += size
+        try:
+            deadline = self._clock.monotonic() + self._wait_seconds
+            while self.full(size) and (now := self._clock.monotonic()) < deadline:
+                self._end_old(now)
+                self._changed.wait(min(deadline - now, UNREAD_SECONDS / 4))
+            return not self.full(size)
+        finally:
+            self._waiting -= size
+
+    def done(self, call: Answered) -> None:
+        """It was read, or its call is over."""
+        with self._changed:
+            _, size = self._answers.pop(call, (0.0, 0))
+            if size:
+                self._bytes -= size
+                self._changed.notify_all()
+
+    def _end_old(self, now: float) -> None:
+        for call, (since, _) in self._answers.items():
+            if now - since < UNREAD_SECONDS:
+                return
+            call.cancel(status.RESOURCE_EXHAUSTED, TEXT)
