@@ -3,20 +3,22 @@
 `values` and `sources` are by a setting's name; what is wrong goes into `faults` and `warnings`, in words.
 """
 
+import itertools
 import json
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from edge import log
 from edge.access import why_unusable
-from edge.settings import PREFIX
+from edge.settings import PREFIX, full_key
 from edge.text import cut
 
 STATE_ENVIRONMENT = "STATE_DIRECTORY"  # in the environment of a service (systemd.exec(5)), more than one by ":"
 STATE_FOLDER = "/var/lib/sagemaker-edge-agent"
+TEMPORARY_FOLDERS = ("/tmp", "/var/tmp")  # noqa: S108 - where nothing is kept
 UPLOADS_ALONE = frozenset(
     {
         "core_iot_thing_name",
@@ -49,20 +51,34 @@ def derive(values: dict[str, Any], sources: dict[str, str]) -> None:
         fill("edge_spool_path", disk.rstrip("/") + "/.spool", "inside the capture folder")
     else:
         folder, source = _state_folder()
-        fill("edge_spool_path", folder + "/spool", source)
+        if folder:
+            fill("edge_spool_path", folder + "/spool", source)
 
 
 def _state_folder() -> tuple[str, str]:
-    """The first usual folder for a program's state that this user can write to, and where it comes from."""
-    given = os.environ.get(STATE_ENVIRONMENT, "").split(":")[0]
-    home = os.environ.get("XDG_STATE_HOME", "") or str(Path("~/.local/state").expanduser())
-    folders = [
-        (given, STATE_ENVIRONMENT),
-        (STATE_FOLDER, "default"),
-        (f"{home}/{Path(STATE_FOLDER).name}", f"this user cannot write to {STATE_FOLDER}"),
-    ]
-    folders = [(folder, source) for folder, source in folders if folder.startswith("/")]
-    return next((found for found in folders if not why_unusable(found[0])), folders[0])
+    """The first usual folder for a program's state that this user can write to, and where it comes from; or ("", "").
+
+    Where none is, the service's own folder, which may be there later.
+    """
+    given = os.environ.get(STATE_ENVIRONMENT, "").split(":")[0], STATE_ENVIRONMENT
+    for folder, source in itertools.chain([given], _own_folders()):
+        if _may_keep(folder) and not why_unusable(folder):
+            return folder, source
+    return given if _may_keep(given[0]) else ("", "")
+
+
+def _own_folders() -> Iterator[tuple[str, str]]:
+    yield STATE_FOLDER, "default"
+    given = os.environ.get("XDG_STATE_HOME", "")
+    # A user without an entry in passwd has no home: "~" stays.
+    home = given if given.startswith("/") else os.path.expanduser("~/.local/state")  # noqa: PTH111 (Path's raises)
+    yield f"{home}/{Path(STATE_FOLDER).name}", f"this user cannot write to {STATE_FOLDER}"
+
+
+def _may_keep(folder: str) -> bool:
+    """Whether a folder is one that nothing but the agent empties."""
+    real = Path(os.path.realpath(folder))
+    return folder.startswith("/") and not any(real.is_relative_to(os.path.realpath(one)) for one in TEMPORARY_FOLDERS)
 
 
 def _without_provider(values: dict[str, Any], sources: dict[str, str]) -> bool:
@@ -105,12 +121,17 @@ def check_together(
 
     def need(name: str, reason: str) -> None:
         if values[name] == "" and name not in wrong:
-            faults.append(f"{PREFIX}{name}: missing; it is required {reason}")
+            faults.append(f"{full_key(name)}: missing; it is required {reason}")
 
     cloud = values["core_capture_data_destination"] == "Cloud"
     uploads = cloud or values["core_capture_data_periodic_upload"]
     if not cloud and "core_capture_data_destination" not in wrong:
         need("core_capture_data_disk_path", "when captures go to Disk")
+    if cloud or values["core_capture_data_disk_path"]:
+        need(
+            "edge_spool_path",
+            f"where this user can write neither to {STATE_FOLDER} nor to a home outside {' and '.join(TEMPORARY_FOLDERS)}",
+        )
     if not uploads:
         if values["provider_provider"] == "Custom":
             warnings.append(f"{PREFIX}provider_provider: {_CUSTOM}; nothing is uploaded, and it is ignored")
@@ -133,9 +154,13 @@ def check_together(
         )
     if values["provider_provider_path"]:
         warnings.append(f"{PREFIX}provider_provider_path is not used by this agent and is ignored")
+    if not wrong & {"core_capture_data_batch_size", "core_capture_data_buffer_size"}:
+        _check_batch(values, sources, faults, warnings)
+
+
+def _check_batch(values: dict[str, Any], sources: dict[str, str], faults: list[str], warnings: list[str]) -> None:
+    """A batch fits into the buffer."""
     batch, buffer = values["core_capture_data_batch_size"], values["core_capture_data_buffer_size"]
-    if wrong & {"core_capture_data_batch_size", "core_capture_data_buffer_size"}:
-        return
     if batch > buffer and sources["core_capture_data_batch_size"] == "default":
         values["core_capture_data_batch_size"] = buffer
         sources["core_capture_data_batch_size"] = "the buffer size"

@@ -1,6 +1,7 @@
 """The configuration file (docs/configuration.md): every key, all errors at once."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def test_batch_and_buffer() -> None:
 def test_the_spool_is_in_the_first_state_folder_that_can_be_written(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """[R-6] Never below /tmp; where none can be written it is the first, which `--check-config` then names."""
+    """[R-6] Where none can be written it is the service's own, which `--check-config` then names."""
     monkeypatch.setenv("STATE_DIRECTORY", f"/one:{tmp_path}")
     monkeypatch.setenv("XDG_STATE_HOME", "/two")
     monkeypatch.setattr(config_rules, "STATE_FOLDER", "/var/lib/agent")
@@ -176,6 +177,41 @@ def test_the_spool_is_in_the_first_state_folder_that_can_be_written(
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setattr(config_rules, "why_unusable", lambda folder: "" if folder.startswith("/home/me") else "no")
     assert parse(**CLOUD).config.edge_spool_path == "/home/me/.local/state/agent/spool"
+
+
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:  # [R-6]
+    for name in ("HOME", "XDG_STATE_HOME", "STATE_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000_000)  # no entry in passwd
+    monkeypatch.setattr(config_rules, "why_unusable", lambda folder: "no")
+    [fault] = faults(**CLOUD)
+    assert fault.startswith("edge_spool_path: missing; it is required where this user can write neither to /var/lib/")
+    monkeypatch.setenv("STATE_DIRECTORY", "/state")
+    assert parse(**CLOUD).config.edge_spool_path == "/state/spool"
+    monkeypatch.delenv("STATE_DIRECTORY")
+    monkeypatch.setattr(config_rules, "why_unusable", lambda folder: "")
+    assert parse(**CLOUD).config.edge_spool_path == "/var/lib/sagemaker-edge-agent/spool"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HOME", "/tmp"),
+        ("HOME", "/var/tmp/me"),
+        ("XDG_STATE_HOME", "/tmp/state"),
+        ("STATE_DIRECTORY", "/home/../tmp/x"),
+    ],
+)
+def test_captures_never_wait_in_a_temporary_folder(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    """[R-6] Another folder than the state folder is to be had, but each is temporary."""
+    for variable in ("XDG_STATE_HOME", "STATE_DIRECTORY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", "/tmp")
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr(config_rules, "why_unusable", lambda folder: "no" if folder.startswith("/var/lib") else "")
+    [fault] = faults(**CLOUD)
+    assert fault.startswith("edge_spool_path: missing") and fault.endswith("a home outside /tmp and /var/tmp")
+    assert parse(**CLOUD, edge_spool_path="/data").config.edge_spool_path == "/data"
 
 
 def test_relative_paths_start_in_the_working_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
