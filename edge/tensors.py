@@ -93,6 +93,12 @@ class TensorSpec:
         return byte_count(self.dtype, self.shape)
 
 
+def positions(specs: Sequence[TensorSpec]) -> dict[str, int]:
+    """Where the tensor is that a name stands for; a tensor's own name goes before the other name of another."""
+    others = {spec.other_name: at for at, spec in enumerate(specs) if spec.other_name}
+    return others | {spec.name: at for at, spec in enumerate(specs)}
+
+
 def byte_count(dtype: DType, shape: Sequence[int]) -> int:
     """Bytes that a tensor of this dtype and shape takes; the empty shape is a scalar."""
     return dtype.itemsize * math.prod(shape)

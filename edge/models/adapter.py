@@ -11,7 +11,7 @@ from typing import Any
 
 from edge.errors import ManifestError
 from edge.models.strict_json import JsonFault, array, check_keys, kind, sizes, table, text
-from edge.tensors import DYNAMIC, DType, TensorSpec, integer_range, shape_text
+from edge.tensors import DYNAMIC, DType, TensorSpec, integer_range, positions, shape_text
 from edge.text import shown
 
 MAX_ADAPTED = 256  # tensors on one side
@@ -129,15 +129,22 @@ def view(specs: Sequence[TensorSpec], adapters: Sequence[TensorAdapter], side: s
     Raises:
         ManifestError: an adapter does not fit the model (L-4).
     """
-    by_name = {one.name: one for one in adapters}
-    found = [by_name.get(spec.name) or by_name.get(spec.other_name) for spec in specs]
-    for name in by_name.keys() - {one.name for one in found if one}:
-        names = ", ".join(shown(spec.name) for spec in specs)
-        raise ManifestError(
-            f"the manifest adapts {shown(name)} of {side}, which is none of the model's or another name of one; it has {names}"
-        )
+    by_name = positions(specs)
+    found: dict[int, TensorAdapter] = {}
+    for one in adapters:
+        at = by_name.get(one.name)
+        if at is None:
+            names = ", ".join(shown(spec.name) for spec in specs)
+            raise ManifestError(
+                f"the manifest adapts {shown(one.name)} of {side}, which is none of the model's or another name of one; it has {names}"
+            )
+        if at in found:
+            raise ManifestError(
+                f"the manifest adapts one tensor of {side} twice: {shown(found[at].name)} and {shown(one.name)} are both its names"
+            )
+        found[at] = one
     try:
-        return tuple(_view(spec, one, side) if one else spec for spec, one in zip(specs, found, strict=True))
+        return tuple(_view(spec, found[at], side) if at in found else spec for at, spec in enumerate(specs))
     except _MisfitError as misfit:
         raise ManifestError(f"the manifest's {side} do not fit the model: {misfit}") from None
 

@@ -12,6 +12,7 @@ from edge.tensors import (
     fit_shape,
     fitting_order,
     own_shape,
+    positions,
     rank_fault,
     shape_text,
 )
@@ -59,8 +60,7 @@ class InputBinder:
     def __init__(self, inputs: Sequence[TensorSpec], *, strict: bool = False) -> None:
         self._inputs = tuple(inputs)
         self._names = [spec.name for spec in inputs]
-        others = {spec.other_name: position for position, spec in enumerate(inputs) if spec.other_name}
-        self._by_name = others | {name: position for position, name in enumerate(self._names)}
+        self._by_name = positions(inputs)
         self.strict = strict
 
     def bind(self, arguments: Sequence[TensorArgument]) -> list[BoundTensor]:

@@ -10,7 +10,7 @@ from edge.arrays import dtype_of, numpy_dtype
 from edge.errors import UnsupportedModelError
 from edge.runtime.engine import Session, Shapes
 from edge.runtime.samples import FILE, ONES, ZEROS, Sample
-from edge.tensors import TensorSpec, fit_shape, shape_text
+from edge.tensors import TensorSpec, fit_shape, positions, shape_text
 
 MAX_BYTES = 1 << 30  # of all inputs together
 
@@ -28,7 +28,7 @@ class SampleInputs:
         if self._arrays is not None:
             self.shapes: Shapes = tuple(tuple(array.shape) for array in self._arrays)
         else:
-            self.shapes = _shapes(specs, dict(sample.shapes))
+            self.shapes = _shapes(specs, _placed(specs, dict(sample.shapes)))
 
     def run(self, session: Session, kind: str, shapes: Shapes | None = None) -> Shapes:
         """One inference on values of a kind, in the sample's shapes or in others; returns the shapes of the outputs.
@@ -62,18 +62,30 @@ def values(spec: TensorSpec, shape: tuple[int, ...], kind: str) -> bytes:
     return (numbers / 5 if dtype.kind == "f" else numbers > 2 if dtype.kind == "b" else numbers).astype(dtype).tobytes()
 
 
-def _shapes(specs: tuple[TensorSpec, ...], given: dict[str, tuple[int, ...]]) -> Shapes:
+def _placed(specs: tuple[TensorSpec, ...], given: dict[str, Any]) -> dict[int, Any]:
+    """What a sample gives for inputs by name, by the input's place."""
+    by_name = positions(specs)
+    placed: dict[int, Any] = {}
+    for name, value in given.items():
+        at = by_name.get(name)
+        if at is None:
+            raise UnsupportedModelError(f"the package's sample names {name!r}, which is no input of the model")
+        if at in placed:
+            raise UnsupportedModelError(f"the package's sample gives input {specs[at].name!r} twice, by both its names")
+        placed[at] = value
+    return placed
+
+
+def _shapes(specs: tuple[TensorSpec, ...], given: dict[int, tuple[int, ...]]) -> Shapes:
     shapes = []
-    for spec in specs:
-        wanted = given.pop(spec.name, None) or given.pop(spec.other_name, None) or spec.shape
+    for at, spec in enumerate(specs):
+        wanted = given.get(at, spec.shape)
         fitted = fit_shape(spec, wanted)
         if fitted is None:
             raise UnsupportedModelError(
                 f"the package's sample gives input {spec.name!r} the shape {shape_text(wanted)}; the model takes {shape_text(spec.signature)}"
             )
         shapes.append(fitted)
-    if given:
-        raise UnsupportedModelError(f"the package's sample names {next(iter(given))!r}, which is no input of the model")
     return tuple(shapes)
 
 
@@ -82,13 +94,14 @@ def _read(fd: int, specs: tuple[TensorSpec, ...]) -> list[Any]:
         with os.fdopen(os.dup(fd), "rb") as file:
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
-                arrays = {name: archive[name] for name in archive.files}
+                named = {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, AttributeError, NotImplementedError) as error:
         raise UnsupportedModelError(f"the package's sample is not an .npz of arrays: {str(error)[:100]}") from None
-    shapes = _shapes(specs, {name: tuple(array.shape) for name, array in arrays.items()})
+    arrays = _placed(specs, named)
+    shapes = _shapes(specs, {at: tuple(array.shape) for at, array in arrays.items()})
     found = []
-    for spec, shape in zip(specs, shapes, strict=True):
-        array = arrays.get(spec.name, arrays.get(spec.other_name))
+    for at, (spec, shape) in enumerate(zip(specs, shapes, strict=True)):
+        array = arrays.get(at)
         if array is None:
             raise UnsupportedModelError(f"the package's sample has no array for input {spec.name!r}")
         if dtype_of(array.dtype) != spec.dtype:

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from edge.errors import ManifestError
+from edge.errors import ManifestError, UnsupportedModelError
 from edge.models.adapter import TensorAdapter, view
 from edge.models.manifest import Manifest, format_manifest, parse_manifest
+from edge.runtime.sample_inputs import SampleInputs
+from edge.runtime.samples import Sample
 from edge.tensors import DYNAMIC, DType, TensorSpec
 
 PLAIN = Manifest("m", "1", "m.tflite")
@@ -105,5 +107,24 @@ def test_what_does_not_fit_the_model(spec: TensorSpec, adapter: TensorAdapter, s
 
 def test_one_tensor_is_adapted_by_one_name() -> None:  # [S-9]
     both = [TensorAdapter("scores", DType.FLOAT32), TensorAdapter("note", DType.INT32)]
-    with pytest.raises(ManifestError, match="'note' of outputs, which is none of the model's or another name of one"):
-        view([QUANTISED], both, "outputs")
+    for adapters, first, second in ((both, "scores", "note"), (both[::-1], "note", "scores")):
+        with pytest.raises(
+            ManifestError, match=f"adapts one tensor of outputs twice: '{first}' and '{second}' are both"
+        ):
+            view([QUANTISED], adapters, "outputs")
+
+
+def test_a_tensors_own_name_goes_before_anothers_other_name() -> None:  # [S-9]
+    crossed = [TensorSpec(name, DType.FLOAT32, (2,), (2,), other) for name, other in (("a", "b"), ("b", "a"))]
+    for name, dtypes in (("a", [DType.INT32, DType.FLOAT32]), ("b", [DType.FLOAT32, DType.INT32])):
+        assert [seen.dtype for seen in view(crossed, [TensorAdapter(name, DType.INT32)], "inputs")] == dtypes
+
+
+def test_a_sample_goes_to_the_tensor_of_that_name() -> None:
+    """As an adapter does: by a tensor's own name before another's other name, and never twice to one."""
+    crossed = tuple(
+        TensorSpec(name, DType.FLOAT32, (1,), (DYNAMIC,), other) for name, other in (("a", "b"), ("b", "a"), ("c", "d"))
+    )
+    assert SampleInputs(crossed, Sample(shapes=(("b", (5,)), ("d", (7,))))).shapes == ((1,), (5,), (7,))
+    with pytest.raises(UnsupportedModelError, match="gives input 'c' twice"):
+        SampleInputs(crossed, Sample(shapes=(("c", (5,)), ("d", (7,)))))
