@@ -101,7 +101,7 @@ def load_config(path: str | Path) -> Loaded:
 
 def parse_config(data: bytes, file: str = "the configuration") -> Loaded:
     """Check the bytes of a configuration file, which messages call `file`; see `load_config`."""
-    given = _parse_json(data, file)
+    given = parse_object(data, file)
     faults: list[str] = []
     wrong: dict[str, str] = {}  # what is wrong with a setting's value
     warnings: list[str] = []
@@ -139,7 +139,12 @@ def parse_config(data: bytes, file: str = "the configuration") -> Loaded:
     return Loaded(Config(**values), sources, tuple(warnings))
 
 
-def _parse_json(data: bytes, file: str) -> dict[str, Any]:
+def parse_object(data: bytes, file: str) -> dict[str, Any]:
+    """The JSON object of a configuration, which messages call `file`.
+
+    Raises:
+        ConfigError: it is none, with the place and the likely cause.
+    """
     if len(data) > MAX_CONFIG_BYTES:
         raise ConfigError(f"{file} is larger than {MAX_CONFIG_BYTES} bytes")
 

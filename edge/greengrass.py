@@ -6,11 +6,11 @@ few: nucleus lite reads recipes of 8 KiB at most. `Settings` takes any other set
 https://docs.aws.amazon.com/greengrass/v2/developerguide/sagemaker-edge-manager-component.html
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from edge.config import parse_object
 from edge.errors import ConfigError
 from edge.settings import SETTINGS, Setting, full_key
 from edge.text import shown
@@ -87,19 +87,8 @@ def configuration(given: Mapping[str, str], *, thing: str, region: str, work: st
         if setting is not None and text != _text(setting):
             values[setting.name] = text
     values.setdefault("core_capture_data_disk_path", f"{work}/capture")
-    if values.get("core_capture_data_destination") == "Cloud":
-        values["edge_spool_path"] = f"{work}/spool"
-    return {full_key(name): value for name, value in values.items()} | _settings(given.get(SETTINGS_KEY, ""))
-
-
-def _settings(text: str) -> dict[str, Any]:
-    """Keys of the configuration file that were given as they are."""
-    try:
-        values = json.loads(text or "{}")
-    except (ValueError, RecursionError):
-        values = None
-    if not isinstance(values, dict):
-        raise ConfigError(
-            f"{SETTINGS_KEY}: {shown(text)} is not allowed; expected a JSON object of the configuration's keys"
-        )
-    return values
+    made = {full_key(name): value for name, value in values.items()}
+    made |= parse_object((given.get(SETTINGS_KEY, "").strip() or "{}").encode(), SETTINGS_KEY)
+    if made.get(full_key("core_capture_data_destination")) == "Cloud":
+        made.setdefault(full_key("edge_spool_path"), f"{work}/spool")
+    return made

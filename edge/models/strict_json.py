@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection
 from typing import Any, NoReturn
 
+from edge import json_faults
 from edge.tensors import MAX_DIMENSION, MAX_RANK
 from edge.text import shown
 
@@ -38,7 +39,7 @@ def parse_object(data: bytes, *, max_bytes: int, max_marks: int | None = None) -
     except RecursionError as error:
         raise JsonFault("is nested too deep") from error
     except json.JSONDecodeError as error:
-        raise JsonFault(f"is not JSON: {error.msg} at line {error.lineno}, column {error.colno}") from error
+        raise JsonFault(f"is not JSON: {json_faults.explain(error)}") from error
     except ValueError as error:  # an integer of more digits than Python converts
         raise JsonFault("has a number that is too long") from error
     if not isinstance(value, dict):

@@ -104,11 +104,29 @@ def test_keys_become_settings() -> None:
     assert elsewhere.edge_spool_path == "/data/.spool"
 
 
+@pytest.mark.parametrize(
+    ("destination", "settings", "spool"),
+    [
+        ("Cloud", {"sagemaker_edge_core_capture_data_destination": "Disk"}, "/work/capture/.spool"),
+        ("Disk", {"sagemaker_edge_core_capture_data_destination": "Cloud"}, "/work/spool"),
+        ("Cloud", {"edge_spool_path": "/data/spool"}, "/data/spool"),
+    ],
+)
+def test_settings_say_where_captures_wait(destination: str, settings: dict[str, str], spool: str) -> None:
+    given = {"CaptureDataDestination": destination, "Settings": json.dumps(settings)}
+    assert written(DeviceFleetName="plant", BucketName="sagemaker-b", **given).config.edge_spool_path == spool
+
+
 def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'BucketNam' is not a key"):
         configuration({"BucketNam": "x"}, thing="t", region="r", work="/w")
-    with pytest.raises(ConfigError, match="expected a JSON object"):
-        configuration({"Settings": "[1]"}, thing="t", region="r", work="/w")
+    for text, told in (
+        ("[1]", "Settings must be a JSON object, not"),
+        ('{"edge_queue_calls": 3,}', r"Settings is not JSON: line 1, column \d+: a comma after the last entry"),
+        ('{"edge_queue_calls": 3, "edge_queue_calls": 4}', "Settings: edge_queue_calls: the key stands twice"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            configuration({"Settings": text}, thing="t", region="r", work="/w")
     for words, said in (
         (["DeviceFleetName"], "'DeviceFleetName' is not KEY=VALUE"),
         (["DeviceFleetName=", "CaptureDataBatchSize=many"], "core_device_fleet_name"),
