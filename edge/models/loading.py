@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from edge.clock import Clock
 from edge.device import threads
 from edge.device.huge_pages import use_huge_pages
-from edge.errors import EdgeError, InferenceError, ManifestError, ModelRefusedError, TargetError
+from edge.errors import InferenceError, ModelRefusedError, TargetError
 from edge.models.adapter import view
 from edge.models.binding import InputBinder
 from edge.models.loads import Load, Loads
@@ -123,9 +123,13 @@ class Loader:
                 sessions = self._sessions(package, instances, options, sample, trial)
             use_huge_pages()
             memory_bytes = needed + package.model_bytes
-            return self._loaded(
-                name, url, package, sessions=sessions, options=options, trial=trial, memory_bytes=memory_bytes
-            )
+            try:
+                return self._loaded(
+                    name, url, package, sessions=sessions, options=options, trial=trial, memory_bytes=memory_bytes
+                )
+            except BaseException:
+                _close(sessions)
+                raise
 
     def _options(self, manifest: Manifest, instances: int) -> SessionOptions:
         return SessionOptions(
@@ -219,7 +223,7 @@ class Loader:
         except InferenceError as error:
             _close(sessions)
             raise ModelRefusedError("the runtime fails on the model's first inference") from error
-        except EdgeError:
+        except BaseException:
             _close(sessions)
             raise
         return sessions
@@ -229,18 +233,14 @@ def _adapted(sessions: list[Session], manifest: Manifest) -> list[Session]:
     """The sessions as applications see them: these, unless the package has an adapter.
 
     Raises:
-        ManifestError: it does not fit the model; the sessions are closed.
+        ManifestError: it does not fit the model.
     """
     if not manifest.inputs and not manifest.outputs:
         return sessions
     from edge.runtime.adapting import AdaptedSession
 
-    try:
-        inputs = view(sessions[0].inputs, manifest.inputs, "inputs")
-        outputs = view(sessions[0].outputs, manifest.outputs, "outputs")
-    except ManifestError:
-        _close(sessions)
-        raise
+    inputs = view(sessions[0].inputs, manifest.inputs, "inputs")
+    outputs = view(sessions[0].outputs, manifest.outputs, "outputs")
     return [AdaptedSession(session, inputs, outputs) for session in sessions]
 
 

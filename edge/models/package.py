@@ -193,8 +193,10 @@ def _verify(contents: Contents, trust_dir: Path, reading: TimeReading, claim: Ca
             f"the manifest names the sample {shown(manifest.sample_file)}, which is not among the signed files"
         )
     names = [manifest.model] if manifest.sample_file is None else [manifest.model, manifest.sample_file]
-    copies = {name: _SealedCopy() for name in names}
+    copies: dict[str, _SealedCopy] = {}
     try:
+        for name in names:
+            copies[name] = _SealedCopy()
         missing = set(verified.digests)
         for file in contents.files():
             if file.path == SIGNATURE_FILE:

@@ -1,8 +1,11 @@
 """Which gRPC status each error has. The only module that names `grpc.StatusCode`."""
 
+import errno
+
 import grpc
 
 from edge import errors
+from edge.durable import why
 from edge.text import printable
 
 Code = grpc.StatusCode
@@ -16,6 +19,8 @@ UNIMPLEMENTED = Code.UNIMPLEMENTED
 INTERNAL_TEXT = "internal error; the agent's log says more"
 # gRPC sends the text as a header, percent-encoded; past 8 KiB of headers a client sees another error altogether.
 MAX_TEXT_CHARACTERS = 800  # of a refusal: past 8 KiB of headers a client sees another error
+
+_NOTHING_LEFT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # the system's want, and no fault of the agent
 
 CODES: dict[type[errors.EdgeError], grpc.StatusCode] = {
     errors.RequestsFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -54,6 +59,8 @@ def number(code: grpc.StatusCode) -> int:
 
 def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
     """The status and the text that a caller gets for an error; generic where the fault is the agent's own."""
+    if isinstance(error, OSError) and error.errno in _NOTHING_LEFT:
+        return RESOURCE_EXHAUSTED, f"the agent is out of descriptors or memory: {why(error)}"
     code = next((CODES[cls] for cls in type(error).__mro__ if cls in CODES), INTERNAL)
     if code is INTERNAL:
         return code, INTERNAL_TEXT

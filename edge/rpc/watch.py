@@ -80,16 +80,20 @@ class Watch:
         self._watched = watched
         self._armed = False
         self._longest = _ITIMERSPEC.pack(0, 0, 0, int(LONGEST_SECONDS * 1e9))
-        self._epoll = select.epoll()
-        self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._timer: int = _timerfd_create(_CLOCK_MONOTONIC, os.O_CLOEXEC | os.O_NONBLOCK)
-        if self._timer < 0:
-            raise OSError(ctypes.get_errno(), "no timer can be made")
-        # Edge-triggered: each ring wakes one thread, and nobody has to read it.
-        for number in (self._bell, self._timer):
-            self._epoll.register(number, select.EPOLLIN | select.EPOLLET)
-        if watched is not None:
-            self._epoll.register(watched, 0)
+        with contextlib.ExitStack() as files:
+            self._epoll = files.enter_context(select.epoll())
+            self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+            files.callback(os.close, self._bell)
+            self._timer: int = _timerfd_create(_CLOCK_MONOTONIC, os.O_CLOEXEC | os.O_NONBLOCK)
+            if self._timer < 0:
+                raise OSError(ctypes.get_errno(), "no timer can be made")
+            files.callback(os.close, self._timer)
+            # Edge-triggered: each ring wakes one thread, and nobody has to read it.
+            for number in (self._bell, self._timer):
+                self._epoll.register(number, select.EPOLLIN | select.EPOLLET)
+            if watched is not None:
+                self._epoll.register(watched, 0)
+            self._files = files.pop_all()
 
     def wait(self) -> None:
         """Until there may be something to do; one of those that wait is woken, the last that came."""
@@ -126,7 +130,4 @@ class Watch:
 
     def close(self) -> None:
         """Give its files back; nobody may use it any more. Idempotent."""
-        if not self._epoll.closed:
-            self._epoll.close()
-            os.close(self._bell)
-            os.close(self._timer)
+        self._files.close()

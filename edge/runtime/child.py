@@ -11,12 +11,12 @@ import select
 import signal
 import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from edge.clock import SystemClock
-from edge.durable import write_all
+from edge.durable import why, write_all
 from edge.errors import MemoryLimitError
 from edge.selfexec import self_command
 
@@ -34,30 +34,26 @@ class Child:
         """Start it; the `descriptors` keep their numbers in it.
 
         Raises:
-            MemoryLimitError: the system gives no process.
+            MemoryLimitError: the system gives no process, or no pipes to it.
         """
-        lives, self._lifeline = os.pipe()
-        asked, self._questions = os.pipe()
-        out, err = os.pipe(), os.pipe()
-        self._out, self._err = out[0], err[0]
-        theirs = (lives, asked, out[1], err[1])
-        words = [*self_command(), FLAG, json.dumps({**task, "lives": lives})]
-        try:
-            self._process = subprocess.Popen(
-                words,
-                stdin=asked,
-                stdout=out[1],
-                stderr=err[1],
-                pass_fds=(lives, *descriptors),
-                env={name: value for name, value in os.environ.items() if name not in _OWN_VARIABLES}
-                | {"OPENBLAS_NUM_THREADS": "1"},  # see TfliteEngine.prepare
-            )
-        except OSError as error:
-            self._close()
-            raise MemoryLimitError(f"no process can be started to try the model out: {error.strerror}") from None
-        finally:
-            for number in theirs:
-                os.close(number)
+        with ExitStack() as ours, ExitStack() as theirs:
+            try:
+                lives, _ = _pipe(theirs, ours)
+                asked, self._questions = _pipe(theirs, ours)
+                self._out, out = _pipe(ours, theirs)
+                self._err, err = _pipe(ours, theirs)
+                self._process = subprocess.Popen(
+                    [*self_command(), FLAG, json.dumps({**task, "lives": lives})],
+                    stdin=asked,
+                    stdout=out,
+                    stderr=err,
+                    pass_fds=(lives, *descriptors),
+                    env={name: value for name, value in os.environ.items() if name not in _OWN_VARIABLES}
+                    | {"OPENBLAS_NUM_THREADS": "1"},  # see TfliteEngine.prepare
+                )
+            except OSError as error:
+                raise MemoryLimitError(f"no process can be started to try the model out: {why(error)}") from None
+            self._ours = ours.pop_all()
         self._said = b""
         self._last_words = b""
         self._monotonic = SystemClock().monotonic
@@ -117,12 +113,16 @@ class Child:
         os.set_blocking(self._err, False)
         with suppress(BlockingIOError):
             self._listen()
-        self._close()
+        self._ours.close()
         return -code if code < 0 else code - 128 if code > 128 else 0  # an emulator or a shell says it the second way
 
-    def _close(self) -> None:
-        for number in (self._lifeline, self._questions, self._out, self._err):
-            os.close(number)
+
+def _pipe(reader: ExitStack, writer: ExitStack) -> tuple[int, int]:
+    """A pipe's two ends, each closed with its owner."""
+    ends = os.pipe()
+    for owner, number in zip((reader, writer), ends, strict=True):
+        owner.callback(os.close, number)
+    return ends
 
 
 def become(task: dict[str, Any]) -> None:

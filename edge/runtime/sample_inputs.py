@@ -91,7 +91,7 @@ def _shapes(specs: tuple[TensorSpec, ...], given: dict[int, tuple[int, ...]]) ->
 
 def _read(fd: int, specs: tuple[TensorSpec, ...]) -> list[Any]:
     try:
-        with os.fdopen(os.dup(fd), "rb") as file:
+        with os.fdopen(fd, "rb", closefd=False) as file:
             file.seek(0)
             with np.load(file, allow_pickle=False) as archive:
                 named = {name: archive[name] for name in archive.files}

@@ -1,5 +1,7 @@
 """Loads beside each other: their turns, their ends, and the memory that they are promised."""
 
+import errno
+import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -10,6 +12,7 @@ import pytest
 from edge.clock import SystemClock
 from edge.device import memory
 from edge.errors import DeadlineError, LoadQueueFullError, MemoryLimitError, ModelNotFoundError, StoppingError
+from edge.models import loading
 from edge.models.loading import ModelDefaults
 from edge.models.loads import MAX_LOADS, MAX_VERIFYING, MIB, Load, Loads
 from edge.models.package import Package, open_package
@@ -265,6 +268,22 @@ def test_a_model_that_is_larger_than_the_budget_is_not_copied(tmp_path: Path, pa
     with pytest.raises(MemoryLimitError, match="the model's file needs"):
         registry.load("large", str(package), Call())
     assert packages.open_files() == before
+    assert not registry.states()
+
+
+def test_a_load_that_fails_at_its_end_closes_the_model(
+    tmp_path: Path, package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # [L-9]
+    def no_more(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(loading, "InputBinder", no_more)
+    registry = registry_of(tmp_path, lambda url, load: None)
+    before = packages.open_files()
+    with pytest.raises(OSError, match="Too many open files") as caught:
+        registry.load("m", str(package), Call())
+    assert packages.open_files() == before
+    assert caught.tb  # whose frames keep what they hold: it was closed, not collected
     assert not registry.states()
 
 

@@ -6,7 +6,9 @@ import threading
 
 import pytest
 
+from edge.errors import MemoryLimitError
 from edge.runtime.native_words import as_log_lines
+from tests.fakes import descriptors
 
 
 def test_lines_become_events(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:
@@ -30,6 +32,13 @@ def test_after_a_fault_stderr_is_back(caplog: pytest.LogCaptureFixture, capfd: p
         raise ValueError("refused")
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "after\n"
+
+
+@pytest.mark.parametrize("free", range(2))
+def test_without_descriptors_nothing_stays_open(caplog: pytest.LogCaptureFixture, free: int) -> None:  # [L-6] [L-9]
+    wanted = pytest.raises(MemoryLimitError, match=r"Too many open files.*LimitNOFILE")
+    with caplog.at_level(logging.INFO), descriptors.left(free), wanted, as_log_lines():
+        pass
 
 
 def test_blocks_of_several_threads(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) -> None:

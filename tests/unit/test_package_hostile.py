@@ -1,6 +1,7 @@
 """Packages made to take time or memory: what is not signed is bounded before anything is made of it."""
 
 import base64
+import errno
 import fcntl
 import gzip
 import json
@@ -24,7 +25,7 @@ from edge.errors import (
 from edge.models import tar
 from edge.models.bundle import MAX_CERTIFICATE_BYTES
 from edge.models.limits import PackageLimits
-from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE
+from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, format_manifest
 from edge.models.strict_json import JsonFault, parse_object
 from tests.fakes.packages import (
     LIMITS,
@@ -235,6 +236,24 @@ def test_no_descriptor_is_left(folder: Path, tmp_path: Path) -> None:  # [L-6]
             load(folder, trusted, go_on=allow_no_more)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_no_descriptor_is_left_for_the_second_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # [L-6] [L-9]
+    manifest = format_manifest(Manifest("digits", "1.0", "digits.tflite", sample="s.npz"))
+    files = files_of({"digits.tflite": MODEL, "s.npz": b"inputs"}, manifest=manifest)
+    folder, trusted = write_folder(tmp_path / "sampled", files), trust(tmp_path)
+    real, before = os.memfd_create, open_files()
+
+    def only_one(name: str, flags: int) -> int:
+        if open_files() > before + 1:  # besides the folder
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(name, flags)
+
+    monkeypatch.setattr(os, "memfd_create", only_one)
+    with pytest.raises(MemoryLimitError, match="Too many open files"):
+        load(folder, trusted)
+    assert open_files() == before
 
 
 # --- a package that is a partition's root ---------------------------------------------

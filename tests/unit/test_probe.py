@@ -13,6 +13,7 @@ from edge.runtime.engine import SessionOptions
 from edge.runtime.probe import ProbeResult
 from edge.runtime.samples import Sample
 from tests.data.make_models import add_one, identity
+from tests.fakes import descriptors
 
 DATA = Path(__file__).parents[1] / "data"
 ANSWER = '{"session_bytes": 5, "kind": "zeros", "borrows": []}'
@@ -50,6 +51,13 @@ def child_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Call
         monkeypatch.setattr(child, "self_command", lambda: [str(program)])
 
     yield use
+
+
+@pytest.mark.parametrize("free", range(10))
+def test_a_child_without_descriptors_leaves_nothing_behind(free: int) -> None:  # [L-6] [L-9]
+    wanted = pytest.raises(MemoryLimitError, match=r"no process can be started.*Too many open files.*LimitNOFILE")
+    with descriptors.left(free), wanted:
+        child.Child({}, [])
 
 
 @pytest.mark.parametrize(

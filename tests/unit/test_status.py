@@ -1,7 +1,9 @@
 """Every error class has a status, and INTERNAL never says more than it may (P-6)."""
 
 import ast
+import errno
 import inspect
+import os
 from pathlib import Path
 
 import grpc
@@ -29,6 +31,14 @@ def test_every_error_maps(cls: type[errors.EdgeError]) -> None:
 
 def test_a_bug_says_nothing_of_itself() -> None:
     assert status_of(KeyError("/etc/secret")) == (grpc.StatusCode.INTERNAL, INTERNAL_TEXT)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_what_the_system_has_no_more_of_is_no_internal_error(number: int) -> None:
+    code, text = status_of(OSError(number, os.strerror(number), "/etc/secret"))
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert os.strerror(number) in text
+    assert "secret" not in text
 
 
 def test_long_texts_are_cut() -> None:

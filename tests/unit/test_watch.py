@@ -1,9 +1,7 @@
 """What wakes a parked thread: real epoll instances, and gRPC's own."""
 
 import errno
-import gc
 import os
-import resource
 import select
 import threading
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from edge.clock import SystemClock
 from edge.rpc import watch as watch_module
 from edge.rpc.core import CoreServer
 from edge.rpc.watch import Watch, epoll_of
+from tests.fakes import descriptors
 
 TIMEOUT_SECONDS = 30
 
@@ -67,11 +66,6 @@ class Events:
         self.epoll.close()
         os.close(self._read)
         os.close(self._write)
-
-
-def files() -> set[int]:
-    listed = list(Path("/proc/self/fd").iterdir())  # with the directory itself, which is closed again
-    return {int(number.name) for number in listed if number.exists()}
 
 
 @pytest.fixture
@@ -158,16 +152,8 @@ def test_nothing_to_watch() -> None:
 
 @pytest.mark.parametrize("free", range(3))
 def test_no_files_left(free: int) -> None:
-    gc.collect()  # what a test before left would make room
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    taken = files()
-    first_refused = [number for number in range(len(taken) + 3) if number not in taken][free]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (first_refused, hard))
-    try:
-        with pytest.raises(OSError) as caught:
-            Watch(None)
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with descriptors.left(free), pytest.raises(OSError) as caught:
+        Watch(None)
     assert caught.value.errno == errno.EMFILE
 
 
@@ -189,9 +175,9 @@ def test_looking_for_it_opens_nothing(tmp_path: Path) -> None:
     found = epoll_of(path)
     # As another server of this process has it: gRPC's instance is then itself a member of one, and no socket.
     watch = Watch(found)
-    before = files()
+    before = descriptors.numbers()
     assert [epoll_of(path) for _ in range(3)] == [found] * 3
-    assert not files() - before  # what a test before left may go meanwhile
+    assert not descriptors.numbers() - before  # what a test before left may go meanwhile
     watch.close()
     server.start()
     server.stop(0)
