@@ -30,8 +30,9 @@ START_SECONDS = float(os.environ.get("AGENT_START_SECONDS", "60"))
 CALL_SECONDS = float(os.environ.get("AGENT_CALL_SECONDS", "60"))
 
 
-EVENT_PATIENCE = 6 if "AGENT_EMULATED" in os.environ else 1  # how many times longer an event may take
-ENGINE_SLOWDOWN = 50 if "AGENT_EMULATED" in os.environ else 1  # how many times less the engine is asked to do
+EMULATED = "AGENT_EMULATED" in os.environ
+EVENT_PATIENCE = 6 if EMULATED else 1  # how many times longer an event may take
+ENGINE_SLOWDOWN = 50 if EMULATED else 1  # how many times less the engine is asked to do
 
 
 def agent_command() -> list[str]:

@@ -14,7 +14,7 @@ import pytest
 from edge import address
 from tests.adversary.http2 import PING, Connection, frame
 from tests.system.conftest import good_config, run_tool
-from tests.system.harness import AgentProcess, Client, agent_command, eventually
+from tests.system.harness import CALL_SECONDS, AgentProcess, Client, agent_command, eventually
 
 PackageOf = Callable[[str], Path]
 
@@ -80,7 +80,7 @@ def test_an_abstract_name(agents: Any, package_of: PackageOf, manager: Manager) 
     run_tool("load", "-a", word, str(package_of("add_one")), "m")
     with grpc.insecure_channel(word) as channel:
         assert [model.name for model in Client(channel).models()] == ["m"]
-    second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=CALL_SECONDS, check=False)
     assert second.returncode == 1
     assert f"socket {word}: another agent answers on it" in second.stderr
     assert agent.stop() == 0
@@ -115,7 +115,7 @@ def test_a_socket_of_which_nothing_can_be_told_is_not_another_agent(agents: Any,
                 return  # root may connect to any
             Path(agent.socket).chmod(0)
         command = [*agent_command(), "-a", agent.socket, "-c", str(agent.config_path), "-f"]
-        refused = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        refused = subprocess.run(command, capture_output=True, text=True, timeout=CALL_SECONDS, check=False)
     assert refused.returncode == 1
     assert "whether an agent answers on it cannot be told (" in refused.stderr
     assert Path(agent.socket).exists()
