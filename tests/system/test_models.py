@@ -23,6 +23,7 @@ PackageOf = Callable[[str], Path]
 Refused = Callable[..., Any]
 CYCLES = 100
 SPARE_THREADS = 5  # for calls that overlap, and gRPC's own; how many there are is a matter of luck on a busy machine
+ALLOWED = 2.0 if EMULATED else 1.05  # of the memory before: an emulator keeps the code that it has translated
 
 
 @pytest.mark.parametrize("name", ["", "-a", "a-", "a_b", "a b", "a.b", "ä", "a\n", "x" * 256, "../a"])
@@ -336,14 +337,12 @@ def test_cycles_leave_nothing_behind(agents: Any, digits: Path, signer: Any) -> 
     for _ in range(10):
         cycle()
     rss, fds, threads = footprint(agent)
-    allowed = 2.0 if EMULATED else 1.05  # an emulator keeps the code that it has translated
     for _ in range(CYCLES if from_source() else CYCLES // 10):
         cycle()
     eventually(lambda: footprint(agent)[1] <= fds, 10, "files are closed")
-    eventually(lambda: footprint(agent)[0] <= rss * allowed, 10, f"memory is what it was, {rss} bytes")
+    eventually(lambda: footprint(agent)[0] <= rss * ALLOWED, 10, f"memory is what it was, {rss} bytes")
     after = footprint(agent)
     assert after[1] <= fds and after[2] <= threads + SPARE_THREADS, (fds, threads, after)
-    assert not client.status().models
 
 
 def test_memory_goes_back(agents: Any, signer: Any) -> None:  # [U-3]
