@@ -22,6 +22,7 @@ OTHERS = {
     "edge/rpc/server.py": {"LOOKAHEAD_BYTES"},
     "edge/models/loads.py": {"LOAD_SECONDS"},
     "edge/runtime/probe.py": {"OPENING_SECONDS", "AFTERWARDS_SECONDS"},
+    "edge/shm/sysv.py": {"JUDGED_SECONDS"},
     "edge/capture/record.py": {"FUTURE_SECONDS"},
     "edge/capture/intake.py": {"TURN_SECONDS"},
 }
