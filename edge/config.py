@@ -95,7 +95,8 @@ def load_config(path: str | Path) -> Loaded:
         with Path(path).open("rb") as file:
             data = file.read(MAX_CONFIG_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"configuration file {path}: {error.strerror}") from None
+        what = "this is the default; name another" if str(path) == INSTALLED_CONFIG else "name one that can be read"
+        raise ConfigError(f"configuration file {path}: {error.strerror}; {what} with -c CONFIG") from None
     return parse_config(data, f"the configuration file {path}")
 
 

@@ -92,7 +92,7 @@ def why_unreachable(path: str) -> str:
     if not stat.S_ISSOCK(mode):
         return start + "it is not a socket"
     if not os.access(path, os.W_OK):
-        return start + "you may not write to it; join the group that owns it (ls -l shows it)"
+        return start + "you may not write to it; its owner may, and the group it is open to (ls -l shows them)"
     return start + "the file is there but nothing listens; the agent has stopped or is still starting"
 
 
@@ -128,6 +128,8 @@ class Agent:
         code, text = error.code(), printable(error.details() or "", MAX_WORDS_CHARACTERS)
         if code is grpc.StatusCode.NOT_FOUND and text.endswith("is not loaded"):
             text += "; `load PATH NAME` loads it, `list` shows what is loaded"
+        if code is grpc.StatusCode.ALREADY_EXISTS and text.endswith("is already loaded"):
+            text += " and serves; to load another package under that name, `unload NAME` first"
         if code is grpc.StatusCode.UNAVAILABLE:
             went = f"the agent on {address.display(self.path)} went away: {text}"
             return UnreachableError(why_unreachable(self.path) if "connect" in text else went)

@@ -348,9 +348,15 @@ def _how_to_reach(path: str) -> str:
     if closed is None:
         return "start it: sagemaker-edge-agent -a SOCKET -c CONFIG"
     try:
-        return f"adduser {pwd.getpwuid(os.geteuid())[0]} {closed.group()}, and log in again"
+        state, owner, group = closed.stat(), closed.owner(), closed.group()
+        user = pwd.getpwuid(os.geteuid())[0]
     except (OSError, KeyError):
         return f"ask for the right to use {closed}"
+    right = stat.S_IXGRP if stat.S_ISDIR(state.st_mode) else stat.S_IWGRP
+    if state.st_gid and state.st_mode & right:
+        return f"adduser {user} {group}, and log in again"
+    rights = f"{closed} has mode {stat.S_IMODE(state.st_mode):04o} and belongs to {owner}:{group}"
+    return f"use sudo, or let a group of applications in ({rights}): Group=, UMask= and RuntimeDirectoryMode= of the agent's unit"
 
 
 def _open_to(path: str, uid: int, gid: int) -> Finding:

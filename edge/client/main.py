@@ -2,13 +2,13 @@
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from edge.client import COMMANDS, ORIGINAL, ORIGINAL_PREDICTS, SUMMARIES, command_among, listing, original, unknown
+from edge.client.numbers import count, seconds
 from edge.client.outcome import CommandError, InputError
 from edge.selfexec import called_as
 
@@ -93,7 +93,7 @@ def _common() -> argparse.ArgumentParser:
         "-a", "--socket", metavar="SOCKET", help="the agent's Unix socket: a path, unix:PATH or unix-abstract:NAME"
     )
     common.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    common.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="give up on a call after so long")
+    common.add_argument("--timeout", type=seconds, metavar="SECONDS", help="give up on a call after so long")
     return common
 
 
@@ -143,26 +143,6 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _seconds(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a number of seconds, 0 or more")
-    return number
-
-
-def _count(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a whole number, 1 or more")
-    return number
-
-
 def _add(commands: Parsers, common: argparse.ArgumentParser, word: str, text: str = "", **more: Any) -> Any:
     """A command that talks to the agent, under its own word and the original client's."""
     text = text or SUMMARIES[word]
@@ -202,7 +182,7 @@ def _add_calls(commands: Parsers, common: argparse.ArgumentParser) -> None:
 
     one = _add(commands, common, "capture-status")
     one.add_argument("capture_id", help="the id that it was captured under")
-    one.add_argument("--wait", type=_seconds, default=0.0, metavar="SECONDS", help="wait so long for it to finish")
+    one.add_argument("--wait", type=seconds, default=0.0, metavar="SECONDS", help="wait so long for it to finish")
     one.set_defaults(run=_later("edge.client.commands", "capture_status"))
 
 
@@ -229,7 +209,7 @@ examples:
     one.add_argument("--shm", action="store_true", help="hand the inputs over in shared memory")
     one.add_argument("--capture", action="store_true", help="capture inputs and outputs, and wait for it up to 10 s")
     one.add_argument("--labels", metavar="FILE", help="names of the classes, one a line")
-    one.add_argument("--top", type=_count, default=5, metavar="N", help="how many classes to show (5)")
+    one.add_argument("--top", type=count, default=5, metavar="N", help="how many classes to show (5)")
     one.add_argument("-o", "--output", metavar="FILE", help="also write the outputs to a .npz or .npy")
     one.set_defaults(run=_later("edge.client.commands", "predict"), patience=PEOPLE_TIMEOUT_SECONDS)
 

@@ -4,13 +4,13 @@ import argparse
 import datetime
 import json
 import logging
-import mmap
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from edge.client import SUMMARIES
+from edge.client.numbers import count
 from edge.client.outcome import Exit
 from edge.errors import EdgeError, PackageNotFoundError, SignatureError, TrustError
 from edge.text import printable
@@ -123,8 +123,8 @@ def _add_package(commands: Any) -> None:
         help="the package: a new folder, or a new file if PATH ends in .tar.gz",
     )
     one.add_argument("--arch", default="any", help="the machine it is for, as `uname -m` says it there (any)")
-    one.add_argument("--threads", type=int, metavar="N", help="threads for one inference (the agent decides)")
-    one.add_argument("--instances", type=int, metavar="N", help="inferences at the same time (the agent decides)")
+    one.add_argument("--threads", type=count, metavar="N", help="threads for one inference (the agent decides)")
+    one.add_argument("--instances", type=count, metavar="N", help="inferences at the same time (the agent decides)")
     one.add_argument("--delegate", metavar="PATH", help="path of a delegate library on the device")
     one.add_argument("--signature", metavar="KEY", help="which of the model's signatures to call, where it has several")
     one.add_argument(
@@ -147,7 +147,7 @@ def _add_package(commands: Any) -> None:
         help="what the model is tried on when it is loaded: an .npz with an array for each input, or INPUT=1,224,224,3 for shapes",
     )
     one.add_argument(
-        "--trial-seconds", type=int, metavar="N", help="how long one inference of the trial may take, in seconds (10)"
+        "--trial-seconds", type=count, metavar="N", help="how long one inference of the trial may take, in seconds (10)"
     )
     one.add_argument(
         "--adapter",
@@ -165,56 +165,20 @@ def _add_package(commands: Any) -> None:
     )
 
 
-_CONVERSIONS = {
-    ".onnx": "onnx2tf -i MODEL.onnx",
-    ".h5": "tf.lite.TFLiteConverter.from_keras_model",
-    ".keras": "tf.lite.TFLiteConverter.from_keras_model",
-    ".pb": "tf.lite.TFLiteConverter.from_saved_model, with the model's SavedModel folder",
-    ".pt": "litert_torch.convert, or by way of ONNX with onnx2tf",
-    ".pth": "litert_torch.convert, or by way of ONNX with onnx2tf",
-}
-
-
-def _check_model(file: Path) -> None:
-    """Refuses what no agent could load, before it is signed.
-
-    Raises:
-        PackageError: it is no TensorFlow Lite model, or not a whole one.
-    """
-    from edge.errors import ModelRefusedError, PackageError
-    from edge.runtime.model_file import check_model_file
-
-    if file.is_dir():
-        how = (
-            "" if not (file / "saved_model.pb").exists() else "; convert it by tf.lite.TFLiteConverter.from_saved_model"
-        )
-        raise PackageError(f"{file} is a folder; --model is one TensorFlow Lite file (.tflite){how}")
-    how = _CONVERSIONS.get(file.suffix.lower(), "")
-    try:
-        with file.open("rb") as model:
-            if not model.read(1):
-                raise PackageError(f"{file} is empty")
-            with mmap.mmap(model.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
-                check_model_file(view)
-    except OSError as error:
-        raise PackageError(f"{file} cannot be read: {error.strerror}") from error
-    except ModelRefusedError as error:
-        reason = str(error).removeprefix("the runtime refuses the model file: ")
-        raise PackageError(f"{file}: {reason}" + (f"; convert it by {how}" if how else "")) from None
-
-
 def _say(options: argparse.Namespace, facts: dict[str, Any], text: str) -> int:
     print(json.dumps({"ok": True, **facts}) if options.json else text)
     return Exit.OK
 
 
 def _package(options: argparse.Namespace) -> int:
+    from edge.client.model_checks import check_model, check_signature, check_tensors
     from edge.models.certificates import subject
     from edge.models.identity import load_identity
     from edge.models.making import make_package
     from edge.models.manifest import DEFAULT_TRIAL_SECONDS, Manifest
 
-    _check_signature(options.model, options.signature)
+    _check_files(options)
+    check_signature(options.model, options.signature)
     sample, files = _sample(options.sample)
     inputs, outputs = _adapter(options.adapter)
     manifest = Manifest(
@@ -233,7 +197,8 @@ def _package(options: argparse.Namespace) -> int:
         inputs=inputs,
         outputs=outputs,
     )
-    _check_model(options.model)
+    check_model(options.model)
+    check_tensors(options.model, manifest)
     identity = load_identity(options.key, options.cert, options.chain, _password(options.key_password_file))
     if options.check:
         from edge.client.checking import check_one
@@ -251,6 +216,19 @@ def _package(options: argparse.Namespace) -> int:
         },
         f"{options.out}: {manifest.model_name} {manifest.model_version}, signed by {signer}",
     )
+
+
+def _check_files(options: argparse.Namespace) -> None:
+    """Each file that an option names is there."""
+    from edge.errors import PackageError
+
+    for name in ("model", "key", "key_password_file", "cert", "chain", "adapter"):
+        file = getattr(options, name)
+        try:
+            if file is not None:
+                file.stat()
+        except OSError as error:
+            raise PackageError(f"--{name.replace('_', '-')} {file} cannot be read: {error.strerror}") from error
 
 
 def _adapter(file: Path | None) -> tuple[Any, Any]:
@@ -272,22 +250,6 @@ def _adapter(file: Path | None) -> tuple[Any, Any]:
         raise PackageError(f"{file} cannot be read: {error.strerror}") from error
 
 
-def _check_signature(model: Path, wanted: str | None) -> None:
-    """Of several signatures one must be chosen; which, the maker of the package knows. What is no model an agent refuses."""
-    from edge.errors import ModelRefusedError, PackageError
-    from edge.runtime.tflite import facts_of
-
-    try:
-        keys = [signature.key for signature in facts_of(str(model)).signatures]
-    except (OSError, ModelRefusedError):
-        return
-    there = ", ".join(keys) or "none"
-    if wanted is not None and wanted not in keys:
-        raise PackageError(f"{model} has no signature {wanted!r}; it has {there}")
-    if wanted is None and len(keys) > 1:
-        raise PackageError(f"{model} has several signatures ({there}); say which one to call with --signature")
-
-
 def _sample(words: list[str]) -> tuple[Any, list[Path]]:
     """The manifest's `sample`, and the files that it needs in the package."""
     from edge.errors import PackageError
@@ -298,10 +260,10 @@ def _sample(words: list[str]) -> tuple[Any, list[Path]]:
     for word in words:
         name, separator, sizes = word.rpartition("=")
         try:
-            shapes.append((name, tuple(int(size) for size in sizes.split(",") if size.strip())))
+            shapes.append((name, tuple(int(size) for size in sizes.split(","))))
         except ValueError:
             separator = ""
-        if not separator or not name:
+        if not separator or not name or min(shapes[-1][1]) < 0:
             raise PackageError(f"--sample {word!r} is neither an .npz nor INPUT=1,224,224,3")
     return tuple(shapes) or None, []
 

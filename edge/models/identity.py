@@ -101,6 +101,11 @@ def make_demo_ca(folder: Path, now: datetime.datetime, days: int = DEMO_DAYS) ->
         for made in (files.roots, folder, folder.absolute().parent):
             durable.fsync_folder(made)
     except FileExistsError as error:
+        if all(one.exists() for one in (files.roots, files.key, files.certificate)):
+            raise PackageError(
+                f"{folder} exists already and has a CA, which can be used: --key {files.key} --cert {files.certificate}, "
+                f"and {files.roots} for the agent; or name a new folder"
+            ) from error
         raise PackageError(f"{error.filename} exists already; name a new folder") from error
     except OSError as error:
         raise PackageError(f"{folder} cannot be made: {error.strerror}") from error

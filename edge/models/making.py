@@ -42,7 +42,7 @@ def make_package(manifest: Manifest, model: Path, extra: Sequence[Path], identit
         ManifestError, SignatureError, TrustError: what would be made could not be loaded.
     """
     if os.path.lexists(target):
-        raise PackageError(f"{target} exists already; a package is never overwritten")
+        raise _exists(target)
     sources: dict[str, Source] = {MANIFEST_FILE: format_manifest(manifest)}
     for name, path in [(manifest.model, model), *((one.name, one) for one in extra)]:
         if name in sources or name == SIGNATURE_FILE:
@@ -60,6 +60,10 @@ def make_package(manifest: Manifest, model: Path, extra: Sequence[Path], identit
         _write(sources, digests, target)
     except OSError as error:
         raise PackageError(f"{target} cannot be written: {error.strerror}") from error
+
+
+def _exists(target: Path) -> PackageError:
+    return PackageError(f"{target} exists already, and a package is never overwritten; load it, or name another")
 
 
 def package_name(target: Path) -> str:
@@ -85,7 +89,7 @@ def _write(sources: Mapping[str, Source], digests: Mapping[str, bytes], target: 
             temporary.chmod(FOLDER_MODE)
             durable.fsync_folder(temporary)
         if os.path.lexists(target):
-            raise PackageError(f"{target} exists already; a package is never overwritten")
+            raise _exists(target)
         durable.rename_all([(temporary, target)])
     finally:
         if temporary.is_dir():

@@ -42,13 +42,20 @@ class Signer:
         )  # fmt: skip
         return target
 
-    def sign_anything(self, content: bytes) -> Path:
-        """A signed package named "broken" of what need not be a model, which the packaging tool refuses to sign."""
+    def sign_anything(self, content: bytes, **more: Any) -> Path:
+        """A signed package named "broken" of what need not be a model, or not fit it, which the packaging tool refuses to sign.
+
+        `more` is what its manifest says besides.
+        """
         target = Path(self.folder / f"broken-{sum(1 for _ in self.folder.iterdir())}")
         model = target.with_name(target.name + ".tflite")
         model.write_bytes(content)
         make_package(
-            Manifest("broken", "1.0", model.name), model, [], load_identity(self.key, self.certificate, None), target
+            Manifest("broken", "1.0", model.name, **more),
+            model,
+            [],
+            load_identity(self.key, self.certificate, None),
+            target,
         )
         return target
 

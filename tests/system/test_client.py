@@ -294,9 +294,16 @@ def test_failures_as_json(agent: AgentProcess, ours: Run, tmp_path: Path) -> Non
         assert said["error"]
 
 
-def test_hints_name_commands(ours: Run) -> None:
+def test_hints_name_commands(ours: Run, digits: Path) -> None:
     said = ours("describe", "none", code=1).stderr
     assert "model 'none' is not loaded; `load PATH NAME` loads it, `list` shows what is loaded" in said
+    ours("load", str(digits), "digits")
+    said = ours("load", str(digits), "digits", code=1).stderr
+    assert (
+        "model 'digits' is already loaded and serves; to load another package under that name, `unload NAME` first"
+        in said
+    )
+    ours("unload", "digits")
 
 
 def test_numbers_that_mean_nothing(ours: Run) -> None:

@@ -1,6 +1,7 @@
 """What applications in the field send beside the rules, by stubs from a definition of their own (docs/migrate.md)."""
 
 import json
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge.models.adapter import read_adapters
 from tests.data.make_models import identity
 from tests.fakes import captures
 from tests.system.conftest import MODELS, Signer, run_tool
@@ -296,7 +298,10 @@ def test_a_layout_goes_with_shapes_that_the_caller_chooses(client: Client, signe
 def test_an_adapter_that_does_not_fit_refuses_the_load(
     client: Client, signer: Signer, refused: Refused, sides: dict[str, Any], words: str
 ) -> None:  # [S-9] [L-4] [L-9]
-    package = adapted(signer, identity("float32"), **sides)
+    with pytest.raises(AssertionError, match=re.escape(words)):
+        adapted(signer, identity("float32"), **sides)
+    adapters = {side: read_adapters(entries, side) for side, entries in sides.items()}
+    package = signer.sign_anything(identity("float32"), **adapters)
     with refused("FAILED_PRECONDITION", words):
         call(client, "LoadModel", url=str(package), name="misfit")
     assert "misfit" not in [model.name for model in client.models()]

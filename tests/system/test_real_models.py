@@ -128,11 +128,19 @@ def test_a_sample_gives_shapes_that_do_not_fail(client: Client, load: Callable[.
     assert np.shape(values(client, np.ones((1, 4, 4, 3), np.float32))[0]) == (1, 2, 2, 2)
 
 
-def test_a_sample_that_does_not_fit(load: Callable[..., Any], refused: Refused) -> None:  # [L-10]
-    with refused("FAILED_PRECONDITION", "sample", "'x'", "[1, 4, 4, 5]", "[1, ?, ?, 3]"):
-        load(hard_models.convolution(8), "--sample", "x=1,4,4,5")
-    with refused("FAILED_PRECONDITION", "sample", "'z'"):
-        load(hard_models.convolution(8), "--sample", "z=1,4,4,3")
+@pytest.mark.parametrize(
+    ("name", "shape", "words"),
+    [("x", (1, 4, 4, 5), ("'x'", "[1, 4, 4, 5]", "[1, ?, ?, 3]")), ("z", (1, 4, 4, 3), ("'z'",))],
+)
+def test_a_sample_that_does_not_fit(
+    client: Client, signer: Any, refused: Refused, name: str, shape: tuple[int, ...], words: tuple[str, ...]
+) -> None:  # [L-10]
+    """The tool does not sign it, and the agent does not load it."""
+    model = hard_models.convolution(8)
+    with pytest.raises(AssertionError, match="package's sample"):
+        signer.package(model, "misfit", "--sample", f"{name}={','.join(map(str, shape))}")
+    with refused("FAILED_PRECONDITION", "sample", *words):
+        client.load(signer.sign_anything(model, sample=((name, shape),)), "misfit")
 
 
 def test_an_empty_batch(client: Client, load: Callable[..., Any]) -> None:  # [P-8]

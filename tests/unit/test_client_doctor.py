@@ -1,10 +1,12 @@
 """Doctor: every trouble it knows is provoked, and each finding that is not OK says what to do."""
 
 import datetime
+import grp
 import json
 import os
 import pwd
 import socket
+import stat
 from pathlib import Path
 
 import pytest
@@ -204,13 +206,27 @@ def test_socket_that_one_may_not_open(tmp_path: Path) -> None:
 
 def test_advice_for_a_socket_that_one_may_not_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "agent.sock"
-    user, group, may = pwd.getpwuid(os.geteuid())[0], tmp_path.group(), os.access
-    with socket.socket(socket.AF_UNIX) as held:
-        held.bind(str(path))
-        monkeypatch.setattr(os, "access", lambda place, mode: mode != os.W_OK and may(place, mode))
-        (finding,) = doctor.check_socket(str(path), 5)
-        assert "you may not write to it" in finding.text
-        assert finding.fix == f"adduser {user} {group}, and log in again"
-        monkeypatch.setattr(os, "access", lambda place, mode: (place, mode) != (tmp_path, os.X_OK) and may(place, mode))
-        (finding,) = doctor.check_socket(str(path), 5)
-        assert finding.fix == f"adduser {user} {group}, and log in again"
+    user, may, look = pwd.getpwuid(os.geteuid())[0], os.access, Path.stat
+    held_by: dict[Path, tuple[int, int]] = {}  # mode and group, which only root could give them
+
+    def state(place: Path, **how: bool) -> os.stat_result:
+        found = look(place, **how)
+        mode, gid = held_by.get(place, (stat.S_IMODE(found.st_mode), found.st_gid))
+        return os.stat_result((stat.S_IFMT(found.st_mode) | mode, *found[1:5], gid, *found[6:]))
+
+    monkeypatch.setattr(Path, "stat", state)
+    for place, closed, mode, group, told in (
+        (path, os.W_OK, 0o660, "daemon", f"adduser {user} daemon, and log in again"),
+        (tmp_path, os.X_OK, 0o750, "daemon", f"adduser {user} daemon, and log in again"),
+        (path, os.W_OK, 0o600, "daemon", "mode 0600 and belongs to"),
+        (path, os.W_OK, 0o660, "root", ":root): Group=, UMask="),
+        (tmp_path, os.X_OK, 0o700, "daemon", "mode 0700 and belongs to"),
+    ):
+        held_by = {place: (mode, grp.getgrnam(group)[2])}
+        monkeypatch.setattr(os, "access", lambda at, of, no=(place, closed): (at, of) != no and may(at, of))
+        with socket.socket(socket.AF_UNIX) as held:
+            held.bind(str(path))
+            (finding,) = doctor.check_socket(str(path), 5)
+        path.unlink()
+        assert told in finding.fix
+        assert ("adduser" in finding.fix) == ("adduser" in told)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge import config_rules
+from edge import config, config_rules
 from edge.config import Config, describe, load_config, parse_config
 from edge.errors import ConfigError
 from edge.settings import SETTINGS, Kind, full_key
@@ -291,8 +291,13 @@ def test_hostile_files(data: bytes) -> None:
         parse_config(data)
 
 
-def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="No such file"):
+def test_a_missing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="No such file or directory; name one that can be read with -c CONFIG"):
+        load_config(tmp_path / "none.json")
+    monkeypatch.setattr(config, "INSTALLED_CONFIG", str(tmp_path / "none.json"))
+    with pytest.raises(
+        ConfigError, match="No such file or directory; this is the default; name another with -c CONFIG"
+    ):
         load_config(tmp_path / "none.json")
 
 

@@ -228,6 +228,11 @@ def test_refusals_have_exit_codes(tmp_path: Path, model: Path, run: Run) -> None
     assert run("package", *words)[0] == 0
     code, _, err = run("package", *words)
     assert (code, "exists already" in err, "Traceback" in err) == (2, True, False)
+    assert "load it, or name another" in err
+    code, _, err = run("demo-ca", tmp_path / "ca")
+    assert code == 2 and f"which can be used: --key {tmp_path}/ca/signing.key" in err
+    code, _, err = run("package", *words[:8], *words[8:9], "nope", *words[10:])
+    assert (code, "--key nope cannot be read" in err) == (2, True)
     code, _, err = run("verify", tmp_path / "p", "--trust", tmp_path / "other/roots")
     assert (code, "not trusted" in err) == (1, True)
     code, said, _ = run("verify", tmp_path / "p", "--trust", tmp_path / "other/roots", "--json")
@@ -286,6 +291,37 @@ def test_verify_names_its_roots(tmp_path: Path, model: Path, run: Run) -> None:
     (tmp_path / "ca/roots").chmod(0o777)
     code, _, err = run("verify", tmp_path / "p", "--trust", tmp_path / "ca/roots")
     assert (code, "others could change which roots are trusted; run: chmod go-w" in err) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--trial-seconds 0", "argument --trial-seconds: '0' is not allowed; expected a whole number, 1 or more"),
+        ("--trial-seconds -5", "argument --trial-seconds: "),
+        ("--threads 0", "argument --threads: '0' is not allowed"),
+        ("--sample image=", "'image=' is neither an .npz nor INPUT=1,224,224,3"),
+        ("--sample image=1,,3", "is neither"),
+        ("--sample image=1,-1", "is neither"),
+        ("--sample picture=1,8,8,1", "names 'picture', which is no input of the model"),
+        ("--adapter ADAPTER", "adapts 'picture' of inputs, which is none of the model's"),
+        ("--adapter COMMA", "line 1, column 15: a comma after the last entry"),
+    ],
+)
+def test_what_no_agent_would_take_is_not_signed(
+    tmp_path: Path, model: Path, run: Run, capsys: pytest.CaptureFixture[str], words: str, told: str
+) -> None:  # [S-7] [S-9]
+    (tmp_path / "ADAPTER").write_text('{"inputs": [{"name": "picture", "as": "FLOAT64"}]}')
+    (tmp_path / "COMMA").write_text('{"inputs": [],}')
+    run("demo-ca", tmp_path / "ca")
+    given = [str(tmp_path / word) if word.isupper() else word for word in words.split()]
+    try:
+        code, _, err = run(
+            "package", "--model", model, "--name", "m", "--version", "1", "--out", tmp_path / "p",
+            "--key", tmp_path / "ca/signing.key", "--cert", tmp_path / "ca/signing.pem", *given,
+        )  # fmt: skip
+    except SystemExit as ended:
+        code, err = int(str(ended.code)), capsys.readouterr().err
+    assert (code, told in err, (tmp_path / "p").exists()) == (2, True, False), err
 
 
 @pytest.mark.parametrize("command", ["package", "verify", "demo-ca"])

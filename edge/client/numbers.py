@@ -1,0 +1,26 @@
+"""Numbers among the words of a command: types for argparse, which names the option and its value."""
+
+import argparse
+import math
+
+
+def seconds(text: str) -> float:
+    """A time, 0 or more."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a number of seconds, 0 or more")
+    return number
+
+
+def count(text: str) -> int:
+    """A whole number, 1 or more."""
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a whole number, 1 or more")
+    return number
