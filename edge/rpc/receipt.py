@@ -20,7 +20,7 @@ from edge.rpc import status
 MAX_INCOMPLETE_CALLS = 256  # calls that wait for their messages; one more ends the oldest
 INCOMPLETE_SECONDS = 10.0  # for a message to come, from the beginning of its call
 LOOK_SECONDS = 0.01  # between looks at what is incomplete
-YOUNG_SECONDS = 0.1  # younger messages are not ended for their bytes: an honest large one is on its way for so long
+YOUNG_SECONDS = 0.05  # younger messages are not ended for their bytes: an honest large one is on its way for so long
 LARGE_REQUEST_BYTES = 64 * 1024  # a smaller one is not counted: 512 of them are 32 MiB
 _KEPT_PART = 0.75  # of the bound in bytes, once it was passed
 
