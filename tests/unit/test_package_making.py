@@ -304,7 +304,7 @@ def test_verify_names_its_roots(tmp_path: Path, model: Path, run: Run) -> None:
         ("--sample image=1,-1", "is neither"),
         ("--sample picture=1,8,8,1", "names 'picture', which is no input of the model"),
         ("--adapter ADAPTER", "adapts 'picture' of inputs, which is none of the model's"),
-        ("--adapter COMMA", "line 1, column 15: a comma after the last entry"),
+        ("--adapter COMMA", "line 1, column 14: a comma after the last entry"),
     ],
 )
 def test_what_no_agent_would_take_is_not_signed(
