@@ -19,6 +19,8 @@ class Notifier:
         self.supervised = bool(os.environ.get("NOTIFY_SOCKET"))
         self.watchdog_seconds = watchdog_seconds(os.environ)
         self._systemd = sdnotify.SystemdNotifier() if self.supervised else None
+        if self._systemd is not None and self._systemd.socket is not None:
+            self._systemd.socket.setblocking(False)  # one that does not read must not hold up serving, or the stop
         self._last_status = ""
 
     def ready(self) -> None:

@@ -49,6 +49,13 @@ def test_the_same_status_is_sent_once(manager: socket.socket, notifier: Notifier
         manager.recv(4096)
 
 
+def test_a_manager_that_does_not_read_holds_nothing_up(manager: socket.socket, notifier: Notifier) -> None:
+    for number in range(1000):  # more than the kernel keeps for it
+        notifier.status(f"status {number}")
+    notifier.stopping()
+    assert manager.recv(4096) == b"STATUS=status 0"
+
+
 def test_without_systemd_messages_go_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     monkeypatch.delenv("WATCHDOG_USEC", raising=False)
