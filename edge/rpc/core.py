@@ -52,7 +52,7 @@ class Call:
     """One call; what a handler asks of it is the `Caller` of edge.models.scheduler."""
 
     __slots__ = (
-        "_after", "_aside", "_call", "_closing", "_deadline", "_on_close", "_served_meanwhile", "_server", "_unary", "answered",
+        "_after", "_aside", "_call", "_closing", "_deadline", "_large", "_on_close", "_served_meanwhile", "_server", "_unary", "answered",
     )  # fmt: skip
 
     def __init__(self, server: "CoreServer", event: Any, unary: Unary) -> None:
@@ -60,7 +60,7 @@ class Call:
         self._call = event.call
         self._deadline: float = event.call_details.deadline
         self._unary = unary
-        self._closing = self._aside = False
+        self._closing = self._aside = self._large = False
         self.answered = 0.0  # monotonic, since when the answer waits for the client; 0: there is none yet
         self._served_meanwhile = True
         self._on_close: Callable[[], None] | None = None
@@ -146,9 +146,9 @@ class Call:
             if self._after is not None:  # others need not wait for the model as well
                 self._after()
                 self._after = None
-        if unread.take(self, size):
-            return answer
-        return None, status.RESOURCE_EXHAUSTED, "too many answers wait for their clients to read them"
+        self._large = unread.take(self, size)
+        full = None, status.RESOURCE_EXHAUSTED, "too many answers wait for their clients to read them"
+        return answer if self._large else full
 
     def _closed(self, event: Any) -> bool:
         if self._on_close is not None:
@@ -156,7 +156,8 @@ class Call:
         return False
 
     def _ended(self, event: Any) -> bool:
-        self._server.unread.done(self)
+        if self._large:
+            self._server.unread.done(self)
         self._server.forget(self)
         return False
 
@@ -382,8 +383,8 @@ class CoreServer:
 
     def _end_unread(self) -> bool:
         """Make a place: end the call whose answer its client has not read for longest; false where none is that old."""
-        waiting = [call for call in list(self._calls) if call.answered]
-        call = min(waiting, key=lambda call: call.answered, default=None)
+        answered = (call for call in list(self._calls) if call.answered)
+        call = min(answered, key=lambda call: call.answered, default=None)
         if call is None or self.clock.monotonic() - call.answered < SMALL_UNREAD_SECONDS:
             return False
         call.cancel(status.RESOURCE_EXHAUSTED, unread.TEXT)
