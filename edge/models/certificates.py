@@ -65,6 +65,11 @@ def load_chain(ders: Sequence[bytes]) -> list[x509.Certificate]:
             _ = (certificate.extensions, certificate.subject, certificate.issuer, certificate.not_valid_after_utc)
         except BAD_CERTIFICATE as error:
             raise SignatureError(f"certificate {number} of {len(ders)} in the signature cannot be read") from error
+        # The count of unused bits before a certificate's signature is signed by nobody, and the library passes it over.
+        if der[: -len(certificate.signature)][-1:] != b"\0":
+            raise SignatureError(
+                f"certificate {number} of {len(ders)} has a signature that is no whole number of bytes"
+            )
         chain.append(certificate)
     return chain
 

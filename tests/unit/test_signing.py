@@ -198,6 +198,17 @@ def test_every_flipped_byte_is_seen() -> None:  # [S-5]
         assert isinstance(refused.value, SignatureError | TrustError), (position, refused.value)
 
 
+def test_unused_bits_before_a_certificates_signature() -> None:  # [S-5]
+    """RFC 5280 4.1.1.3: a signature is whole bytes. The count of bits unused in it is not covered by it."""
+    good = parse_bundle(signed(SIGNER, ROOT.certificate))
+    for place, holder in enumerate((SIGNER, ROOT)):
+        for unused in range(1, 8):
+            ders = [bytearray(der) for der in good.certificates]
+            ders[place][-len(holder.certificate.signature) - 1] = unused
+            with pytest.raises(SignatureError, match=f"certificate {place + 1} of 2"):
+                verify(format_bundle(Bundle(tuple(map(bytes, ders)), good.payload, good.signature)), ROOT)
+
+
 # --- the clock ---------------------------------------------------------------
 
 BUILT = datetime.datetime.fromtimestamp(BUILD_DATE, datetime.UTC)
