@@ -201,6 +201,8 @@ class Server:
                 # What a call may send that nobody has asked for; gRPC would adapt it, up to megabytes.
                 "grpc.http2.lookahead_bytes": LOOKAHEAD_BYTES,
                 "grpc.http2.bdp_probe": 0,
+                # The most that RFC 9113 4.2 allows: a large tensor comes in few frames. Memory is bounded by the windows.
+                "grpc.http2.max_frame_size": 2**24 - 1,
             },
             clock,
             self._receipts,
