@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--asked-from", type=int, metavar="CPU")
     parser.add_argument("--int32", type=int, default=0)
     parser.add_argument("--segment", action="store_true")
-    parser.add_argument("--quantised", action="store_true", help="as the agent has it (edge.runtime.xnnpack)")
+    parser.add_argument("--quantised", action="store_true", help="as the agent has it (edge.engine.xnnpack)")
     options = parser.parse_args()
     pause = options.pause_us / 1e6
     wait = pausing(pause) if options.asked_from is None else asked_from(options.asked_from, pause)
@@ -120,7 +120,7 @@ def main() -> None:
 
 def quantised(name: str, module: ModuleType, options: argparse.Namespace) -> Any:
     """An interpreter whose XNNPACK has the quantised operators, of a package that leaves them out."""
-    from edge.runtime.xnnpack import Xnnpack
+    from edge.engine.xnnpack import Xnnpack
 
     xnnpack = Xnnpack.of(name)
     if xnnpack is None:

@@ -13,18 +13,18 @@ from edge.capture.settings import capture_settings
 from edge.capture.upload import Uploader
 from edge.clock import Clock, SystemClock
 from edge.config import Config, Loaded
-from edge.device import memory, signals
-from edge.device.evidence import InferencesEnd, ServerAnswers, SocketIsThere, WorkerTurns
-from edge.device.notify import Notifier
-from edge.device.watchdog import Watchdog, answer_seconds
-from edge.models import trust_folder
-from edge.models.loading import ModelDefaults
-from edge.models.loads import MIB, Load
-from edge.models.registry import Registry
+from edge.engine.tflite import TfliteEngine
+from edge.host import memory, signals
+from edge.host.evidence import InferencesEnd, ServerAnswers, SocketIsThere, WorkerTurns
+from edge.host.notify import Notifier
+from edge.host.watchdog import Watchdog, answer_seconds
+from edge.package import trust_folder
 from edge.rpc._generated import operations_pb2 as ops
 from edge.rpc.server import Server, claim_socket
 from edge.rpc.servicer import Servicer
-from edge.runtime.tflite import TfliteEngine
+from edge.serving.loading import ModelDefaults
+from edge.serving.loads import MIB, Load
+from edge.serving.registry import Registry
 from edge.shm.peers import Peers
 from edge.shm.sysv import SegmentReader
 from edge.tensors import TensorSpec
@@ -32,7 +32,7 @@ from edge.text import counted
 from edge.version import version
 
 if TYPE_CHECKING:
-    from edge.models.package import Package
+    from edge.package.open import Package
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class App:
 
     def _open_package(self, url: str, load: Load) -> "Package":
         # With the first model only: what reads signatures is a fifth of an idle agent's memory and of its start.
-        from edge.models.package import open_package
+        from edge.package.open import open_package
 
         return open_package(
             url,
@@ -182,7 +182,7 @@ def _uploader(config: Config, clock: Clock) -> Uploader | None:
     cloud = config.core_capture_data_destination == "Cloud"
     if not cloud and not config.core_capture_data_periodic_upload:
         return None
-    from edge.cloud.provider import build_store
+    from edge.cloud.build import build_store
     from edge.cloud.uploader import Uploader as CloudUploader
 
     store = build_store(config, clock)

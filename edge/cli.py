@@ -11,8 +11,8 @@ from edge.selfexec import called_as
 
 PROGRAM = "sagemaker-edge-agent"
 CLIENT_NAMES = ("sagemaker_edge_agent_client_example",)
-PROBE_FLAG = "--probe-model"  # edge.runtime.child.FLAG, which it takes long to import
-BARE_FLAG = "--bare-model"  # edge.runtime.bare.FLAG, likewise
+PROBE_FLAG = "--probe-model"  # edge.engine.child.FLAG, which it takes long to import
+BARE_FLAG = "--bare-model"  # edge.engine.bare.FLAG, likewise
 DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
 LEAST_MAX_MESSAGE_BYTES = 4096
 MOST_MAX_MESSAGE_BYTES = (1 << 31) - 1  # gRPC keeps the limit in an int
@@ -31,11 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     stdio.fill()
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] == PROBE_FLAG:
-        from edge.runtime import trial
+        from edge.engine import trial
 
         return trial.main(words[1])
     if words and words[0] == BARE_FLAG:
-        from edge.runtime import bare
+        from edge.engine import bare
 
         return bare.main(words[1])
     return stdio.run(lambda: _command(words), PROGRAM)
@@ -134,7 +134,7 @@ def _check(path: str | None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from edge import log
     from edge.config import load_config
-    from edge.device import signals
+    from edge.host import signals
 
     loaded = load_config(options.config)
     signals.block()

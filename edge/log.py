@@ -233,7 +233,7 @@ def usual_stream() -> str:
 def setup(verbose: bool, stream: str = "stderr", *, apart: bool = False) -> None:
     """Send the log of the whole program to a standard stream; `verbose` adds debug events. Call it once signals are blocked.
 
-    With `apart` it keeps its way when the stream is led elsewhere, as `edge.runtime.native_words` does now and then.
+    With `apart` it keeps its way when the stream is led elsewhere, as `edge.engine.native_words` does now and then.
     """
     fd = _STDOUT if stream == "stdout" else _STDERR
     for each in {fd, _STDERR}:

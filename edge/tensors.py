@@ -73,7 +73,7 @@ class TensorSpec:
 
     `signature` is `shape` with DYNAMIC where the caller may choose; `shape` is what the model has before any resize.
     `other_name` is a second name that requests may use, if there is one. Where `scale` is not 0, an element stands for
-    (element - `zero_point`) * `scale`. An adapter (edge.models.adapter) may add an `accept_shape`, taken as `shape`, and the
+    (element - `zero_point`) * `scale`. An adapter (edge.package.adapter) may add an `accept_shape`, taken as `shape`, and the
     `order` in which the dimensions become those of the model.
     """
 
@@ -191,3 +191,17 @@ def _core(shape: tuple[int, ...]) -> tuple[int, ...]:
         if size != 1:
             return shape[position:]
     return ()
+
+
+@dataclass(slots=True)  # not frozen: those take three times as long to make
+class Lent:
+    """Memory that an inference may read where it is; READABLE_BEHIND_BYTES after it can be read as well."""
+
+    memory: memoryview
+    address: int
+
+
+# Vectorised kernels read past the end of their input, XNNPACK's up to XNN_EXTRA_BYTES (128).
+READABLE_BEHIND_BYTES = 4096
+
+Data = bytes | memoryview | Lent

@@ -14,7 +14,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from edge.models.identity import make_demo_ca
+from edge.package.identity import make_demo_ca
 
 TOP = Path(__file__).resolve().parent.parent
 MODEL = TOP / "demo/data/digits.tflite"

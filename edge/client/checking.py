@@ -23,14 +23,14 @@ from edge.arrays import numpy_dtype
 from edge.client import inputs, show
 from edge.client.connection import Agent
 from edge.client.outcome import CommandError, Exit, InputError, UnreachableError
+from edge.engine.bare import FLAG, answer_of
+from edge.engine.sample_inputs import values
+from edge.engine.samples import MADE_UP
 from edge.errors import PackageError
-from edge.models.identity import load_identity, make_demo_ca
-from edge.models.making import make_package
-from edge.models.manifest import Manifest
+from edge.package.identity import load_identity, make_demo_ca
+from edge.package.making import make_package
+from edge.package.manifest import Manifest
 from edge.rpc._generated import agent_pb2 as pb
-from edge.runtime.bare import FLAG, answer_of
-from edge.runtime.sample_inputs import values
-from edge.runtime.samples import MADE_UP
 from edge.selfexec import self_command
 from edge.settings import full_key
 from edge.tensors import DType, TensorSpec

@@ -21,9 +21,9 @@ from edge.client.connection import HEALTH, OPERATIONS, Agent, peer_credentials, 
 from edge.client.outcome import CommandError, Exit
 from edge.clock import SystemClock
 from edge.config import INSTALLED_CONFIG, Config, load_config
+from edge.engine.tflite import PACKAGES
 from edge.errors import ConfigError, TrustError
-from edge.models import trust_folder
-from edge.runtime.tflite import PACKAGES
+from edge.package import trust_folder
 from edge.text import printable
 from edge.version import version
 
@@ -163,7 +163,7 @@ def check_trust(folder: Path, now: float, user: int) -> Iterator[Finding]:
 
 
 def _check_root(file: Path, now: float, user: int) -> Iterator[Finding]:
-    from edge.models.trust import NoRootError, read_root
+    from edge.package.trust import NoRootError, read_root
 
     subject = "trusted root"
     try:

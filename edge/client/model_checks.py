@@ -3,14 +3,14 @@
 import mmap
 from pathlib import Path
 
+from edge.engine.engine import SessionOptions
+from edge.engine.model_file import check_model_file
+from edge.engine.sample_inputs import SampleInputs
+from edge.engine.samples import Sample
+from edge.engine.tflite import TfliteEngine, facts_of
 from edge.errors import EdgeError, ModelRefusedError, PackageError
-from edge.models.adapter import view
-from edge.models.manifest import Manifest
-from edge.runtime.engine import SessionOptions
-from edge.runtime.model_file import check_model_file
-from edge.runtime.sample_inputs import SampleInputs
-from edge.runtime.samples import Sample
-from edge.runtime.tflite import TfliteEngine, facts_of
+from edge.package.adapter import view
+from edge.package.manifest import Manifest
 
 _CONVERSIONS = {
     ".onnx": "onnx2tf -i MODEL.onnx",

@@ -172,10 +172,10 @@ def _say(options: argparse.Namespace, facts: dict[str, Any], text: str) -> int:
 
 def _package(options: argparse.Namespace) -> int:
     from edge.client.model_checks import check_model, check_signature, check_tensors
-    from edge.models.certificates import subject
-    from edge.models.identity import load_identity
-    from edge.models.making import make_package
-    from edge.models.manifest import DEFAULT_TRIAL_SECONDS, Manifest
+    from edge.package.certificates import subject
+    from edge.package.identity import load_identity
+    from edge.package.making import make_package
+    from edge.package.manifest import DEFAULT_TRIAL_SECONDS, Manifest
 
     _check_files(options)
     check_signature(options.model, options.signature)
@@ -234,9 +234,9 @@ def _check_files(options: argparse.Namespace) -> None:
 def _adapter(file: Path | None) -> tuple[Any, Any]:
     """The manifest's `inputs` and `outputs`."""
     from edge.errors import PackageError
-    from edge.models.adapter import read_adapters
-    from edge.models.manifest import MAX_MANIFEST_BYTES
-    from edge.models.strict_json import JsonFault, check_keys, parse_object
+    from edge.package.adapter import read_adapters
+    from edge.package.manifest import MAX_MANIFEST_BYTES
+    from edge.package.strict_json import JsonFault, check_keys, parse_object
 
     if file is None:
         return (), ()
@@ -281,8 +281,8 @@ def _password(file: Path | None) -> bytes | None:
 
 def _verify(options: argparse.Namespace) -> int:
     from edge.clock import SystemClock
-    from edge.models.adapter import format_adapter
-    from edge.models.package import open_package
+    from edge.package.adapter import format_adapter
+    from edge.package.open import open_package
     from edge.version import version
 
     # What the log would say stands in the output.
@@ -321,7 +321,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _demo_ca(options: argparse.Namespace) -> int:
-    from edge.models.identity import make_demo_ca
+    from edge.package.identity import make_demo_ca
 
     made = make_demo_ca(options.folder, datetime.datetime.now(datetime.UTC))
     return _say(

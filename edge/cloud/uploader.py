@@ -21,7 +21,6 @@ from edge.capture.record import read_line
 from edge.capture.sealed import BatchContents, SealedBatch
 from edge.capture.spool import Spool
 from edge.clock import Clock
-from edge.cloud.provider import Body, ObjectStore, StoppedError, StoreError, Throttle
 from edge.cloud.retry import (
     LATER_MOST_SECONDS,
     REFUSED_BASE_SECONDS,
@@ -32,6 +31,7 @@ from edge.cloud.retry import (
     next_try,
     refused_delay,
 )
+from edge.cloud.store import Body, ObjectStore, StoppedError, StoreError, Throttle
 
 log = logging.getLogger(__name__)
 

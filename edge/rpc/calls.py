@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from edge.errors import MemoryLimitError
-from edge.models.scheduler import Caller
 from edge.rpc import status
+from edge.serving.scheduler import Caller
 
 Answer = tuple[bytes | None, status.Code, str]  # the message, the status and its text
 Unary = Callable[[bytes, Caller], Answer]

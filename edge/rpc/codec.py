@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError, Message
 
+from edge.engine.engine import Output
 from edge.errors import RequestError
-from edge.models.binding import Segment, TensorArgument
-from edge.models.loading import LoadedModel
 from edge.rpc import wire
 from edge.rpc._generated import agent_pb2 as pb
-from edge.runtime.engine import Output
+from edge.serving.binding import Segment, TensorArgument
+from edge.serving.loading import LoadedModel
 from edge.tensors import TensorSpec
 from edge.text import shown
 

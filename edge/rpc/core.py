@@ -22,7 +22,6 @@ from grpc._cython import cygrpc
 
 from edge import address
 from edge.clock import Clock
-from edge.models.scheduler import Caller
 from edge.rpc import READS_BY_WAITING_THREAD, calls, status, unread
 from edge.rpc.calls import Answer, StreamHandler, Unary
 from edge.rpc.private_binding import check_binding
@@ -30,6 +29,7 @@ from edge.rpc.receipt import Held, Receipts
 from edge.rpc.turns import Turns
 from edge.rpc.unread import SMALL_UNREAD_SECONDS, Unread
 from edge.rpc.watch import epoll_of
+from edge.serving.scheduler import Caller
 
 log = logging.getLogger(__name__)
 check_binding()
@@ -49,7 +49,7 @@ def _not_unary(raw: bytes, call: Caller) -> Answer:
 
 
 class Call:
-    """One call; what a handler asks of it is the `Caller` of edge.models.scheduler."""
+    """One call; what a handler asks of it is the `Caller` of edge.serving.scheduler."""
 
     __slots__ = (
         "_after", "_aside", "_call", "_closing", "_deadline", "_large", "_on_close", "_served_meanwhile", "_server", "_unary", "answered",

@@ -22,7 +22,7 @@ MAX_UNSENT_MESSAGES = 64  # of one stream
 
 
 class _Call:
-    """One unary call: the `Caller` of edge.models.scheduler on a context of grpc."""
+    """One unary call: the `Caller` of edge.serving.scheduler on a context of grpc."""
 
     __slots__ = ("_context",)
 

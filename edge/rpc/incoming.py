@@ -6,9 +6,9 @@ from typing import Any
 from edge.capture import record
 from edge.capture.record import AuxiliaryEntry, CapturedTensor, Labels
 from edge.errors import CaptureContentError
-from edge.models.binding import Segment, declaration
-from edge.models.loading import LoadedModel
 from edge.rpc import codec
+from edge.serving.binding import Segment, declaration
+from edge.serving.loading import LoadedModel
 from edge.shm.sysv import SegmentReader
 from edge.tensors import DType, TensorSpec, byte_count, byte_count_fault, dtype_name, own_shape, rank_fault
 from edge.text import shown

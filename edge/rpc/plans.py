@@ -10,15 +10,16 @@ among the bytes that do not change; the segment itself is checked at every call.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from edge.engine.borrowing import ALIGNMENT_BYTES
+from edge.engine.engine import Shapes
 from edge.errors import TensorError
-from edge.models.binding import Segment, declaration
-from edge.models.loading import LoadedModel
-from edge.models.registry import Registry
-from edge.models.scheduler import Caller
 from edge.rpc.calls import step_far_aside
 from edge.rpc.codec import ResponseEncoder, byte_data_ranges, parse_predict
-from edge.runtime.borrowing import ALIGNMENT_BYTES
-from edge.runtime.engine import Data, Shapes
+from edge.serving.binding import Segment, declaration
+from edge.serving.loading import LoadedModel
+from edge.serving.registry import Registry
+from edge.serving.scheduler import Caller
+from edge.tensors import Data
 
 MAX_CONSTANT_BYTES = 4096  # of one request; a longer one is parsed each time
 MAX_SAME_LENGTH = 16  # requests of one length that are recognised by their bytes; the oldest are forgotten

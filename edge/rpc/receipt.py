@@ -13,8 +13,8 @@ import threading
 from typing import Protocol
 
 from edge.clock import Clock
-from edge.device.heap import heap_growth, heap_mark
 from edge.errors import RequestsFullError
+from edge.host.heap import heap_growth, heap_mark
 from edge.rpc import status
 
 MAX_INCOMPLETE_CALLS = 256  # calls that wait for their messages; one more ends the oldest

@@ -12,7 +12,6 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from edge import address
 from edge.clock import Clock, SystemClock
 from edge.errors import EdgeError, InferenceError, RequestError, SocketInUseError
-from edge.models.scheduler import Caller
 from edge.rpc import status
 from edge.rpc._generated import agent_pb2, operations_pb2
 from edge.rpc.calls import Answer, CallServer, Stream, Unary
@@ -21,6 +20,7 @@ from edge.rpc.health import SERVICE as HEALTH_SERVICE
 from edge.rpc.health import Health
 from edge.rpc.receipt import LARGE_REQUEST_BYTES, Held, Receipts
 from edge.rpc.servicer import Servicer
+from edge.serving.scheduler import Caller
 from edge.text import printable
 
 log = logging.getLogger(__name__)

@@ -8,18 +8,18 @@ from typing import Any
 
 from edge.capture.record import CaptureRequest
 from edge.capture.service import CaptureService
+from edge.engine.engine import Output
+from edge.engine.placement import Placement
 from edge.errors import CaptureContentError, QueueFullError, SharedMemoryError
-from edge.models.loading import LoadedModel
-from edge.models.registry import Registry
-from edge.models.scheduler import Caller, Scheduler, Seat
 from edge.rpc import codec
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
 from edge.rpc.calls import step_far_aside
 from edge.rpc.incoming import Incoming, check_labels
 from edge.rpc.plans import Plan, PlanBook
-from edge.runtime.engine import Output
-from edge.runtime.placement import Placement
+from edge.serving.loading import LoadedModel
+from edge.serving.registry import Registry
+from edge.serving.scheduler import Caller, Scheduler, Seat
 from edge.shm.sysv import Attachment, SegmentReader
 
 log = logging.getLogger(__name__)

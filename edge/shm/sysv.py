@@ -18,10 +18,10 @@ from dataclasses import dataclass
 
 from edge.clock import Clock
 from edge.errors import SharedMemoryError
-from edge.runtime.engine import READABLE_BEHIND_BYTES, Data, Lent
 from edge.shm.checks import MAX_SEGMENT_ID, SHM_DEST, SegmentStatus, check_mode, check_range
 from edge.shm.peers import Peers
 from edge.shm.unwritten import Account, unwritten_bytes, whole_pages
+from edge.tensors import READABLE_BEHIND_BYTES, Data, Lent
 
 _IPC_STAT = 2
 _SHM_RDONLY = 0o10000

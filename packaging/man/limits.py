@@ -20,8 +20,8 @@ BEGIN, END = (
 OTHERS = {
     "edge/rpc/receipt.py": {"INCOMPLETE_SECONDS"},
     "edge/rpc/server.py": {"LOOKAHEAD_BYTES"},
-    "edge/models/loads.py": {"LOAD_SECONDS"},
-    "edge/runtime/probe.py": {"OPENING_SECONDS", "AFTERWARDS_SECONDS"},
+    "edge/serving/loads.py": {"LOAD_SECONDS"},
+    "edge/engine/probe.py": {"OPENING_SECONDS", "AFTERWARDS_SECONDS"},
     "edge/shm/sysv.py": {"JUDGED_SECONDS"},
     "edge/capture/record.py": {"FUTURE_SECONDS"},
     "edge/capture/intake.py": {"TURN_SECONDS"},

@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 import pytest
 
-from edge.models import tar
-from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE
+from edge.package import tar
+from edge.package.manifest import MANIFEST_FILE, SIGNATURE_FILE
 from tests.adversary.conftest import MAX_GROWTH_BYTES, Stand, start_stand
 from tests.fakes.packages import entry, tar_of
 

@@ -11,15 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from edge.engine import bare
+from edge.engine.engine import SessionOptions
+from edge.engine.interpreter import ENGINE_ERRORS
+from edge.engine.model_file import check_model_file
+from edge.engine.probe import ProbeResult, task_of
+from edge.engine.sample_inputs import SampleInputs
+from edge.engine.samples import MADE_UP, Sample
+from edge.engine.tflite import TfliteEngine
+from edge.engine.trial import Trial
 from edge.errors import EdgeError, InferenceError
-from edge.runtime import bare
-from edge.runtime.engine import SessionOptions
-from edge.runtime.model_file import check_model_file
-from edge.runtime.probe import ProbeResult, task_of
-from edge.runtime.sample_inputs import SampleInputs
-from edge.runtime.samples import MADE_UP, Sample
-from edge.runtime.tflite import ENGINE_ERRORS, TfliteEngine
-from edge.runtime.trial import Trial
 
 ENGINE = TfliteEngine()
 

@@ -7,11 +7,11 @@ import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from edge.models.limits import PackageLimits
-from edge.models.loads import check_memory
-from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, format_manifest
-from edge.models.package import Package, open_package
-from edge.models.signing import sign_files
+from edge.host import memory
+from edge.package.limits import PackageLimits
+from edge.package.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, format_manifest
+from edge.package.open import Package, open_package
+from edge.package.signing import sign_files
 from tests.fakes import signing_pki as pki
 from tests.fakes.clock import FakeClock
 from tests.fakes.signing_pki import DAY, NOW, Holder
@@ -95,7 +95,7 @@ def load(
         clock=clock,
         build_date=BUILD_DATE,
         limits=limits,
-        claim=lambda what, size: check_memory(what, size, available),
+        claim=lambda what, size: memory.check(what, size, available),
         go_on=go_on,
     )
 

@@ -22,18 +22,18 @@ from edge.cloud.aws import credentials
 from edge.cloud.aws.credentials import EnvironmentCredentials
 from edge.cloud.aws.s3 import S3Location, S3Store
 from edge.cloud.aws.transport import Patience, Reply, public_trust
-from edge.cloud.provider import Body, Pace, StoreError
+from edge.cloud.store import Body, Pace, StoreError
+from edge.engine.engine import SessionOptions
+from edge.engine.model_file import check_model_file
+from edge.engine.tflite import TfliteEngine
 from edge.errors import EdgeError, ManifestError, ModelRefusedError, PackageError, SignatureError, TrustError
-from edge.models.binding import InputBinder
-from edge.models.bundle import format_statement, parse_bundle, parse_statement
-from edge.models.contents import open_contents
-from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, format_manifest, parse_manifest
-from edge.models.signing import TimeReading, verify_signature
+from edge.package.bundle import format_statement, parse_bundle, parse_statement
+from edge.package.contents import open_contents
+from edge.package.manifest import MANIFEST_FILE, SIGNATURE_FILE, format_manifest, parse_manifest
+from edge.package.signing import TimeReading, verify_signature
 from edge.rpc import codec, status
 from edge.rpc._generated import agent_pb2 as pb
-from edge.runtime.engine import SessionOptions
-from edge.runtime.model_file import check_model_file
-from edge.runtime.tflite import TfliteEngine
+from edge.serving.binding import InputBinder
 from tests.fakes.packages import BUILD_DATE, LIMITS, ROOT, entries_of, files_of, tar_of
 from tests.fakes.signing_pki import NOW
 

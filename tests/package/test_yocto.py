@@ -23,7 +23,7 @@ import yaml
 from cryptography import x509
 
 from edge.clock import SystemClock
-from edge.models.package import open_package
+from edge.package.open import open_package
 
 TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP / "yocto"))

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from edge.models.identity import load_identity
-from edge.models.making import make_package
-from edge.models.manifest import Manifest
+from edge.package.identity import load_identity
+from edge.package.making import make_package
+from edge.package.manifest import Manifest
 from edge.settings import full_key
 from tests.system.harness import ROOT, AgentProcess, Client, client_command
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from edge.cloud.aws.build import build_s3
 from edge.cloud.aws.credentials import CONTAINER_TOKEN, CONTAINER_URI, ContainerCredentials
 from edge.cloud.aws.transport import Patience
-from edge.cloud.provider import StoreError
+from edge.cloud.build import build_s3
+from edge.cloud.store import StoreError
 from edge.config import parse_config
 from tests.fakes.cloud import SkewedClock, assert_all_stored, pipeline, s3_store, submit_some
 from tests.fakes.s3_stub import Key, S3Stub

@@ -12,8 +12,8 @@ import pytest
 from edge.capture.statuses import CaptureState
 from edge.cloud.aws.credentials import RENEW_AGAIN_SECONDS, IotCredentials, IotSettings
 from edge.cloud.aws.transport import Patience
-from edge.cloud.provider import StoreError
 from edge.cloud.retry import Outcome
+from edge.cloud.store import StoreError
 from tests.fakes import iot_endpoint
 from tests.fakes.acl import GROUP, USER, Acl, give
 from tests.fakes.clock import FakeClock

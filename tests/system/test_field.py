@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.models.adapter import read_adapters
+from edge.package.adapter import read_adapters
 from tests.data.make_models import identity
 from tests.fakes import captures
 from tests.system.conftest import MODELS, Signer, run_tool

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, format_manifest
+from edge.package.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, format_manifest
 from tests.fakes import model_signing
 from tests.fakes import signing_pki as pki
 from tests.fakes.signing_pki import DAY, Holder

@@ -3,7 +3,7 @@
 A binary's answers are compared with the x86-64 binary's. A change of engine may change these: run this file against that
 binary with NUMERICS_WRITE=1 then, and look at the difference. Run from source, where another release of the engine may
 be installed, the agent answers what that engine does; int8 with tflite_runtime, whose XNNPACK is told to take it, as the
-binary does (edge.runtime.xnnpack).
+binary does (edge.engine.xnnpack).
 """
 
 import base64

@@ -13,11 +13,11 @@ import grpc
 import numpy as np
 import pytest
 
+from edge.engine.child import FLAG
+from edge.engine.engine import SessionOptions
+from edge.engine.probe import task_of
+from edge.engine.samples import MADE_UP, Sample
 from edge.rpc._generated import agent_pb2 as pb
-from edge.runtime.child import FLAG
-from edge.runtime.engine import SessionOptions
-from edge.runtime.probe import task_of
-from edge.runtime.samples import MADE_UP, Sample
 from tests.data.make_models import add_one
 from tests.system.conftest import Signer
 from tests.system.harness import (

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from edge.runtime.probe import ProbeResult
+from edge.engine.probe import ProbeResult
 from tests.data.random_models import Case, random_case
 from tests.system.harness import ROOT, from_source
 

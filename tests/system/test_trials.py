@@ -134,7 +134,7 @@ def test_the_trial_of_shapes_ends_when_no_more_come(
     agents: Callable[..., AgentProcess], signer: Any, tmp_path: Path
 ) -> None:  # [P-13]
     """No zombie is left of it; shapes that come later are tried in another."""
-    (tmp_path / "sitecustomize.py").write_text("from edge.runtime import shapes\nshapes.IDLE_SECONDS = 0\n")
+    (tmp_path / "sitecustomize.py").write_text("from edge.engine import shapes\nshapes.IDLE_SECONDS = 0\n")
     agent = agents().start(env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
     agent.client.load(signer.package(make_models.add_one((-1, 4)), "add"), "add")
     for rows in (3, 5):

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from edge.engine.sample_inputs import SampleInputs
+from edge.engine.samples import Sample
 from edge.errors import ManifestError, UnsupportedModelError
-from edge.models.adapter import TensorAdapter, view
-from edge.models.manifest import Manifest, format_manifest, parse_manifest
-from edge.runtime.sample_inputs import SampleInputs
-from edge.runtime.samples import Sample
+from edge.package.adapter import TensorAdapter, view
+from edge.package.manifest import Manifest, format_manifest, parse_manifest
 from edge.tensors import DYNAMIC, DType, TensorSpec
 
 PLAIN = Manifest("m", "1", "m.tflite")

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.arrays import numpy_dtype
-from edge.models.adapter import TensorAdapter, view
-from edge.runtime.adapting import ELEMENTS_AT_ONCE, AdaptedSession, conversion
-from edge.runtime.borrowing import MIN_BYTES
-from edge.runtime.engine import Lent, SessionOptions
-from edge.runtime.tflite import TfliteEngine
-from edge.tensors import DType, TensorSpec
+from edge.engine.adapting import ELEMENTS_AT_ONCE, AdaptedSession, conversion
+from edge.engine.borrowing import MIN_BYTES
+from edge.engine.engine import SessionOptions
+from edge.engine.tflite import TfliteEngine
+from edge.package.adapter import TensorAdapter, view
+from edge.tensors import DType, Lent, TensorSpec
 from tests.data.make_models import add_one, identity
 
 INF, NAN = float("inf"), float("nan")

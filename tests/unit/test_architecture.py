@@ -15,21 +15,33 @@ PURE = [
     "errors.py",
     "text.py",
     "settings.py",
-    "models/manifest.py",
-    "models/signing.py",
-    "models/bundle.py",
-    "models/certificates.py",
-    "models/strict_json.py",
-    "models/tar.py",
-    "models/binding.py",
-    "models/adapter.py",
-    "runtime/model_file.py",
+    "package/manifest.py",
+    "package/signing.py",
+    "package/bundle.py",
+    "package/certificates.py",
+    "package/strict_json.py",
+    "package/tar.py",
+    "serving/binding.py",
+    "package/adapter.py",
+    "engine/model_file.py",
     "shm/checks.py",
     "capture/layout.py",
     "capture/record.py",
     "cloud/retry.py",
     "cloud/aws/sigv4.py",
 ]
+# The rooms of edge/, and which others each may look into. The modules beside them are for all.
+MAY_IMPORT = {
+    "host": set[str](),
+    "package": {"host"},
+    "engine": {"host"},
+    "shm": {"host"},
+    "capture": {"host"},
+    "cloud": {"capture"},
+    "serving": {"host", "package", "engine", "shm"},
+    "rpc": {"host", "engine", "shm", "serving", "capture"},
+    "client": {"package", "engine", "rpc"},
+}
 BANNED_IN_RULES = {"socket", "grpc", "time", "os", "pathlib", "subprocess", "threading", "http", "ssl", "tempfile"}
 MAX_LINES = 400
 SOURCES = sorted(
@@ -50,6 +62,54 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def modules() -> dict[str, set[str]]:
+    """The modules of edge/ by name, each with those that it imports, anywhere in it and for types only included."""
+    paths = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in EDGE.rglob("*.py")}
+    paths = {name.removesuffix(".__init__"): path for name, path in paths.items()}
+    graph: dict[str, set[str]] = {}
+    for name, path in paths.items():
+        graph[name] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                graph[name] |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                graph[name] |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+        graph[name] &= set(paths)
+    return graph
+
+
+def room_of(module: str) -> str:
+    """The folder below edge/ that a module stands in; empty for those at the top."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 2 or parts[-1] in MAY_IMPORT else ""
+
+
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
+def test_arrows_between_rooms_go_one_way(room: str) -> None:
+    for module, imported in modules().items():
+        if room_of(module) == room:
+            others = {room_of(other) for other in imported} - {room, ""}
+            assert others <= MAY_IMPORT[room], module
+
+
+def test_only_the_entries_look_into_rooms() -> None:
+    for module, imported in modules().items():
+        if not room_of(module) and module not in ("edge.app", "edge.cli"):
+            assert not {other for other in imported if room_of(other)}, module
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    graph = modules()
+    for start in graph:
+        reached, ahead = set[str](), list(graph[start])
+        while ahead:
+            module = ahead.pop()
+            if module not in reached:
+                reached.add(module)
+                ahead += graph[module]
+        assert start not in reached, start
+
+
 @pytest.mark.parametrize("name", PURE)
 def test_rules_are_pure(name: str) -> None:
     banned = {module for module in imports(EDGE / name) if module.split(".")[0] in BANNED_IN_RULES}
@@ -59,7 +119,7 @@ def test_rules_are_pure(name: str) -> None:
 def test_only_one_module_imports_an_interpreter() -> None:
     for path in EDGE.rglob("*.py"):
         text = path.read_text()
-        if path != EDGE / "runtime" / "tflite.py":
+        if path != EDGE / "engine" / "tflite.py":
             assert "import tflite_runtime" not in text and "import ai_edge_litert" not in text, path
 
 

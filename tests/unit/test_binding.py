@@ -3,7 +3,7 @@
 import pytest
 
 from edge.errors import TensorError
-from edge.models.binding import InputBinder, Segment, TensorArgument
+from edge.serving.binding import InputBinder, Segment, TensorArgument
 from edge.tensors import DYNAMIC, DType, TensorSpec
 
 A = TensorSpec("a", DType.FLOAT32, (1, 2), (1, 2))

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from edge.clock import SystemClock
+from edge.engine import borrowing
+from edge.engine.borrowing import ALIGNMENT_BYTES, MIN_BYTES, borrows_well
+from edge.engine.engine import SessionOptions
+from edge.engine.session import TfliteSession
+from edge.engine.tflite import TfliteEngine
 from edge.errors import InferenceError
-from edge.runtime import borrowing
-from edge.runtime.borrowing import ALIGNMENT_BYTES, MIN_BYTES, borrows_well
-from edge.runtime.engine import Data, Lent, SessionOptions
-from edge.runtime.session import TfliteSession
-from edge.runtime.tflite import TfliteEngine
 from edge.shm.sysv import SegmentReader
+from edge.tensors import Data, Lent
 from tests.data.make_models import add_one, identity
 from tests.data.tflite_writer import Model, Op, i32, u8
 from tests.system.segments import Segment

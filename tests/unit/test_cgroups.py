@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.device import cgroups
+from edge.host import cgroups
 
 MIB = 1 << 20
 V1_NONE = str((1 << 63) - 4096)  # version 1's word for no limit
@@ -154,6 +154,6 @@ def test_a_group_of_this_kernel(own_group: Path) -> None:  # [L-6]
     limit = next(own_group / name for name in ("memory.max", "memory.limit_in_bytes") if (own_group / name).exists())
     limit.write_text(str(256 * MIB))
     enter = f"import os; open({str(own_group / 'cgroup.procs')!r}, 'w').write(str(os.getpid())); "
-    code = enter + "from edge.device import cgroups; print(cgroups.available())"
+    code = enter + "from edge.host import cgroups; print(cgroups.available())"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 200 * MIB < int(child.stdout) <= 256 * MIB

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from edge.clock import SystemClock
 from edge.cloud.aws.s3 import S3Store
-from edge.cloud.provider import CHUNK_BYTES, Body, StoppedError, StoreError, Throttle, build_store
+from edge.cloud.build import build_store
+from edge.cloud.store import CHUNK_BYTES, Body, StoppedError, StoreError, Throttle
 from edge.config import parse_config
 from edge.settings import full_key
 from tests.fakes.cloud import QuickClock

@@ -4,8 +4,8 @@ import pytest
 
 from edge.cloud.aws.credentials import EnvironmentCredentials
 from edge.cloud.aws.sigv4 import Keys
-from edge.cloud.provider import StoreError
 from edge.cloud.retry import Outcome
+from edge.cloud.store import StoreError
 
 PAIR = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_SECRET_ACCESS_KEY": "secret"}
 

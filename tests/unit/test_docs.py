@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from edge.config import parse_config
-from edge.models.adapter import read_adapters
-from edge.models.manifest import parse_manifest
+from edge.package.adapter import read_adapters
+from edge.package.manifest import parse_manifest
 
 ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "docs" / "spec"

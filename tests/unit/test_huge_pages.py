@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edge.device import huge_pages
-from edge.device.huge_pages import use_huge_pages
+from edge.host import huge_pages
+from edge.host.huge_pages import use_huge_pages
 from tests.system.harness import eventually
 
 SETTING = Path("/sys/kernel/mm/transparent_hugepage")

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from edge.clock import SystemClock
-from edge.device import memory
+from edge.engine.tflite import TfliteEngine
 from edge.errors import DeadlineError, LoadQueueFullError, MemoryLimitError, ModelNotFoundError, StoppingError
-from edge.models import loading
-from edge.models.loading import ModelDefaults
-from edge.models.loads import MAX_LOADS, MAX_VERIFYING, MIB, Load, Loads
-from edge.models.package import Package, open_package
-from edge.models.registry import Registry
-from edge.runtime.tflite import TfliteEngine
+from edge.host import memory
+from edge.package.open import Package, open_package
+from edge.serving import loading
+from edge.serving.loading import ModelDefaults
+from edge.serving.loads import MAX_LOADS, MAX_VERIFYING, MIB, Load, Loads
+from edge.serving.registry import Registry
 from tests.fakes import packages
 from tests.fakes.clock import FakeClock
 from tests.fakes.signing_pki import NOW

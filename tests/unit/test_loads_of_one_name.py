@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from edge.device import descriptors
 from edge.errors import DeadlineError, MemoryLimitError, ModelExistsError
-from edge.models.loads import MAX_WAITING, Load
-from edge.models.registry import Registry
+from edge.host import descriptors
+from edge.serving.loads import MAX_WAITING, Load
+from edge.serving.registry import Registry
 from tests.fakes import packages
 from tests.unit.test_loads import DATA, PATIENCE_SECONDS, Call, in_thread, registry_of
 

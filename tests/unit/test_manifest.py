@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from edge.errors import ManifestError, TargetError
-from edge.models.manifest import MAX_MANIFEST_BYTES, Manifest, check_target, format_manifest, parse_manifest
+from edge.package.manifest import MAX_MANIFEST_BYTES, Manifest, check_target, format_manifest, parse_manifest
 
 EXAMPLE = (
     b'{"format_version": 1, "metadata": {"model_name": "digits", "model_version": "1.0"}, "model": "digits.tflite",'

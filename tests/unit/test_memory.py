@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.device import cgroups, memory
+from edge.host import cgroups, memory
 
 MIB = 1 << 20
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge.engine.model_file import check_model_file
 from edge.errors import ModelRefusedError
-from edge.runtime.model_file import check_model_file
 
 ROOT = Path(__file__).resolve().parents[2]
 MODELS = sorted([*(ROOT / "tests" / "data").glob("*.tflite"), *(ROOT / "demo" / "data").glob("*.tflite")])

@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
+from edge.engine.native_words import as_log_lines
 from edge.errors import MemoryLimitError
-from edge.runtime.native_words import as_log_lines
 from tests.fakes import descriptors
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.device.notify import MAX_STATUS_CHARACTERS, Notifier, watchdog_seconds
+from edge.host.notify import MAX_STATUS_CHARACTERS, Notifier, watchdog_seconds
 
 
 @pytest.fixture

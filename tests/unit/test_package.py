@@ -19,9 +19,9 @@ from edge.errors import (
     SignatureError,
     TrustError,
 )
-from edge.models.limits import PackageLimits
-from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE
-from edge.models.package import local_path, open_package
+from edge.package.limits import PackageLimits
+from edge.package.manifest import MANIFEST_FILE, SIGNATURE_FILE
+from edge.package.open import local_path, open_package
 from edge.paths import model_url
 from tests.fakes import packages
 from tests.fakes import signing_pki as pki

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from edge.errors import ManifestError, PackageError, SignatureError
-from edge.models import tar
-from edge.models.limits import PackageLimits
-from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE
+from edge.package import tar
+from edge.package.limits import PackageLimits
+from edge.package.manifest import MANIFEST_FILE, SIGNATURE_FILE
 from tests.fakes.packages import (
     MODEL,
     Entry,

@@ -22,11 +22,11 @@ from edge.errors import (
     PackageNotFoundError,
     SignatureError,
 )
-from edge.models import tar
-from edge.models.bundle import MAX_CERTIFICATE_BYTES
-from edge.models.limits import PackageLimits
-from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, format_manifest
-from edge.models.strict_json import JsonFault, parse_object
+from edge.package import tar
+from edge.package.bundle import MAX_CERTIFICATE_BYTES
+from edge.package.limits import PackageLimits
+from edge.package.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, format_manifest
+from edge.package.strict_json import JsonFault, parse_object
 from tests.fakes.packages import (
     LIMITS,
     MODEL,

@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives import serialization
 
 from edge.client.main import main
 from edge.errors import ManifestError, PackageError, TrustError
-from edge.models.identity import Identity, load_identity, make_demo_ca
-from edge.models.making import make_package
-from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
+from edge.package.identity import Identity, load_identity, make_demo_ca
+from edge.package.making import make_package
+from edge.package.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest
 from tests.fakes import signing_pki as pki
 from tests.fakes.packages import SIGNER, load, trust
 from tests.fakes.signing_pki import NOW

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edge.errors import ManifestError, PackageError, PackageNotFoundError, SignatureError, TrustError
-from edge.models.bundle import check_path, format_statement, parse_bundle, parse_statement
-from edge.models.manifest import MANIFEST_FILE, SIGNATURE_FILE, format_manifest, parse_manifest
-from edge.models.package import local_path
-from edge.models.signing import TimeReading, verify_signature
-from edge.models.trust import load_roots
+from edge.package.bundle import check_path, format_statement, parse_bundle, parse_statement
+from edge.package.manifest import MANIFEST_FILE, SIGNATURE_FILE, format_manifest, parse_manifest
+from edge.package.open import local_path
+from edge.package.signing import TimeReading, verify_signature
+from edge.package.trust import load_roots
 from tests.fakes.packages import BUILD_DATE, ROOT, entries_of, files_of, load, open_files, tar_of, trust, write_folder
 from tests.fakes.signing_pki import NOW
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from edge.runtime.placement import Placement
+from edge.engine.placement import Placement
 
 ALLOWED = os.sched_getaffinity(0)
 pytestmark = pytest.mark.skipif(len(ALLOWED) < 2, reason="this machine has one core")

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.errors import ModelNotFoundError, TensorError
-from edge.models.binding import InputBinder
-from edge.models.remarks import Remarks
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc.codec import byte_data_ranges
 from edge.rpc.plans import MAX_CONSTANT_BYTES, MAX_LENGTHS, MAX_SAME_LENGTH, Plan, PlanBook
+from edge.serving.binding import InputBinder
+from edge.serving.remarks import Remarks
 from edge.tensors import DType, TensorSpec
 
 A = TensorSpec("a", DType.FLOAT32, (1, 4), (1, 4))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from edge.engine import child, probe
+from edge.engine.engine import SessionOptions
+from edge.engine.probe import ProbeResult
+from edge.engine.samples import Sample
 from edge.errors import MemoryLimitError, ModelRefusedError
-from edge.runtime import child, probe
-from edge.runtime.engine import SessionOptions
-from edge.runtime.probe import ProbeResult
-from edge.runtime.samples import Sample
 from tests.data.make_models import add_one, identity
 from tests.fakes import descriptors
 

@@ -7,7 +7,7 @@ import pytest
 
 from edge.clock import SystemClock
 from edge.errors import DeadlineError, ModelNotFoundError, QueueFullError
-from edge.models.scheduler import Scheduler
+from edge.serving.scheduler import Scheduler
 from tests.system.harness import eventually
 
 

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from edge.clock import SystemClock
+from edge.engine.engine import SessionOptions
+from edge.engine.tflite import TfliteEngine
 from edge.errors import ModelNotFoundError
-from edge.models.binding import InputBinder
-from edge.models.remarks import Remarks
-from edge.models.scheduler import Scheduler
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc.codec import ResponseEncoder
 from edge.rpc.servicer import Servicer
-from edge.runtime.engine import SessionOptions
-from edge.runtime.tflite import TfliteEngine
+from edge.serving.binding import InputBinder
+from edge.serving.remarks import Remarks
+from edge.serving.scheduler import Scheduler
 from edge.shm.sysv import SegmentReader
 
 DATA = Path(__file__).parents[1] / "data"

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from edge.arrays import numpy_dtype
+from edge.engine.engine import Session, SessionOptions
+from edge.engine.session import MAX_SAID_CHARACTERS, TfliteSession
+from edge.engine.tflite import TfliteEngine
 from edge.errors import InferenceError
-from edge.runtime.engine import Session, SessionOptions
-from edge.runtime.session import MAX_SAID_CHARACTERS, TfliteSession
-from edge.runtime.tflite import TfliteEngine
 from tests.data.make_models import DTYPES, add_one, big
 
 DATA = Path(__file__).parents[1] / "data"

@@ -7,8 +7,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edge.runtime.engine import SessionOptions
-from edge.runtime.shapes import IDLE_SECONDS, ShapeTrials
+from edge.engine.engine import SessionOptions
+from edge.engine.shapes import IDLE_SECONDS, ShapeTrials
 from tests.data.make_models import add_one
 from tests.fakes.clock import FakeClock
 

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from edge.errors import EdgeError, SignatureError, TrustError
-from edge.models.bundle import Bundle, format_bundle, format_statement, pae, parse_bundle, parse_statement
-from edge.models.signing import TimeReading, Verified, judging_time, sign_files, verify_signature
+from edge.package.bundle import Bundle, format_bundle, format_statement, pae, parse_bundle, parse_statement
+from edge.package.signing import TimeReading, Verified, judging_time, sign_files, verify_signature
 from tests.fakes import signing_pki as pki
 from tests.fakes.signing_pki import DAY, NOW, Holder
 

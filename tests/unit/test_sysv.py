@@ -10,12 +10,12 @@ import pytest
 
 from edge.clock import SystemClock
 from edge.errors import SharedMemoryError
-from edge.runtime.engine import READABLE_BEHIND_BYTES, Lent
 from edge.shm import sysv
 from edge.shm.checks import Peer
 from edge.shm.peers import Peers
 from edge.shm.sysv import JUDGED_SECONDS, KEEP_UNUSED_SECONDS, MAX_KEPT, SegmentReader
 from edge.shm.unwritten import MAX_UNWRITTEN_BYTES
+from edge.tensors import READABLE_BEHIND_BYTES, Lent
 from tests.system.segments import Segment
 
 MIB = 1 << 20

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge.errors import MemoryLimitError, TrustError
-from edge.models.trust import MAX_ROOT_FILE_BYTES, load_roots, read_root
+from edge.package.trust import MAX_ROOT_FILE_BYTES, load_roots, read_root
 from tests.fakes import acl
 from tests.fakes import signing_pki as pki
 

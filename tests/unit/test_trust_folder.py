@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from edge.models import trust_folder
+from edge.package import trust_folder
 
 
 def test_a_folder_that_is_well(tmp_path: Path) -> None:  # [S-3]

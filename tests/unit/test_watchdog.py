@@ -14,10 +14,10 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from edge.device.evidence import InferencesEnd, ServerAnswers, WorkerTurns
-from edge.device.notify import Notifier
-from edge.device.stacks import MAX_CHARACTERS, name_threads, thread_stacks
-from edge.device.watchdog import Decision, Watchdog, answer_seconds, decide, round_seconds
+from edge.host.evidence import InferencesEnd, ServerAnswers, WorkerTurns
+from edge.host.notify import Notifier
+from edge.host.stacks import MAX_CHARACTERS, name_threads, thread_stacks
+from edge.host.watchdog import Decision, Watchdog, answer_seconds, decide, round_seconds
 
 
 class SteppedClock:
@@ -348,9 +348,9 @@ def test_a_signal_from_the_service_manager_leaves_every_stack() -> None:
     code = (
         "import os, signal\n"
         "from edge.clock import SystemClock\n"
-        "from edge.device.notify import Notifier\n"
-        "from edge.device.stacks import thread_stacks\n"
-        "from edge.device.watchdog import Watchdog\n"
+        "from edge.host.notify import Notifier\n"
+        "from edge.host.stacks import thread_stacks\n"
+        "from edge.host.watchdog import Watchdog\n"
         "Watchdog([], Notifier(), SystemClock()).start()\n"
         "while '_run (watchdog.py' not in thread_stacks(): pass\n"
         "def hung_here(): os.kill(os.getpid(), signal.SIGABRT)\n"

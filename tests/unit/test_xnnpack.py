@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.runtime.engine import SessionOptions
-from edge.runtime.tflite import TfliteEngine
-from edge.runtime.xnnpack import QUANTISED, Xnnpack
+from edge.engine.engine import SessionOptions
+from edge.engine.tflite import TfliteEngine
+from edge.engine.xnnpack import QUANTISED, Xnnpack
 from tests.data.tflite_writer import Model, Op, Quantization, u8
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +92,7 @@ def test_nothing_is_taken_from_an_interpreter_that_is_open_at_the_exit(tmp_path:
     (tmp_path / "program.py").write_text(
         """
 from types import SimpleNamespace
-from edge.runtime.xnnpack import Xnnpack, _Options
+from edge.engine.xnnpack import Xnnpack, _Options
 library = SimpleNamespace(
     TfLiteXNNPackDelegateOptionsDefault=lambda: _Options(),
     TfLiteXNNPackDelegateCreate=lambda options: 1,

@@ -19,7 +19,6 @@ from edge import access
 from edge.clock import Clock
 from edge.cloud.aws.sigv4 import Keys
 from edge.cloud.aws.transport import Patience, Peer, Reply, Transport, TransportError
-from edge.cloud.provider import StoreError
 from edge.cloud.retry import (
     Answer,
     Outcome,
@@ -29,6 +28,7 @@ from edge.cloud.retry import (
     read_date,
     read_retry_after,
 )
+from edge.cloud.store import StoreError
 from edge.text import printable, shown
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,6 @@ from edge.cloud.aws.transport import (
     Transport,
     TransportError,
 )
-from edge.cloud.provider import Body, Pace, StoreError
 from edge.cloud.retry import (
     Answer,
     Fault,
@@ -38,6 +37,7 @@ from edge.cloud.retry import (
     read_region,
     read_retry_after,
 )
+from edge.cloud.store import Body, Pace, StoreError
 from edge.text import printable
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,60 @@
+"""The store that the configuration asks for."""
+
+import logging
+import os
+from urllib.parse import urlsplit
+
+from edge.access import credential_path
+from edge.clock import Clock
+from edge.cloud.aws.credentials import (
+    CONTAINER_URI,
+    ContainerCredentials,
+    CredentialSource,
+    EnvironmentCredentials,
+    IotCredentials,
+    IotSettings,
+    is_loopback,
+)
+from edge.cloud.aws.s3 import S3Location, S3Store
+from edge.cloud.aws.transport import public_trust
+from edge.cloud.store import ObjectStore
+from edge.config import Config
+
+log = logging.getLogger(__name__)
+
+
+def build_store(config: Config, clock: Clock) -> ObjectStore | None:
+    """The store that the configuration asks for; None with provider None."""
+    if config.provider_provider != "Aws":
+        return None
+    return _s3(config, clock)
+
+
+def _s3(config: Config, clock: Clock) -> S3Store:
+    """The bucket that the configuration names, with IoT credentials where they are configured."""
+    endpoint = config.core_endpoint_override
+    if urlsplit(endpoint).scheme == "http" and not is_loopback(urlsplit(endpoint).hostname or ""):
+        log.warning("captures go to %s unencrypted: anyone on the way can read them", endpoint)
+    return S3Store(
+        S3Location(
+            config.provider_s3_bucket_name, config.core_region, endpoint, verify=config.edge_upload_verify == "head"
+        ),
+        _credentials(config, clock),
+        clock,
+        lambda: public_trust(credential_path(config.provider_aws_ca_cert_file)),
+    )
+
+
+def _credentials(config: Config, clock: Clock) -> CredentialSource:
+    if not config.provider_aws_iot_cred_endpoint:
+        if os.environ.get(CONTAINER_URI) and not os.environ.get("AWS_ACCESS_KEY_ID"):
+            return ContainerCredentials(clock)
+        return EnvironmentCredentials()
+    settings = IotSettings(
+        endpoint=config.provider_aws_iot_cred_endpoint,
+        ca_file=credential_path(config.provider_aws_ca_cert_file),
+        certificate_file=credential_path(config.provider_aws_cert_file),
+        key_file=credential_path(config.provider_aws_cert_pk_file),
+        thing_name=config.core_iot_thing_name,
+    )
+    return IotCredentials(settings, clock)

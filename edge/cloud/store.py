@@ -1,0 +1,152 @@
+"""The seam between uploads and whoever stores objects: what a store does, and which one a configuration asks for."""
+
+import hashlib
+import os
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edge import durable
+from edge.clock import Clock
+from edge.cloud.retry import Verdict
+
+CHUNK_BYTES = 1 << 16  # held of a body at a time
+
+
+class StoreError(Exception):
+    """A store did not take an object; `verdict` says what to do."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(verdict.reason)
+        self.verdict = verdict
+
+
+class StoppedError(Exception):
+    """The upload is to end now."""
+
+
+@dataclass(frozen=True)
+class Digest:
+    """SHA-256 in lower-case hex, and CRC-32, of a body."""
+
+    sha256: str
+    crc32: int
+
+
+class Body:
+    """The bytes of an object: a file, or ranges of it as (offset, length), read a chunk at a time.
+
+    Reading raises OSError; a file that became shorter gives fewer bytes than `size`.
+    """
+
+    def __init__(self, path: Path, size: int, ranges: Sequence[tuple[int, int]] | None = None) -> None:
+        self._path = path
+        self._ranges = [(0, size)] if ranges is None else list(ranges)
+        self.size = sum(length for _, length in self._ranges)
+
+    def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+        """The bytes, at most `chunk_bytes` at a time."""
+        fd = durable.open_regular(self._path)
+        try:
+            for start, length in self._ranges:
+                at, end = start, start + length
+                while at < end:
+                    chunk = os.pread(fd, min(chunk_bytes, end - at), at)
+                    if not chunk:
+                        return
+                    at += len(chunk)
+                    yield chunk
+        finally:
+            os.close(fd)
+
+    def digest(self) -> Digest:
+        """Read it all.
+
+        Raises:
+            OSError: it cannot be read, or is shorter than `size`.
+        """
+        sha256, crc32, size = hashlib.sha256(), 0, 0
+        for chunk in self.chunks():
+            sha256.update(chunk)
+            crc32 = zlib.crc32(chunk, crc32)
+            size += len(chunk)
+        if size != self.size:
+            raise OSError(f"{self._path.name} has {size} bytes, expected {self.size}")
+        return Digest(sha256.hexdigest(), crc32)
+
+
+class Pace(Protocol):
+    """Holds an upload back to a bandwidth."""
+
+    chunk_bytes: int
+
+    def pay(self, count: int) -> None:
+        """Wait until `count` more bytes may be sent.
+
+        Raises:
+            StoppedError: the upload is to end.
+        """
+        ...
+
+
+class Throttle:
+    """At most `bytes_per_second` (0: no limit), evenly, until `stop` is set."""
+
+    def __init__(self, bytes_per_second: int, clock: Clock, stop: threading.Event) -> None:
+        self._rate = bytes_per_second
+        self._clock = clock
+        self._stop = stop
+        self._free_at = clock.monotonic()
+        # Chunks a quarter of a second apart: a store would take a longer silence for a stall.
+        self.chunk_bytes = min(CHUNK_BYTES, max(256, bytes_per_second // 4)) if bytes_per_second else CHUNK_BYTES
+
+    def pay(self, count: int) -> None:
+        """Wait until `count` more bytes may be sent.
+
+        Raises:
+            StoppedError: the upload is to end.
+        """
+        now = self._clock.monotonic()
+        if self._rate and self._free_at > now:
+            self._clock.wait(self._stop, self._free_at - now)
+        if self._stop.is_set():
+            raise StoppedError
+        if self._rate:
+            self._free_at = max(self._free_at, self._clock.monotonic()) + count / self._rate
+
+
+class ObjectStore(Protocol):
+    """Where objects go. One thread puts; `abort` may come from another."""
+
+    def put(self, key: str, body: Body, content_type: str, pace: Pace) -> None:
+        """Store an object, whole or not at all; returns once the store has acknowledged it.
+
+        Raises:
+            StoreError: it is not stored, or nobody knows whether it is; a repetition does no harm.
+            StoppedError: `pace` said so.
+            OSError: the body cannot be read.
+        """
+        ...
+
+    def check(self) -> None:
+        """Look for what would stop every upload and can be seen from here.
+
+        Raises:
+            StoreError: with what to do about it.
+        """
+        ...
+
+    def abort(self) -> None:
+        """End what is under way: a call of `put` fails soon."""
+        ...
+
+    def close(self) -> None:
+        """Close connections; the next `put` opens new ones."""
+        ...
+
+    def uri(self, key: str) -> str:
+        """How records refer to an object."""
+        ...

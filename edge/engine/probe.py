@@ -1,0 +1,163 @@
+"""Trying a model out in a child process before the agent itself loads it.
+
+A truncated or altered model file can crash the engine, and nothing in this process could catch that. The file's structure
+is checked first (`edge.engine.model_file`): what a damaged one does to the engine may differ from process to process. Then a
+child (`edge.engine.trial`) loads the model, runs it, and reports how much memory that took (L-6, L-7, L-10); if it dies, only
+the child does.
+"""
+
+import logging
+import mmap
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from edge.engine.child import Child
+from edge.engine.engine import SessionOptions
+from edge.engine.model_file import check_model_file
+from edge.engine.samples import Sample
+from edge.errors import EdgeError, MemoryLimitError, ModelRefusedError, TargetError, UnsupportedModelError
+
+log = logging.getLogger(__name__)
+
+OPENING_SECONDS = 300  # until it runs for the first time
+AFTERWARDS_SECONDS = 60  # for what makes calls cheaper
+_REFUSALS: dict[str, type[EdgeError]] = {
+    cls.__name__: cls for cls in (ModelRefusedError, TargetError, UnsupportedModelError, MemoryLimitError)
+}
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What was found out.
+
+    `session_bytes`: the memory that one interpreter of the model takes beyond the model file itself. `kind`: the values that it
+    runs on (`edge.engine.samples`), empty where it ran on none; `reason` then says why. `allocate`: the shapes it has may be
+    laid out. `in_place`: its tensors are where they are from one inference to the next. `borrows`: the inputs, by position,
+    that it can read where they are lent.
+    """
+
+    session_bytes: int
+    kind: str = ""
+    reason: str = ""
+    allocate: bool = True
+    in_place: bool = False
+    borrows: tuple[int, ...] = ()
+
+
+def probe(model_fd: int, options: SessionOptions, sample: Sample, *, run_seconds: float, engine: str) -> ProbeResult:
+    """Try the model out in a child process; `engine` is what refusals call the runtime.
+
+    Raises:
+        ModelRefusedError: the runtime refuses it, crashes on it, or an inference takes longer than `run_seconds`.
+        TargetError, UnsupportedModelError: as the engine says.
+        MemoryLimitError: the system has not enough memory, processes or threads for it.
+    """
+    check_structure(model_fd)
+    kinds = sample.kinds
+    endless: list[str] = []
+    while True:
+        try:
+            return _Trial(model_fd, options, sample, kinds[len(endless) :], engine).result(run_seconds)
+        except _EndlessError as error:
+            endless.append(str(error))
+        if len(endless) == len(kinds):
+            raise ModelRefusedError(
+                f"an inference on {', '.join(endless)} did not end within {run_seconds:g} s each; say runtime.trial_seconds in "
+                "the package if it takes longer, or give it a sample to be tried on (package --sample)"
+            )
+        log.info("an inference on %s did not end within %g s; others are tried", endless[-1], run_seconds)
+
+
+def check_structure(model_fd: int) -> None:
+    """Hold the model file together.
+
+    Raises:
+        ModelRefusedError: it is damaged, or no model (L-7).
+    """
+    size = os.fstat(model_fd).st_size
+    if not size:
+        raise ModelRefusedError("the runtime refuses the model file: it is empty")
+    with mmap.mmap(model_fd, size, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as data:
+        check_model_file(data)
+
+
+def task_of(model_fd: int, options: SessionOptions, sample: Sample, kinds: Sequence[str]) -> dict[str, Any]:
+    """What a child is told of a model."""
+    return {"fd": model_fd, "options": asdict(options), "sample": asdict(sample), "kinds": list(kinds)}
+
+
+def descriptors_of(model_fd: int, sample: Sample) -> list[int]:
+    """What a child needs to read."""
+    return [model_fd] if sample.fd is None else [model_fd, sample.fd]
+
+
+def crash_text(engine: str, number: int) -> str:
+    """A crash of the engine in words; `number` of the signal."""
+    name = signal.Signals(number).name if number in signal.valid_signals() else f"signal {number}"
+    return f"the runtime ({engine}) crashes, {name},"
+
+
+class _EndlessError(Exception):
+    """The kind of values on which an inference did not end in time."""
+
+
+class _Trial:
+    """One child's trial of a model."""
+
+    def __init__(
+        self, model_fd: int, options: SessionOptions, sample: Sample, kinds: Sequence[str], engine: str
+    ) -> None:
+        self._child = Child(task_of(model_fd, options, sample, kinds), descriptors_of(model_fd, sample))
+        self._engine = engine
+        self._step = ""  # what it is at: opening, "layout", or a kind of values
+        self._lenient = False  # a failure is that of shapes that nobody gave
+        self._answer: dict[str, Any] | None = None
+
+    def result(self, run_seconds: float) -> ProbeResult:
+        patience = 0.0
+        try:
+            while (said := self._child.hear(self._seconds(run_seconds))) is not None:
+                if "step" in said:
+                    self._step, self._lenient = said["step"], said["lenient"]
+                else:
+                    self._answer = said
+            patience = AFTERWARDS_SECONDS
+        except TimeoutError:
+            if self._answer is None and not self._running:
+                raise ModelRefusedError(f"opening the model took longer than {OPENING_SECONDS} s") from None
+            if self._answer is None:
+                raise _EndlessError(self._step) from None
+        finally:
+            ended_by = self._child.end(patience=patience)
+        return self._judge(ended_by)
+
+    @property
+    def _running(self) -> bool:
+        return self._step not in ("", "layout")
+
+    def _seconds(self, run_seconds: float) -> float:
+        if self._answer is not None:
+            return AFTERWARDS_SECONDS
+        return run_seconds if self._running else OPENING_SECONDS
+
+    def _judge(self, ended_by: int) -> ProbeResult:
+        """The child's last word; how it ended counts only where it has said nothing."""
+        answer = self._answer
+        if answer is None and ended_by == signal.SIGKILL:
+            raise MemoryLimitError("the system ended the trial of the model, most likely for lack of memory")
+        if answer is None and ended_by:
+            where = f"on {self._step}" if self._running else "on the model file"
+            text = f"{crash_text(self._engine, ended_by)} {where}"
+            log.warning("%s: %s", text, self._child.last_words)
+            if self._lenient:
+                return ProbeResult(0, reason=text, allocate=False)
+            raise ModelRefusedError(text)
+        if answer is None:
+            log.error("the trial of the model ended oddly: %s", self._child.last_words)
+            raise ModelRefusedError("the runtime fails on the model file")
+        if "refused" in answer:
+            raise _REFUSALS[answer["refused"]](str(answer["reason"]))
+        return ProbeResult(**{**answer, "borrows": tuple(answer["borrows"])})

@@ -1,0 +1,112 @@
+"""The inputs that a model is tried on and warmed up with."""
+
+import math
+import os
+from typing import Any
+
+import numpy as np
+
+from edge.arrays import dtype_of, numpy_dtype
+from edge.engine.engine import Session, Shapes
+from edge.engine.samples import FILE, ONES, ZEROS, Sample
+from edge.errors import UnsupportedModelError
+from edge.tensors import TensorSpec, fit_shape, positions, shape_text
+
+MAX_BYTES = 1 << 30  # of all inputs together
+
+
+class SampleInputs:
+    """The sample of one model as the inputs of its sessions."""
+
+    def __init__(self, specs: tuple[TensorSpec, ...], sample: Sample) -> None:
+        """
+        Raises:
+            UnsupportedModelError: it does not fit the inputs, or they are too large to try.
+        """
+        self._specs = specs
+        self._arrays = None if sample.fd is None else _read(sample.fd, specs)
+        if self._arrays is not None:
+            self.shapes: Shapes = tuple(tuple(array.shape) for array in self._arrays)
+        else:
+            self.shapes = _shapes(specs, _placed(specs, dict(sample.shapes)))
+
+    def run(self, session: Session, kind: str, shapes: Shapes | None = None) -> Shapes:
+        """One inference on values of a kind, in the sample's shapes or in others; returns the shapes of the outputs.
+
+        Raises:
+            UnsupportedModelError: the inputs are too large to try.
+            TensorError, InferenceError: as `Session.run`.
+        """
+        wanted = self.shapes if shapes is None else shapes
+        sizes = [spec.dtype.itemsize * math.prod(shape) for spec, shape in zip(self._specs, wanted, strict=True)]
+        if sum(sizes) > MAX_BYTES:
+            raise UnsupportedModelError(f"the model's inputs take more than {MAX_BYTES} bytes")
+        if kind == FILE and self._arrays is not None and wanted == self.shapes:
+            data = [array.tobytes() for array in self._arrays]
+        else:
+            data = [values(spec, shape, kind) for spec, shape in zip(self._specs, wanted, strict=True)]
+        return tuple(tuple(output.shape) for output in session.run(data, wanted))
+
+
+def values(spec: TensorSpec, shape: tuple[int, ...], kind: str) -> bytes:
+    """An input of a made-up kind."""
+    count = math.prod(shape)
+    if kind == ZEROS:
+        return bytes(spec.dtype.itemsize * count)
+    dtype = numpy_dtype(spec.dtype)
+    if kind == ONES:
+        return np.ones(count, dtype).tobytes()
+    numbers = (
+        np.arange(count, dtype=np.int64) * 7 % 5 + 1
+    )  # 1 to 5, unlike each other: not random, which the binary's numpy lacks
+    return (numbers / 5 if dtype.kind == "f" else numbers > 2 if dtype.kind == "b" else numbers).astype(dtype).tobytes()
+
+
+def _placed(specs: tuple[TensorSpec, ...], given: dict[str, Any]) -> dict[int, Any]:
+    """What a sample gives for inputs by name, by the input's place."""
+    by_name = positions(specs)
+    placed: dict[int, Any] = {}
+    for name, value in given.items():
+        at = by_name.get(name)
+        if at is None:
+            raise UnsupportedModelError(f"the package's sample names {name!r}, which is no input of the model")
+        if at in placed:
+            raise UnsupportedModelError(f"the package's sample gives input {specs[at].name!r} twice, by both its names")
+        placed[at] = value
+    return placed
+
+
+def _shapes(specs: tuple[TensorSpec, ...], given: dict[int, tuple[int, ...]]) -> Shapes:
+    shapes = []
+    for at, spec in enumerate(specs):
+        wanted = given.get(at, spec.shape)
+        fitted = fit_shape(spec, wanted)
+        if fitted is None:
+            raise UnsupportedModelError(
+                f"the package's sample gives input {spec.name!r} the shape {shape_text(wanted)}; the model takes {shape_text(spec.signature)}"
+            )
+        shapes.append(fitted)
+    return tuple(shapes)
+
+
+def _read(fd: int, specs: tuple[TensorSpec, ...]) -> list[Any]:
+    try:
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                named = {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, AttributeError, NotImplementedError) as error:
+        raise UnsupportedModelError(f"the package's sample is not an .npz of arrays: {str(error)[:100]}") from None
+    arrays = _placed(specs, named)
+    shapes = _shapes(specs, {at: tuple(array.shape) for at, array in arrays.items()})
+    found = []
+    for at, (spec, shape) in enumerate(zip(specs, shapes, strict=True)):
+        array = arrays.get(at)
+        if array is None:
+            raise UnsupportedModelError(f"the package's sample has no array for input {spec.name!r}")
+        if dtype_of(array.dtype) != spec.dtype:
+            raise UnsupportedModelError(
+                f"the package's sample has {array.dtype} for input {spec.name!r}; the model takes {spec.dtype.name}"
+            )
+        found.append(np.ascontiguousarray(array).reshape(shape))
+    return found

@@ -1,0 +1,189 @@
+"""The child's side of trying a model out: `edge.engine.probe` starts it once, `edge.engine.shapes` while it has questions."""
+
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from edge.engine.borrowing import borrows_well
+from edge.engine.child import Voice, become
+from edge.engine.engine import DelegateRef, Session, SessionOptions, Shapes
+from edge.engine.probe import ProbeResult
+from edge.engine.sample_inputs import SampleInputs
+from edge.engine.samples import Sample
+from edge.engine.tflite import TfliteEngine
+from edge.errors import (
+    EdgeError,
+    InferenceError,
+    MemoryLimitError,
+    ModelRefusedError,
+    TensorError,
+)
+from edge.host import signals, threads
+from edge.tensors import DYNAMIC, shape_text
+from edge.text import printable
+
+
+def main(task_text: str) -> int:
+    """Try a model out and answer with JSON lines; the last answer counts."""
+    signals.unblock()
+    task = json.loads(task_text)
+    become(task)
+    voice = Voice()
+    trial = Trial(task, voice)
+    try:
+        if "serve" in task:
+            trial.serve()
+        else:
+            trial.run()
+    except MemoryError:
+        voice.say(_refusal(MemoryLimitError("the trial of the model ran out of memory")))
+    except EdgeError as error:
+        voice.say(_refusal(error))
+    return 0
+
+
+def _refusal(error: EdgeError) -> dict[str, Any]:
+    return {"refused": type(error).__name__, "reason": str(error)}
+
+
+class Trial:
+    """One model, as the task describes it."""
+
+    def __init__(self, task: dict[str, Any], voice: Voice) -> None:
+        options = task["options"]
+        delegate = options.pop("delegate")
+        if delegate:
+            delegate = DelegateRef(delegate["path"], tuple(map(tuple, delegate["options"])))
+        self._options = SessionOptions(**{**options, "borrows": tuple(options["borrows"]), "delegate": delegate})
+        shapes = tuple((name, tuple(shape)) for name, shape in task["sample"]["shapes"])
+        self._sample = Sample(shapes, task["sample"]["fd"])
+        self._kinds: list[str] = task["kinds"]
+        self._path = f"/proc/self/fd/{task['fd']}"
+        self._voice = voice
+        self._engine = TfliteEngine()
+
+    def run(self) -> None:
+        """The whole trial.
+
+        Raises:
+            EdgeError: what refuses the model.
+        """
+        threads.make_sure_of(self._options.threads)
+        self._engine.prepare()
+        answer, inputs = self.first_run()
+        self._voice.say(asdict(answer))
+        # What follows only makes calls cheaper: whatever becomes of it, the answer stands.
+        if not answer.kind or not answer.allocate or self._options.delegate is not None or self._options.signature:
+            return
+        if self._serves_in_place(inputs, answer.kind):
+            answer = replace(answer, in_place=True)
+            self._voice.say(asdict(answer))
+            borrows = self._engine.borrowable(self._path)
+            lending = replace(self._options, in_place=True, borrows=borrows)
+            if borrows and borrows_well(self._engine.open(self._path, lending), frozenset(borrows)):
+                self._voice.say(asdict(replace(answer, borrows=borrows)))
+
+    def first_run(self) -> tuple[ProbeResult, SampleInputs]:
+        """Open the model and run it on the first values that it accepts.
+
+        Raises:
+            EdgeError: what refuses the model.
+        """
+        session: Session = self._engine.open(self._path, replace(self._options, allocate=False))
+        inputs = SampleInputs(session.inputs, self._sample)
+        own = inputs.shapes == tuple(spec.shape for spec in session.inputs)
+        lenient = not self._sample.given and any(DYNAMIC in spec.signature for spec in session.inputs)
+        session.close()
+        self._voice.say({"step": "layout", "lenient": lenient})
+        before = _private_bytes()
+        try:
+            session = self._engine.open(self._path, replace(self._options, allocate=own))
+        except ModelRefusedError as error:
+            if not lenient:
+                raise
+            return ProbeResult(0, reason=str(error), allocate=False), inputs
+        kind, reason = self._run_on_some(session, inputs, lenient=lenient)
+        if not kind and self._sample.fd is not None:
+            raise ModelRefusedError(f"the first inference fails on the package's sample: {reason}")
+        size = max(0, _private_bytes() - before)
+        session.close()
+        return ProbeResult(size, kind, reason, allocate=own), inputs
+
+    def _run_on_some(self, session: Session, inputs: SampleInputs, *, lenient: bool) -> tuple[str, str]:
+        """The first kind of values that the model runs on, or none and why."""
+        reason = ""
+        for kind in self._kinds:
+            self._voice.say({"step": kind, "lenient": lenient})
+            try:
+                inputs.run(session, kind)
+                return kind, ""
+            except InferenceError as error:
+                reason = _first_line(error)
+            except TensorError as error:
+                raise ModelRefusedError(f"{error}, those of the package's sample") from None
+        return "", f"an inference on {', '.join(self._kinds)} fails: {reason}"
+
+    def _serves_in_place(self, inputs: SampleInputs, kind: str) -> bool:
+        """Whether the model's tensors stay in place, by what is known of its graph and by trying it."""
+        if not self._engine.stays_in_place(self._path):
+            return False
+        session = self._engine.open(self._path, replace(self._options, in_place=True))
+        for _ in range(2):
+            inputs.run(session, kind)
+        return session.is_in_place()
+
+    def serve(self) -> None:
+        """Try shapes, one question after another, for as long as the agent lets it."""
+        threads.make_sure_of(self._options.threads)
+        self._engine.prepare()
+        self._voice.say({"ready": True})
+        for line in sys.stdin.buffer:
+            self._voice.say(self.try_shapes(tuple(map(tuple, json.loads(line)["shapes"]))))
+
+    def try_shapes(self, shapes: Shapes) -> dict[str, Any]:
+        """Run some shapes; the answer has the memory that took, or the refusal."""
+        # One that was laid out otherwise before, as the agent's are, must do as one that never was: a delegate that took the
+        # graph by its own shapes may not look at others, and answers with what is in the memory.
+        sessions: list[Session] = []
+        outcomes = []
+        size = 0
+        try:
+            for options in (replace(self._options, allocate=False), self._options):
+                before = _private_bytes()
+                sessions.append(self._engine.open(self._path, options))
+                outcomes.append(self._outcome(sessions[-1], shapes))
+                size = max(0, _private_bytes() - before)
+        except TensorError as error:
+            return _refusal(error)
+        if outcomes[0] != outcomes[1]:
+            wanted = ", ".join(map(shape_text, shapes))
+            return _refusal(
+                TensorError(f"the model cannot take input shapes {wanted}: the engine contradicts itself on them")
+            )
+        for session in sessions:
+            session.close()  # an engine that wrote past the end of its memory dies here at the latest
+        return {"bytes": size}
+
+    def _outcome(self, session: Session, shapes: Shapes) -> tuple[str, Shapes]:
+        """The first kind of values that the model runs on in these shapes, if there is one, and the outputs' shapes."""
+        inputs = SampleInputs(session.inputs, self._sample)
+        for kind in self._kinds:
+            try:
+                return kind, inputs.run(session, kind, shapes)
+            except InferenceError:
+                continue  # that may be the values' fault
+        return "", ()
+
+
+def _first_line(error: Exception) -> str:
+    return printable((str(error).splitlines() or [type(error).__name__])[0])
+
+
+def _private_bytes() -> int:
+    """This process's anonymous memory, in bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return 0

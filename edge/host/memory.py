@@ -1,0 +1,83 @@
+"""How much memory there is for models (L-6), and giving it back to the system (U-3)."""
+
+import ctypes
+import gc
+import math
+from pathlib import Path
+
+from edge.errors import MemoryLimitError
+from edge.host import cgroups
+
+# Left to the system and to requests in flight, beyond what a model is measured to take.
+HEADROOM_BYTES = 16 << 20
+# glibc's mallopt(3): parameters, and values for them.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+KEPT_FREE_BYTES = 256 << 20  # freed memory that malloc may keep while calls come; `IdleTrim` returns it afterwards
+LARGEST_KEPT_BYTES = 32 << 20  # of one block; the most that glibc allows
+
+
+def system_available(proc: Path = Path("/proc")) -> int:
+    """MemAvailable, in bytes."""
+    for line in (proc / "meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return cgroups.NO_LIMIT
+
+
+def available() -> int:
+    """Bytes that models may take now, by the system's and the control groups' word, headroom kept back."""
+    return max(0, min(system_available(), cgroups.available()) - HEADROOM_BYTES)
+
+
+def check(what: str, needed: int, there: int) -> None:
+    """Whether `there` bytes of memory are enough.
+
+    Raises:
+        MemoryLimitError: they are not.
+    """
+    if needed > there:
+        # Rounded away from each other, so that the two differ.
+        raise MemoryLimitError(
+            f"{what} needs {math.ceil(10 * needed / (1 << 20)) / 10} MiB of memory and"
+            f" {max(0, 10 * there >> 20) / 10} MiB are available"
+        )
+
+
+def give_back() -> None:
+    """Return freed heap pages to the system; without it glibc keeps an unloaded model's memory."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "malloc_trim"):
+        libc.malloc_trim(0)
+
+
+def settle() -> None:
+    """Say that what was made up to now lives as long as the process: the collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
+
+
+def tune_allocator() -> None:
+    """Have malloc keep the buffers of large messages from call to call. Call it before threads start.
+
+    By default each such buffer is mapped and unmapped anew, and its page faults cost more than the copying. One arena
+    for all threads keeps a single set of them.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_ARENA_MAX, 1)
+        libc.mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, KEPT_FREE_BYTES)
+
+
+class IdleTrim:
+    """Returns memory that malloc kept to the system once calls have stopped coming."""
+
+    def __init__(self) -> None:
+        self._seen = self._trimmed = 0
+
+    def look(self, calls: int) -> None:
+        """Call it now and then with the number of calls so far."""
+        if calls == self._seen != self._trimmed:
+            give_back()
+            self._trimmed = calls
+        self._seen = calls

@@ -1,0 +1,1 @@
+"""Signed model packages: made, read and verified."""

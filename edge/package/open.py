@@ -1,0 +1,273 @@
+"""Opening a package: found, signed by someone trusted, whole, and its model copied to where nobody can change it.
+
+What is checked is what is used (S-5): the bytes that are hashed are the bytes that are kept. The model goes, while it
+is hashed, into an anonymous file in memory that is then sealed.
+"""
+
+import errno
+import fcntl
+import hashlib
+import hmac
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import unquote_to_bytes
+
+from edge.clock import Clock
+from edge.durable import write_all
+from edge.errors import ManifestError, MemoryLimitError, PackageError, PackageNotFoundError, SignatureError
+from edge.host import memory
+from edge.package.contents import (
+    Contents,
+    PackageFile,
+    cannot_read,
+    into_only_folder,
+    open_contents,
+    open_without_surprise,
+)
+from edge.package.limits import PackageLimits
+from edge.package.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, parse_manifest
+from edge.package.signing import TimeReading, Verified, verify_signature
+from edge.package.trust import load_roots
+from edge.paths import is_url
+from edge.text import printable, shown
+
+log = logging.getLogger(__name__)
+
+_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+_NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
+_NO_MEMORY = {errno.ENOSPC, errno.ENOMEM}
+
+
+class Package:
+    """A verified package. Its model is `model_bytes` long behind `model_fd`, and its sample, if it has the file of one, is
+
+    behind `sample_fd`; they live until `close`.
+    """
+
+    def __init__(
+        self, manifest: Manifest, verified: Verified, model_fd: int, model_bytes: int, sample_fd: int | None = None
+    ) -> None:
+        self.manifest = manifest
+        self.verified = verified
+        self.model_fd = model_fd
+        self.model_bytes = model_bytes
+        self.sample_fd = sample_fd
+
+    @property
+    def signer(self) -> str:
+        """The subject of the certificate that it is signed with."""
+        return self.verified.signer
+
+    def close(self) -> None:
+        """Let go of the model; whoever has mapped it keeps it."""
+        if self.model_fd >= 0:
+            os.close(self.model_fd)
+            self.model_fd = -1
+        if self.sample_fd is not None:
+            os.close(self.sample_fd)
+            self.sample_fd = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def claim_of_system(what: str, size: int) -> None:
+    """Whether the system has so much memory now.
+
+    Raises:
+        MemoryLimitError: it has not.
+    """
+    memory.check(what, size, memory.available())
+
+
+def open_package(
+    url: str,
+    *,
+    trust_dir: Path,
+    clock: Clock,
+    build_date: int,
+    limits: PackageLimits | None = None,
+    claim: Callable[[str, int], None] = claim_of_system,
+    go_on: Callable[[], None] = lambda: None,
+) -> Package:
+    """Verify the package at a path or file:// URL; on any error nothing stays open (L-9).
+
+    Args:
+        url: absolute path or file:// URL of a folder or a `.tar.gz`.
+        build_date: the agent's, in seconds since the epoch (S-6).
+        claim: called with what takes memory and how much, in bytes, before it does; to refuse, it raises.
+        go_on: called again and again; to stop the check, it raises.
+
+    Raises:
+        PackageNotFoundError: not a local path, or nothing is there (L-3).
+        PackageError, ManifestError, SignatureError, TrustError: the package is not what it must be (L-4, L-11).
+        MemoryLimitError: no memory for the copy (L-6).
+    """
+    limits = limits or PackageLimits()
+    path = local_path(url)
+    try:
+        fd = open_without_surprise(path, follow=True)
+    except OSError as error:
+        if error.errno in _NOTHING_THERE:
+            raise PackageNotFoundError(f"there is no package at {shown_path(path)}") from error
+        raise cannot_read(f"the package at {shown_path(path)}", error) from error
+    try:
+        fd = into_only_folder(fd)
+        contents = open_contents(fd, limits, go_on)
+        reading = TimeReading(clock.now(), clock.synchronised(), build_date)
+        package = _verify(contents, trust_dir, reading, claim)
+    except OSError as error:  # a file that is none, such as those of /proc
+        raise cannot_read(f"the package at {shown_path(path)}", error) from error
+    finally:
+        os.close(fd)
+    verified = package.verified
+    if verified.clock_note:
+        log.warning("%s: the signature was judged as of %s", verified.clock_note, verified.judged_at.isoformat())
+    log.info("package at %s is whole and signed by %s", shown_path(path), verified.signer)
+    return package
+
+
+def local_path(url: str) -> str:
+    """The absolute path that a model's url means.
+
+    Raises:
+        PackageNotFoundError: it means none on this machine (L-3).
+    """
+    path = url
+    scheme, colon, rest = url.partition(":")
+    if colon and scheme.lower() == "file":
+        if rest.startswith("//"):
+            host, slash, below = rest[2:].partition("/")
+            if host.lower() not in ("", "localhost"):
+                raise PackageNotFoundError(f"the url {shown_path(url)} is on another machine; use file:///path")
+            rest = slash + below
+        if "?" in rest or "#" in rest:
+            raise PackageNotFoundError(
+                f"the url {shown_path(url)} has a query or fragment; write ? as %3F and # as %23"
+            )
+        path = os.fsdecode(unquote_to_bytes(rest))
+    elif is_url(url):
+        raise PackageNotFoundError(
+            f"the url {shown_path(url)} is not a local path; fetch the package first, then give its path or file:// url"
+        )
+    if not path.startswith("/"):
+        raise PackageNotFoundError(
+            f"the path {shown_path(path)} is not absolute; write /the/whole/path or file:///the/whole/path"
+        )
+    if "\0" in path:
+        raise PackageNotFoundError(f"the path {shown_path(path)} has a NUL character")
+    return path
+
+
+def shown_path(path: str) -> str:
+    """A path from outside, safe to print, and longer than other values may be shown."""
+    return printable(path, 300)
+
+
+def _verify(contents: Contents, trust_dir: Path, reading: TimeReading, claim: Callable[[str, int], None]) -> Package:
+    head = contents.head()
+    if MANIFEST_FILE not in head:
+        raise ManifestError(
+            f"the package has no manifest: {MANIFEST_FILE} is missing; make the package with this agent's tool (package)"
+        )
+    if SIGNATURE_FILE not in head:
+        raise SignatureError(f"the package is not signed: {SIGNATURE_FILE} is missing")
+    verified = verify_signature(head[SIGNATURE_FILE], load_roots(trust_dir), reading)
+    manifest_bytes = head[MANIFEST_FILE]
+    _compare(MANIFEST_FILE, hashlib.sha256(manifest_bytes).digest(), verified)
+    manifest = parse_manifest(manifest_bytes)
+    if manifest.model not in verified.digests:
+        raise PackageError(f"the manifest names the model {shown(manifest.model)}, which is not among the signed files")
+    if manifest.sample_file is not None and manifest.sample_file not in verified.digests:
+        raise PackageError(
+            f"the manifest names the sample {shown(manifest.sample_file)}, which is not among the signed files"
+        )
+    names = [manifest.model] if manifest.sample_file is None else [manifest.model, manifest.sample_file]
+    copies: dict[str, _SealedCopy] = {}
+    try:
+        for name in names:
+            copies[name] = _SealedCopy()
+        missing = set(verified.digests)
+        for file in contents.files():
+            if file.path == SIGNATURE_FILE:
+                continue
+            copy = copies.get(file.path)
+            if copy is not None:  # the kernel would rather kill than refuse
+                claim("the model's file" if file.path == manifest.model else "the sample", file.size)
+            _check_file(file, verified, copy)
+            missing.discard(file.path)
+        if missing:
+            raise SignatureError(f"the package is not whole: {_some(missing)} missing, though signed")
+        descriptors = [copy.seal() for copy in copies.values()]
+        return Package(manifest, verified, descriptors[0], copies[manifest.model].size, *descriptors[1:])
+    except BaseException:
+        for copy in copies.values():
+            copy.close()
+        raise
+
+
+def _check_file(file: PackageFile, verified: Verified, copy: "_SealedCopy | None") -> None:
+    if file.path not in verified.digests:
+        raise SignatureError(
+            f"{shown(file.path)} is not signed; a package holds exactly the signed files: remove it, or sign again"
+        )
+    digest = hashlib.sha256()
+    for data in file.chunks:
+        digest.update(data)
+        if copy is not None:
+            copy.write(data)
+    _compare(file.path, digest.digest(), verified)
+
+
+def _compare(path: str, digest: bytes, verified: Verified) -> None:
+    signed = verified.digests.get(path)
+    if signed is None:
+        raise SignatureError(f"{shown(path)} is not among the signed files")
+    if not hmac.compare_digest(digest, signed):
+        raise SignatureError(f"{shown(path)} was altered after it was signed: its SHA-256 is not the signed one")
+
+
+def _some(paths: set[str]) -> str:
+    first = ", ".join(shown(path) for path in sorted(paths)[:3])
+    return (
+        f"{first} is"
+        if len(paths) == 1
+        else f"{first} and {len(paths) - 3} more are"
+        if len(paths) > 3
+        else f"{first} are"
+    )
+
+
+class _SealedCopy:
+    """An anonymous file in memory that, once sealed, nobody can change."""
+
+    def __init__(self) -> None:
+        self._fd = os.memfd_create("model", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        try:
+            write_all(self._fd, data)
+        except OSError as error:
+            if error.errno in _NO_MEMORY:
+                raise MemoryLimitError("the system has no memory for the model's file") from error
+            raise
+        self.size += len(data)
+
+    def seal(self) -> int:
+        """The finished file; the caller closes it."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _SEALS)
+        return self._fd
+
+    def close(self) -> None:
+        os.close(self._fd)

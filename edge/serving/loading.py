@@ -1,0 +1,258 @@
+"""Loading one model: its package is verified, it is tried out, memory is checked, its sessions are opened and warmed up.
+
+When each of it may go on is in `edge.serving.loads`.
+"""
+
+import logging
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from edge.clock import Clock
+from edge.engine.engine import DelegateRef, Engine, Session, SessionOptions
+from edge.engine.probe import ProbeResult, probe
+from edge.engine.samples import Sample
+from edge.engine.shapes import ShapeTrials
+from edge.errors import InferenceError, ModelRefusedError, TargetError
+from edge.host import threads
+from edge.host.huge_pages import use_huge_pages
+from edge.package.adapter import view
+from edge.package.manifest import Manifest, check_target
+from edge.serving.binding import InputBinder
+from edge.serving.loads import Load, Loads
+from edge.serving.remarks import Remarks
+from edge.serving.scheduler import Scheduler
+from edge.tensors import DYNAMIC, TensorSpec
+
+if TYPE_CHECKING:
+    from edge.package.open import Package
+
+log = logging.getLogger(__name__)
+
+SPARE_THREADS = 4  # left to calls when a model takes its threads
+DEFAULT_MAX_THREADS = 4
+
+
+@dataclass(frozen=True)
+class ModelDefaults:
+    """What holds for a model unless its manifest says; threads 0: from the cores."""
+
+    instances: int
+    threads: int
+    queue_calls: int
+    memory_budget_bytes: int
+    delegate_paths: tuple[str, ...]
+    strict_tensors: bool = False
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that serves."""
+
+    name: str
+    url: str
+    manifest: Manifest
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    binder: InputBinder
+    scheduler: Scheduler
+    memory_bytes: int
+    instances: int
+    borrows: frozenset[int]  # inputs, by position, that an inference reads in shared memory where they are
+    remarks: Remarks
+    shape_trials: ShapeTrials | None  # None: it takes its own shapes alone
+    warning: str  # why it has not run yet, in words; empty where it has
+
+    @property
+    def taken_bytes(self) -> int:
+        """What it was measured to take, with the shapes that it was given since."""
+        return self.memory_bytes + (self.shape_trials.grown_bytes if self.shape_trials is not None else 0)
+
+
+class Loader:
+    """Loads models. Safe to use from any thread."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        open_package: "Callable[[str, Load], Package]",
+        defaults: ModelDefaults,
+        clock: Clock,
+        loads: Loads,
+    ) -> None:
+        self._engine = engine
+        self._open_package = open_package
+        self._defaults = defaults
+        self._clock = clock
+        self._loads = loads
+
+    def load(self, name: str, url: str, load: Load, warming: Callable[[], None]) -> LoadedModel:
+        """Load the package at a url; `warming` is called when its sessions are being opened.
+
+        Raises:
+            EdgeError: the first of the checks L-3 to L-7 that fails.
+            DeadlineError, StoppingError: the caller, its time or the agent has ended (L-12).
+        """
+        with self._loads.verifying(load):
+            package = self._open_package(url, load)
+        with package:
+            load.taken()
+            manifest = package.manifest
+            check_target(manifest, os="linux", arch=platform.machine())
+            self._engine.prepare()  # what it takes must be there before memory is looked at
+            instances = 1 if manifest.state == "keep" else manifest.instances or self._defaults.instances
+            options = self._options(manifest, instances)
+            sample = Sample(manifest.sample_shapes, package.sample_fd)
+            with self._loads.trial(load):
+                threads.make_sure_of(1 + options.threads + SPARE_THREADS)  # the child's count as the agent's
+                trial = probe(
+                    package.model_fd,
+                    options,
+                    sample,
+                    run_seconds=manifest.trial_seconds,
+                    engine=self._engine.describe(),
+                )
+            options = replace(options, allocate=trial.allocate, in_place=trial.in_place, borrows=trial.borrows)
+            needed = instances * trial.session_bytes
+            with self._loads.turn(load):
+                load.claim("the model", needed)
+                warming()
+                threads.make_sure_of(instances * (options.threads - 1) + SPARE_THREADS)
+                sessions = self._sessions(package, instances, options, sample, trial)
+            use_huge_pages()
+            memory_bytes = needed + package.model_bytes
+            try:
+                return self._loaded(
+                    name, url, package, sessions=sessions, options=options, trial=trial, memory_bytes=memory_bytes
+                )
+            except BaseException:
+                _close(sessions)
+                raise
+
+    def _options(self, manifest: Manifest, instances: int) -> SessionOptions:
+        return SessionOptions(
+            threads=manifest.threads or self._defaults.threads or default_threads(instances),
+            delegate=self._delegate(manifest),
+            signature=manifest.signature,
+            signature_names=manifest.names == "signature",
+            keeps_state=manifest.state == "keep",
+        )
+
+    def _loaded(
+        self,
+        name: str,
+        url: str,
+        package: "Package",
+        *,
+        sessions: list[Session],
+        options: SessionOptions,
+        trial: ProbeResult,
+        memory_bytes: int,
+    ) -> LoadedModel:
+        served = _adapted(sessions, package.manifest)
+        first = served[0]
+        if trial.reason:
+            log.warning("model %s is loaded and has not run yet: %s", name, trial.reason)
+        return LoadedModel(
+            name,
+            url,
+            package.manifest,
+            first.inputs,
+            first.outputs,
+            InputBinder(first.inputs, strict=self._defaults.strict_tensors),
+            Scheduler(name, served, queue_calls=self._defaults.queue_calls, clock=self._clock),
+            memory_bytes,
+            len(sessions),
+            first.borrows,
+            Remarks(name),
+            self._shape_trials(name, package, sessions[0], options, trial, instances=len(sessions)),
+            trial.reason,
+        )
+
+    def _shape_trials(
+        self,
+        name: str,
+        package: "Package",
+        session: Session,
+        options: SessionOptions,
+        trial: ProbeResult,
+        *,
+        instances: int,
+    ) -> ShapeTrials | None:
+        if not any(DYNAMIC in spec.signature for spec in session.inputs):
+            return None
+        trials = ShapeTrials(
+            name,
+            package.model_fd,
+            options,
+            trial.kind,
+            run_seconds=package.manifest.trial_seconds,
+            engine=self._engine.describe(),
+            session_bytes=trial.session_bytes,
+            instances=instances,
+            check_room=self._loads.check_room,
+            clock=self._clock,
+        )
+        if trial.allocate and trial.kind:
+            trials.learn(tuple(spec.shape for spec in session.inputs))
+        return trials
+
+    def _delegate(self, manifest: Manifest) -> DelegateRef | None:
+        if manifest.delegate is None:
+            return None
+        if manifest.delegate not in self._defaults.delegate_paths:
+            allowed = ", ".join(self._defaults.delegate_paths) or "none (see edge_delegate_paths)"
+            raise TargetError(f"the package needs the delegate {manifest.delegate}; this agent allows {allowed}")
+        return DelegateRef(manifest.delegate)
+
+    def _sessions(
+        self, package: "Package", instances: int, options: SessionOptions, sample: Sample, trial: ProbeResult
+    ) -> list[Session]:
+        from edge.engine.sample_inputs import SampleInputs
+
+        sessions: list[Session] = []
+        try:
+            for _ in range(instances):
+                session = self._engine.open(f"/proc/self/fd/{package.model_fd}", options)
+                sessions.append(session)
+                if trial.kind:
+                    SampleInputs(session.inputs, sample).run(session, trial.kind)
+                    session.reset()
+        except InferenceError as error:
+            _close(sessions)
+            raise ModelRefusedError("the runtime fails on the model's first inference") from error
+        except BaseException:
+            _close(sessions)
+            raise
+        return sessions
+
+
+def _adapted(sessions: list[Session], manifest: Manifest) -> list[Session]:
+    """The sessions as applications see them: these, unless the package has an adapter.
+
+    Raises:
+        ManifestError: it does not fit the model.
+    """
+    if not manifest.inputs and not manifest.outputs:
+        return sessions
+    from edge.engine.adapting import AdaptedSession
+
+    inputs = view(sessions[0].inputs, manifest.inputs, "inputs")
+    outputs = view(sessions[0].outputs, manifest.outputs, "outputs")
+    return [AdaptedSession(session, inputs, outputs) for session in sessions]
+
+
+def default_threads(instances: int) -> int:
+    """Threads of an interpreter: all cores but one, shared out among the instances; 1 to DEFAULT_MAX_THREADS.
+
+    An interpreter's threads wait for each other spinning: one that finds no free core holds up the inference for many
+    times what it takes. The core kept back is the application's.
+    """
+    return max(1, min(DEFAULT_MAX_THREADS, (len(os.sched_getaffinity(0)) - 1) // instances))
+
+
+def _close(sessions: list[Session]) -> None:
+    for session in sessions:
+        session.close()
