@@ -10,7 +10,7 @@ import pytest
 
 from edge.cloud.aws.credentials import CONTAINER_TOKEN, CONTAINER_URI, ContainerCredentials
 from edge.cloud.aws.transport import Patience
-from edge.cloud.build import build_s3
+from edge.cloud.build import build_store
 from edge.cloud.store import StoreError
 from edge.config import parse_config
 from tests.fakes.cloud import SkewedClock, assert_all_stored, pipeline, s3_store, submit_some
@@ -111,7 +111,7 @@ def test_the_environment_chooses_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
     monkeypatch.setenv(CONTAINER_URI, "http://10.0.0.1/")
     with pytest.raises(StoreError, match=CONTAINER_URI):
-        build_s3(config, SkewedClock(0)).check()
+        build_store(config, SkewedClock(0)).check()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA0")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    build_s3(config, SkewedClock(0)).check()
+    build_store(config, SkewedClock(0)).check()
