@@ -5,9 +5,10 @@ from pathlib import Path
 
 from edge.engine.engine import SessionOptions
 from edge.engine.model_file import check_model_file
+from edge.engine.model_reading import facts_of
 from edge.engine.sample_inputs import SampleInputs
 from edge.engine.samples import Sample
-from edge.engine.tflite import TfliteEngine, facts_of
+from edge.engine.tflite import TfliteEngine
 from edge.errors import EdgeError, ModelRefusedError, PackageError
 from edge.package.adapter import view
 from edge.package.manifest import Manifest

@@ -6,6 +6,7 @@ Read after `edge.engine.model_file` has held the file together: every offset tha
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from edge.engine.model_file import IDENTIFIER, vtable_of
 from edge.errors import ModelRefusedError
@@ -61,8 +62,8 @@ def read_facts(data: memoryview) -> ModelFacts:
 
 
 def _read(data: memoryview) -> ModelFacts:
-    model = _Table(data, _offset(data, 0))
-    operators = [_operator_code(code) for code in model.tables(1)]
+    model = root(data)
+    operators = operator_codes(model)
     graphs = [_Graph(graph, operators) for graph in model.tables(2)]
     tensors = [tensor for graph in graphs for tensor in graph.tensors]
     details = [detail for tensor in tensors if (detail := tensor.table(4)) is not None]
@@ -79,7 +80,7 @@ def _read(data: memoryview) -> ModelFacts:
     )
 
 
-class _Table:
+class Table:
     """One table of the file."""
 
     def __init__(self, data: memoryview, at: int) -> None:
@@ -102,37 +103,63 @@ class _Table:
         start = _offset(self._data, place)
         return start + 4, struct.unpack_from("<I", self._data, start)[0]
 
-    def table(self, field: int) -> "_Table | None":
-        place = self._place(field)
-        return None if place is None else _Table(self._data, _offset(self._data, place))
+    def numbers(self, field: int, kind: str) -> tuple[Any, ...]:
+        """A vector of numbers, `kind` as in the struct module; empty where it is not there."""
+        start, count = self._vector(field)
+        return struct.unpack_from(f"<{count}{kind}", self._data, start)
 
-    def tables(self, field: int) -> "Iterator[_Table]":
+    def integers(self, field: int) -> tuple[int, ...]:
+        """A vector of int32."""
+        return self.numbers(field, "i")
+
+    def table(self, field: int) -> "Table | None":
+        """A table; None where it is not there."""
+        place = self._place(field)
+        return None if place is None else Table(self._data, _offset(self._data, place))
+
+    def tables(self, field: int) -> "Iterator[Table]":
+        """A vector of tables."""
         start, count = self._vector(field)
         for place in range(start, start + 4 * count, 4):
-            yield _Table(self._data, _offset(self._data, place))
+            yield Table(self._data, _offset(self._data, place))
+
+    def raw(self, field: int) -> bytes:
+        """The bytes of a text."""
+        start, count = self._vector(field)
+        return bytes(self._data[start : start + count])
 
     def text(self, field: int) -> str:
-        start, count = self._vector(field)
-        return bytes(self._data[start : start + count]).decode(errors="replace")
+        """A text, whatever its bytes."""
+        return self.raw(field).decode(errors="replace")
 
 
 class _Graph:
     """A graph's tensors, and its operators by their number in the schema."""
 
-    def __init__(self, graph: _Table, codes: list[tuple[int, str]]) -> None:
+    def __init__(self, graph: Table, codes: list[tuple[int, str]]) -> None:
         self.tensors = list(graph.tables(0))
-        self.operators: list[tuple[int, _Table]] = []
+        self.operators: list[tuple[int, Table]] = []
         for operator in graph.tables(3):
             code = operator.number(0, "I")
             if code < len(codes):
                 self.operators.append((codes[code][0], operator))
 
 
+def root(data: memoryview) -> Table:
+    """The model's own table, which leads to all others."""
+    return Table(data, _offset(data, 0))
+
+
+def operator_codes(model: Table) -> list[tuple[int, str]]:
+    """The kinds of operators that the model has: each one's number in the schema, and the name of a custom one."""
+    return [_operator_code(code) for code in model.tables(1)]
+
+
 def _offset(data: memoryview, place: int) -> int:
     return place + int(struct.unpack_from("<I", data, place)[0])
 
 
-def _operator_code(code: _Table) -> tuple[int, str]:
+def _operator_code(code: Table) -> tuple[int, str]:
     """Its number, which old files have in a field of one byte, and the name of a custom one."""
     return max(code.number(0, "b"), code.number(3, "i")), code.text(1)
 
@@ -154,7 +181,7 @@ def _assigns(graphs: list[_Graph], first: int) -> bool:
     return False
 
 
-def _signature(signature: _Table) -> Signature:
+def _signature(signature: Table) -> Signature:
     inputs, outputs = (
         tuple((entry.text(0), entry.number(1, "I")) for entry in signature.tables(field)) for field in (0, 1)
     )

@@ -1,18 +1,31 @@
 """The inputs that a model is tried on and warmed up with."""
 
-import math
 import os
+import struct
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from edge.arrays import dtype_of, numpy_dtype
 from edge.engine.engine import Session, Shapes
 from edge.engine.samples import FILE, ONES, ZEROS, Sample
 from edge.errors import UnsupportedModelError
-from edge.tensors import TensorSpec, fit_shape, positions, shape_text
+from edge.tensors import DType, TensorSpec, byte_count, fit_shape, positions, shape_text
 
 MAX_BYTES = 1 << 30  # of all inputs together
+# As the struct module knows them.
+_FORMATS = {
+    DType.UINT8: "B",
+    DType.INT16: "h",
+    DType.INT32: "i",
+    DType.INT64: "q",
+    DType.FLOAT16: "e",
+    DType.FLOAT32: "f",
+    DType.FLOAT64: "d",
+    DType.INT8: "b",
+    DType.BOOL: "?",
+    DType.UINT16: "H",
+    DType.UINT32: "I",
+    DType.UINT64: "Q",
+}
 
 
 class SampleInputs:
@@ -38,7 +51,7 @@ class SampleInputs:
             TensorError, InferenceError: as `Session.run`.
         """
         wanted = self.shapes if shapes is None else shapes
-        sizes = [spec.dtype.itemsize * math.prod(shape) for spec, shape in zip(self._specs, wanted, strict=True)]
+        sizes = [byte_count(spec.dtype, shape) for spec, shape in zip(self._specs, wanted, strict=True)]
         if sum(sizes) > MAX_BYTES:
             raise UnsupportedModelError(f"the model's inputs take more than {MAX_BYTES} bytes")
         if kind == FILE and self._arrays is not None and wanted == self.shapes:
@@ -50,16 +63,22 @@ class SampleInputs:
 
 def values(spec: TensorSpec, shape: tuple[int, ...], kind: str) -> bytes:
     """An input of a made-up kind."""
-    count = math.prod(shape)
     if kind == ZEROS:
-        return bytes(spec.dtype.itemsize * count)
-    dtype = numpy_dtype(spec.dtype)
+        return bytes(byte_count(spec.dtype, shape))
     if kind == ONES:
-        return np.ones(count, dtype).tobytes()
-    numbers = (
-        np.arange(count, dtype=np.int64) * 7 % 5 + 1
-    )  # 1 to 5, unlike each other: not random, which the binary's numpy lacks
-    return (numbers / 5 if dtype.kind == "f" else numbers > 2 if dtype.kind == "b" else numbers).astype(dtype).tobytes()
+        return repeated(spec.dtype, shape, (1,))
+    numbers = (1, 3, 5, 2, 4)  # unlike each other, and not random
+    if spec.dtype is DType.BOOL:
+        return repeated(spec.dtype, shape, [number > 2 for number in numbers])
+    fractions = spec.dtype.name.startswith("FLOAT")
+    return repeated(spec.dtype, shape, [number / 5 for number in numbers] if fractions else numbers)
+
+
+def repeated(dtype: DType, shape: tuple[int, ...], numbers: Sequence[float]) -> bytes:
+    """A tensor of some numbers, again and again. Without numpy: its import takes longer than a small model's load."""
+    unit = struct.pack(f"<{len(numbers)}{_FORMATS[dtype]}", *numbers)
+    size = byte_count(dtype, shape)
+    return (unit * -(-size // len(unit)))[:size]
 
 
 def _placed(specs: tuple[TensorSpec, ...], given: dict[str, Any]) -> dict[int, Any]:
@@ -90,6 +109,10 @@ def _shapes(specs: tuple[TensorSpec, ...], given: dict[int, tuple[int, ...]]) ->
 
 
 def _read(fd: int, specs: tuple[TensorSpec, ...]) -> list[Any]:
+    import numpy as np
+
+    from edge.arrays import dtype_of
+
     try:
         with os.fdopen(fd, "rb", closefd=False) as file:
             file.seek(0)

@@ -21,12 +21,13 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from edge.arrays import numpy_dtype
-from edge.engine.borrowing import ALIGNMENT_BYTES, Opened
+from edge.engine.borrowing import Opened
 from edge.engine.engine import Output, SessionOptions, Shapes
-from edge.engine.interpreter import ENGINE_ERRORS
+from edge.engine.interpreter import ENGINE_ERRORS, ends_of
+from edge.engine.lending import ALIGNMENT_BYTES
 from edge.engine.model_facts import ModelFacts
 from edge.engine.signature import GraphInterpreter
-from edge.engine.specs import read_specs
+from edge.engine.specs import make_specs
 from edge.errors import InferenceError, MemoryLimitError, ModelRefusedError, TensorError
 from edge.tensors import DYNAMIC, Data, DType, Lent, shape_text
 from edge.text import printable
@@ -64,8 +65,9 @@ class TfliteSession:
         self._said_characters = 0  # by this interpreter, of its failures
         self._keeps_variables = facts.keeps_variables
         self._interpreter, self._table = open_interpreter()
-        self.inputs, self.outputs, indices = read_specs(self._interpreter, options, facts)
-        self._input_indices, self._output_indices = indices
+        inputs, outputs = ends_of(self._interpreter)
+        self.inputs, self.outputs = make_specs(inputs, outputs, options, facts)
+        self._input_indices, self._output_indices = [end.index for end in inputs], [end.index for end in outputs]
         self.steady = steady and not any(DYNAMIC in spec.signature for spec in self.inputs)
         self._forgets = facts.keeps_variables and not options.keeps_state
         # A scalar is given as a copy, and an empty tensor has no address.

@@ -2,11 +2,11 @@
 
 import logging
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
 
-from edge.arrays import dtype_of
 from edge.engine.engine import SessionOptions
 from edge.engine.model_facts import ModelFacts, Signature
+from edge.engine.model_graph import TEXT, End
 from edge.errors import UnsupportedModelError
 from edge.tensors import DYNAMIC, MAX_DIMENSION, TensorSpec, shape_text
 
@@ -15,18 +15,14 @@ log = logging.getLogger(__name__)
 Specs = tuple[TensorSpec, ...]
 
 
-def read_specs(
-    interpreter: Any, options: SessionOptions, facts: ModelFacts
-) -> tuple[Specs, Specs, tuple[list[int], list[int]]]:
-    """Inputs, outputs, and the engine's index of each.
+def make_specs(
+    inputs: Sequence[End], outputs: Sequence[End], options: SessionOptions, facts: ModelFacts
+) -> tuple[Specs, Specs]:
+    """Inputs and outputs.
 
     Raises:
         UnsupportedModelError: the API cannot carry one, or names are wanted that the model does not have.
     """
-    try:
-        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    except UnicodeDecodeError:
-        raise UnsupportedModelError("the model has a tensor whose name is not UTF-8") from None
     signature = chosen_signature(options, facts)
     if options.signature_names and signature is None:
         raise UnsupportedModelError(
@@ -34,11 +30,10 @@ def read_specs(
         )
     given = (signature.inputs, signature.outputs) if signature else ((), ())
     specs = [
-        _specs(details, kind, names, by_signature=options.signature_names)
-        for details, kind, names in zip((inputs, outputs), ("input", "output"), given, strict=True)
+        _specs(ends, kind, names, by_signature=options.signature_names)
+        for ends, kind, names in zip((inputs, outputs), ("input", "output"), given, strict=True)
     ]
-    indices = [int(one["index"]) for one in inputs], [int(one["index"]) for one in outputs]
-    return specs[0], specs[1], indices
+    return specs[0], specs[1]
 
 
 def chosen_signature(options: SessionOptions, facts: ModelFacts) -> Signature | None:
@@ -57,13 +52,11 @@ def chosen_signature(options: SessionOptions, facts: ModelFacts) -> Signature | 
     raise UnsupportedModelError(f"the model has no signature {options.signature!r}; it has {there}")
 
 
-def _specs(
-    details: list[dict[str, Any]], kind: str, signature: tuple[tuple[str, int], ...], *, by_signature: bool
-) -> Specs:
+def _specs(ends: Sequence[End], kind: str, signature: tuple[tuple[str, int], ...], *, by_signature: bool) -> Specs:
     left = list(signature)
-    names, others = [str(detail["name"]) for detail in details], [""] * len(details)
-    for position, detail in enumerate(details):
-        entry = next((one for one in left if one[1] == int(detail["index"])), None)
+    names, others = [end.name for end in ends], [""] * len(ends)
+    for position, end in enumerate(ends):
+        entry = next((one for one in left if one[1] == end.index), None)
         if entry is not None:  # a tensor that is there twice has two names
             left.remove(entry)
             others[position] = entry[0]
@@ -76,7 +69,7 @@ def _specs(
     if unnamed:
         made_up = ", ".join(names[position] for position in unnamed)
         log.info("%ss without a name of their own are called %s", kind, made_up)
-    return tuple(map(_spec, details, names, others, [kind] * len(details)))
+    return tuple(map(_spec, ends, names, others, [kind] * len(ends)))
 
 
 def _free_name(wanted: str, names: list[str]) -> str:
@@ -85,20 +78,16 @@ def _free_name(wanted: str, names: list[str]) -> str:
     return wanted
 
 
-def _spec(detail: dict[str, Any], name: str, other: str, kind: str) -> TensorSpec:
-    dtype = dtype_of(detail["dtype"])
-    if dtype is None:
-        type_name = getattr(detail["dtype"], "__name__", str(detail["dtype"]))
-        if type_name in ("bytes_", "str_", "object_"):
+def _spec(end: End, name: str, other: str, kind: str) -> TensorSpec:
+    if end.dtype is None:
+        if end.type_name == TEXT:
             verb = "takes" if kind == "input" else "answers with"
             raise UnsupportedModelError(f"the model {verb} text (string tensor {name!r}), which the API cannot carry")
-        raise UnsupportedModelError(f"{kind} {name!r} has element type {type_name}, which the API cannot carry")
-    shape = tuple(int(n) for n in detail["shape"])
-    signature = tuple(int(n) for n in detail.get("shape_signature", ())) or shape
-    if len(signature) != len(shape):
-        signature = shape
-    if any(not 0 <= n <= MAX_DIMENSION for n in shape):
-        raise UnsupportedModelError(f"{kind} {name!r} has shape {shape_text(shape)}, outside what the API can carry")
-    scale, zero_point = detail.get("quantization", (0.0, 0))  # a scale of 0 where it has none, or one for each channel
+        raise UnsupportedModelError(f"{kind} {name!r} has element type {end.type_name}, which the API cannot carry")
+    signature = end.signature if len(end.signature) == len(end.shape) else end.shape
+    if any(not 0 <= n <= MAX_DIMENSION for n in end.shape):
+        raise UnsupportedModelError(
+            f"{kind} {name!r} has shape {shape_text(end.shape)}, outside what the API can carry"
+        )
     signature = tuple(DYNAMIC if n < 0 else n for n in signature)
-    return TensorSpec(name, dtype, shape, signature, other, float(scale), int(zero_point))
+    return TensorSpec(name, end.dtype, end.shape, signature, other, end.scale, end.zero_point)

@@ -6,7 +6,6 @@
 import importlib
 import importlib.util
 import logging
-import mmap
 import os
 from pathlib import Path
 from types import ModuleType
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from edge.engine.engine import DelegateRef, SessionOptions
 from edge.engine.interpreter import ENGINE_ERRORS, operators_of
-from edge.engine.model_facts import ModelFacts, read_facts
+from edge.engine.model_facts import ModelFacts
+from edge.engine.model_reading import facts_of
 from edge.engine.native_words import as_log_lines
 from edge.engine.xnnpack import Delegate, Xnnpack
 from edge.errors import EdgeError, ModelRefusedError, TargetError, UnsupportedModelError
@@ -164,15 +164,6 @@ class TfliteEngine:
         except (AttributeError, KeyError, *ENGINE_ERRORS):
             return False
 
-    def borrowable(self, model_path: str) -> tuple[int, ...]:
-        """The inputs, by position, whose values are only calculated with; none where that cannot be told."""
-        from edge.engine.borrowing import borrowable
-
-        try:
-            return borrowable(self._open_plain(model_path))
-        except (AttributeError, KeyError, *ENGINE_ERRORS):
-            return ()
-
     def _open_plain(self, model_path: str) -> Any:
         interpreter = self._plain(model_path, 1)
         interpreter.allocate_tensors()
@@ -183,19 +174,6 @@ class TfliteEngine:
         module = self.prepare()
         plain = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         return module.Interpreter(model_path=model_path, num_threads=threads, experimental_op_resolver_type=plain)
-
-
-def facts_of(model_path: str) -> ModelFacts:
-    """What the file says of itself.
-
-    Raises:
-        ModelRefusedError: it is no model, or damaged (L-7).
-    """
-    with Path(model_path).open("rb") as file:
-        if not os.fstat(file.fileno()).st_size:
-            return read_facts(memoryview(b""))
-        with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as data:
-            return read_facts(data)
 
 
 def _allocate(interpreter: Any, delegate: Delegate | None, *, look_up: bool) -> "TensorTable | None":

@@ -6,9 +6,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from edge.engine.borrowing import borrows_well
 from edge.engine.child import Voice, become
 from edge.engine.engine import DelegateRef, Session, SessionOptions, Shapes
+from edge.engine.lending import borrowable
+from edge.engine.lent_inputs import borrows_well
+from edge.engine.model_reading import graph_of
 from edge.engine.probe import ProbeResult
 from edge.engine.sample_inputs import SampleInputs
 from edge.engine.samples import Sample
@@ -80,7 +82,7 @@ class Trial:
         if self._serves_in_place(inputs, answer.kind):
             answer = replace(answer, in_place=True)
             self._voice.say(asdict(answer))
-            borrows = self._engine.borrowable(self._path)
+            borrows = borrowable(graph_of(self._path))
             lending = replace(self._options, in_place=True, borrows=borrows)
             if borrows and borrows_well(self._engine.open(self._path, lending), frozenset(borrows)):
                 self._voice.say(asdict(replace(answer, borrows=borrows)))

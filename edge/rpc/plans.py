@@ -10,8 +10,8 @@ among the bytes that do not change; the segment itself is checked at every call.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from edge.engine.borrowing import ALIGNMENT_BYTES
 from edge.engine.engine import Shapes
+from edge.engine.lending import ALIGNMENT_BYTES
 from edge.errors import TensorError
 from edge.rpc.calls import step_far_aside
 from edge.rpc.codec import ResponseEncoder, byte_data_ranges, parse_predict

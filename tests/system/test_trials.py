@@ -92,8 +92,10 @@ def test_too_few_threads_refuse_a_load_and_hold_nobody_up(
 
 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
-def test_a_trial_ends_with_the_agent(agents: Callable[..., AgentProcess], signer: Any, end: int) -> None:  # [L-7]
-    """In the middle of an inference that never ends."""
+def test_a_trial_ends_with_the_agent(  # [L-7] [X-4]
+    agents: Callable[..., AgentProcess], signer: Any, end: int
+) -> None:
+    """With the load in flight, in the middle of an inference that never ends."""
     agent = agents().start()
     package = signer.package(hard_models.endless_on_zeros(), "endless", "--trial-seconds", "3600")
     thread, said = in_the_background(lambda: agent.client.load(package, "endless"))
@@ -105,7 +107,7 @@ def test_a_trial_ends_with_the_agent(agents: Callable[..., AgentProcess], signer
     agent.signal(end)
     thread.join()
     assert said != ["OK"]
-    agent.wait()
+    assert agent.wait() == (0 if end == signal.SIGTERM else -end)
     eventually(lambda: not trial.is_running() or trial.status() == psutil.STATUS_ZOMBIE, what="the trial has ended")
     agent.close_channel()
 

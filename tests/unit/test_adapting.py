@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from edge.arrays import numpy_dtype
 from edge.engine.adapting import ELEMENTS_AT_ONCE, AdaptedSession, conversion
-from edge.engine.borrowing import MIN_BYTES
 from edge.engine.engine import SessionOptions
+from edge.engine.lending import MIN_BYTES
 from edge.engine.tflite import TfliteEngine
 from edge.package.adapter import TensorAdapter, view
 from edge.tensors import DType, Lent, TensorSpec
