@@ -50,6 +50,14 @@ class ModelNotFoundError(EdgeError):
         return cls(f"model {shown(name)} is not loaded")
 
 
+class ModelGoneError(ModelNotFoundError):
+    """The model went while a call was on its way to it; another may serve in its place (W-2)."""
+
+
+class TensorsChangedError(EdgeError):
+    """The model that is to replace another takes or gives other tensors (W-3)."""
+
+
 class PackageNotFoundError(EdgeError):
     """The url is not a local path, or nothing is there (L-3)."""
 

@@ -30,8 +30,8 @@ _CHOSEN_BY_OOM_KILLER = "1000"  # the highest oom_score_adj: before any other pr
 class Child:
     """The agent's side. One thread at a time uses it."""
 
-    def __init__(self, task: dict[str, Any], descriptors: Sequence[int]) -> None:
-        """Start it; the `descriptors` keep their numbers in it.
+    def __init__(self, task: dict[str, Any], descriptors: Sequence[int], *, niceness: int = 0) -> None:
+        """Start it; the `descriptors` keep their numbers in it. Its priority is lower by `niceness`, for the disk as well.
 
         Raises:
             MemoryLimitError: the system gives no process, or no pipes to it.
@@ -43,7 +43,7 @@ class Child:
                 self._out, out = _pipe(ours, theirs)
                 self._err, err = _pipe(ours, theirs)
                 self._process = subprocess.Popen(
-                    [*self_command(), FLAG, json.dumps({**task, "lives": lives})],
+                    [*self_command(), FLAG, json.dumps({**task, "lives": lives, "niceness": niceness})],
                     stdin=asked,
                     stdout=out,
                     stderr=err,
@@ -137,6 +137,7 @@ def become(task: dict[str, Any]) -> None:
         os._exit(1)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_CHOSEN_BY_OOM_KILLER)
+    os.nice(int(task["niceness"]))
 
 
 class Voice:

@@ -47,8 +47,10 @@ class ProbeResult:
     borrows: tuple[int, ...] = ()
 
 
-def probe(model_fd: int, options: SessionOptions, sample: Sample, *, run_seconds: float, engine: str) -> ProbeResult:
-    """Try the model out in a child process; `engine` is what refusals call the runtime.
+def probe(
+    model_fd: int, options: SessionOptions, sample: Sample, *, run_seconds: float, engine: str, niceness: int = 0
+) -> ProbeResult:
+    """Try the model out in a child process, of a lower priority by `niceness`; `engine` is what refusals call the runtime.
 
     Raises:
         ModelRefusedError: the runtime refuses it, crashes on it, or an inference takes longer than `run_seconds`.
@@ -60,7 +62,8 @@ def probe(model_fd: int, options: SessionOptions, sample: Sample, *, run_seconds
     endless: list[str] = []
     while True:
         try:
-            return _Trial(model_fd, options, sample, kinds[len(endless) :], engine).result(run_seconds)
+            trial = _Trial(model_fd, options, sample, kinds[len(endless) :], engine=engine, niceness=niceness)
+            return trial.result(run_seconds)
         except _EndlessError as error:
             endless.append(str(error))
         if len(endless) == len(kinds):
@@ -108,9 +111,17 @@ class _Trial:
     """One child's trial of a model."""
 
     def __init__(
-        self, model_fd: int, options: SessionOptions, sample: Sample, kinds: Sequence[str], engine: str
+        self,
+        model_fd: int,
+        options: SessionOptions,
+        sample: Sample,
+        kinds: Sequence[str],
+        *,
+        engine: str,
+        niceness: int,
     ) -> None:
-        self._child = Child(task_of(model_fd, options, sample, kinds), descriptors_of(model_fd, sample))
+        task = task_of(model_fd, options, sample, kinds)
+        self._child = Child(task, descriptors_of(model_fd, sample), niceness=niceness)
         self._engine = engine
         self._step = ""  # what it is at: opening, "layout", or a kind of values
         self._lenient = False  # a failure is that of shapes that nobody gave

@@ -17,7 +17,7 @@ from edge.engine.child import Child
 from edge.engine.engine import SessionOptions, Shapes
 from edge.engine.probe import OPENING_SECONDS, crash_text, descriptors_of, task_of
 from edge.engine.samples import FILE, MADE_UP, Sample
-from edge.errors import MemoryLimitError, QueueFullError, TensorError
+from edge.errors import MemoryLimitError, ModelGoneError, QueueFullError, TensorError
 from edge.tensors import shape_text
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,7 @@ class ShapeTrials:
             TensorError: the model cannot run on these.
             MemoryLimitError: the budget or the system has too little memory for them (L-6).
             QueueFullError: too many calls wait for trials already.
+            ModelGoneError: the model is being unloaded, or was replaced.
         """
         if not self._waiting.acquire(blocking=False):
             raise QueueFullError(
@@ -145,7 +146,7 @@ class ShapeTrials:
 
     def _ready_child(self) -> Child:
         if self._closed:
-            raise TensorError(f"model {self._name!r} is being unloaded")
+            raise ModelGoneError.of(self._name)
         if (
             self._child is not None and self._child.has_ended()
         ):  # of itself: that is no verdict on what it is asked next

@@ -85,6 +85,7 @@ class PlanBook:
         Raises:
             RequestError: it is not a Predict request.
             ModelNotFoundError: its model is not loaded (P-1).
+            ModelGoneError: its model went meanwhile; ask again, another may serve in its place (W-2).
             TensorError: its tensors do not fit the model (P-2, P-13).
             MemoryLimitError, QueueFullError: its shapes cannot be tried now.
         """
@@ -98,7 +99,7 @@ class PlanBook:
         return self._make(raw, caller)
 
     def forget(self) -> None:
-        """Drop everything: a model went."""
+        """Drop everything: a model went, or was replaced."""
         self._plans = {}
         self._encoders = {}
 

@@ -10,7 +10,7 @@ from edge.capture.record import CaptureRequest
 from edge.capture.service import CaptureService
 from edge.engine.engine import Output
 from edge.engine.placement import Placement
-from edge.errors import CaptureContentError, QueueFullError, SharedMemoryError
+from edge.errors import CaptureContentError, ModelGoneError, QueueFullError, SharedMemoryError
 from edge.rpc import codec
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
@@ -49,15 +49,26 @@ class Servicer:
         self._plans = PlanBook(registry)
         self.placement = Placement()
         self._list: tuple[tuple[LoadedModel, ...], bytes] = ((), b"")
+        registry.on_gone(self._forget)
+
+    def _forget(self) -> None:
+        """A model went: nothing here may keep it."""
+        self._plans.forget()
+        self._list = ((), b"")
 
     def predict(self, raw: bytes, context: Caller) -> bytes:
         """[P]"""
         if len(raw) > LARGE_REQUEST_BYTES:
             context.step_aside()
-        plan = self._plans.plan(raw, context)
-        scheduler = plan.model.scheduler
-        quick = scheduler.quick and plan.copied_bytes <= LARGE_REQUEST_BYTES
-        stay = _Stay(self, scheduler, scheduler.try_acquire() or self._queue(scheduler, context))
+        while True:
+            try:
+                plan = self._plans.plan(raw, context)
+                scheduler = plan.model.scheduler
+                quick = scheduler.quick and plan.copied_bytes <= LARGE_REQUEST_BYTES
+                stay = _Stay(self, scheduler, scheduler.try_acquire() or self._queue(scheduler, context))
+                break
+            except ModelGoneError:  # since it was looked up: the name means another model now, or none (W-2)
+                continue
         try:
             if not quick:
                 stay.core = self.placement.begin()
@@ -109,8 +120,6 @@ class Servicer:
         """[U]"""
         request = codec.parse(pb.UnLoadModelRequest, raw)
         self._registry.unload(codec.model_name(request.name, request.handle))
-        self._plans.forget()
-        self._list = ((), b"")
         return b""  # an UnLoadModelResponse has no fields
 
     def list_models(self, raw: bytes, context: Caller) -> bytes:
@@ -135,18 +144,19 @@ class Servicer:
         model = self._registry.get(codec.model_name(request.model_name, request.model_handle))
         at = request.inference_timestamp
         seconds = at.seconds + at.nanos / 1e9
+        then = self._registry.as_of(model, seconds or None)
         self._captures.check_new(request.capture_id, seconds or None)
         incoming = Incoming(model, self.segments, self._max_message_bytes)
         try:
             check_labels(request)
             self._captures.submit(
                 CaptureRequest(
-                    model_name=model.manifest.model_name,
-                    model_version=model.manifest.model_version,
+                    model_name=then.manifest.model_name,
+                    model_version=then.manifest.model_version,
                     capture_id=request.capture_id,
                     inference_time=seconds or None,
-                    input_tensors=incoming.tensors(request.input_tensors, model.inputs),
-                    output_tensors=incoming.tensors(request.output_tensors, model.outputs),
+                    input_tensors=incoming.tensors(request.input_tensors, then.inputs),
+                    output_tensors=incoming.tensors(request.output_tensors, then.outputs),
                     inputs=incoming.auxiliary(request.inputs),
                     outputs=incoming.auxiliary(request.outputs),
                 )

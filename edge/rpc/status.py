@@ -28,6 +28,7 @@ CODES: dict[type[errors.EdgeError], grpc.StatusCode] = {
     errors.ModelNameError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelExistsError: grpc.StatusCode.ALREADY_EXISTS,
     errors.ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
+    errors.TensorsChangedError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.PackageNotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.PackageError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.TargetError: grpc.StatusCode.FAILED_PRECONDITION,

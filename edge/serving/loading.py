@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 SPARE_THREADS = 4  # left to calls when a model takes its threads
 DEFAULT_MAX_THREADS = 4
+TRIAL_NICENESS = 5  # of the trial of a model that is to replace one that serves (W-1)
+MAX_EARLIER = 16  # models that served an alias before, that are remembered
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,19 @@ class ModelDefaults:
 
 
 @dataclass(frozen=True)
+class Served:
+    """A model that served an alias until another took its place, at `until` on the wall clock and on the monotonic one."""
+
+    manifest: Manifest
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    until: float
+    until_monotonic: float
+
+
+@dataclass(frozen=True)
 class LoadedModel:
-    """A model that serves."""
+    """A model that serves; `earlier` are those that it replaced, the newest first."""
 
     name: str
     url: str
@@ -64,11 +77,37 @@ class LoadedModel:
     remarks: Remarks
     shape_trials: ShapeTrials | None  # None: it takes its own shapes alone
     warning: str  # why it has not run yet, in words; empty where it has
+    earlier: tuple[Served, ...] = ()
 
     @property
     def taken_bytes(self) -> int:
         """What it was measured to take, with the shapes that it was given since."""
         return self.memory_bytes + (self.shape_trials.grown_bytes if self.shape_trials is not None else 0)
+
+    def in_place_of(self, old: "LoadedModel", clock: Clock) -> "LoadedModel":
+        """This model from now on, where `old` served."""
+        gone = Served(old.manifest, old.inputs, old.outputs, clock.now(), clock.monotonic())
+        return replace(self, earlier=(gone, *old.earlier)[:MAX_EARLIER])
+
+    def as_of(self, unix_seconds: float | None, clock: Clock) -> "LoadedModel | Served":
+        """Who served under this alias then; None means now (W-8).
+
+        The wall clock may have been set since: what it says now must not lie before the replacement either.
+        """
+        found: LoadedModel | Served = self
+        if unix_seconds is not None and self.earlier:
+            ago, monotonic = clock.now() - unix_seconds, clock.monotonic()
+            for one in self.earlier:
+                if unix_seconds >= one.until or ago <= monotonic - one.until_monotonic:
+                    break
+                found = one
+        return found
+
+    def drain(self) -> None:
+        """Take no new calls, wait for those that run or wait, and give everything back."""
+        self.scheduler.drain()
+        if self.shape_trials is not None:
+            self.shape_trials.close()
 
 
 class Loader:
@@ -88,8 +127,8 @@ class Loader:
         self._clock = clock
         self._loads = loads
 
-    def load(self, name: str, url: str, load: Load, warming: Callable[[], None]) -> LoadedModel:
-        """Load the package at a url; `warming` is called when its sessions are being opened.
+    def load(self, name: str, url: str, load: Load, warming: Callable[[], None], *, niceness: int = 0) -> LoadedModel:
+        """Load the package at a url; `warming` is called when its sessions are being opened, `niceness` is the trial's.
 
         Raises:
             EdgeError: the first of the checks L-3 to L-7 that fails.
@@ -113,6 +152,7 @@ class Loader:
                     sample,
                     run_seconds=manifest.trial_seconds,
                     engine=self._engine.describe(),
+                    niceness=niceness,
                 )
             options = replace(options, allocate=trial.allocate, in_place=trial.in_place, borrows=trial.borrows)
             needed = instances * trial.session_bytes

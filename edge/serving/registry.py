@@ -1,23 +1,32 @@
-"""The loaded models: LOADING -> WARMING -> READY -> DRAINING -> gone.
+"""The loaded models: LOADING -> WARMING -> READY -> DRAINING -> gone; and one that takes the place of another (W).
 
-How one is loaded is in `edge.serving.loading`.
+How one is loaded is in `edge.serving.loading`, who serves under which name in `edge.serving.aliases`.
 """
 
 import logging
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING
 
 from edge.clock import Clock
 from edge.engine.engine import Engine
-from edge.errors import ModelExistsError, ModelNameError, ModelNotFoundError, StateError
+from edge.errors import (
+    EdgeError,
+    MemoryLimitError,
+    ModelExistsError,
+    ModelGoneError,
+    ModelNameError,
+    StateError,
+)
 from edge.host import descriptors, memory
 from edge.paths import model_url
-from edge.serving.loading import LoadedModel, Loader, ModelDefaults
+from edge.serving.agreement import check_tensors
+from edge.serving.aliases import Aliases, Entry, ModelState, already
+from edge.serving.loading import TRIAL_NICENESS, LoadedModel, Loader, ModelDefaults, Served
 from edge.serving.loads import MIB, Load, Loads
 from edge.serving.scheduler import Caller
 from edge.text import counted, shown
@@ -32,27 +41,15 @@ MAX_NAME_CHARACTERS = 255  # of a model (L-1)
 SPARE_DESCRIPTORS = 32  # what a load may open at once, and some for calls
 
 
-class ModelState(Enum):
-    """Where a model is in its life."""
+@dataclass(frozen=True)
+class _Task:
+    """What is to be loaded, and in place of what; `changed`: with other tensors, if need be."""
 
-    LOADING = "LOADING"
-    WARMING = "WARMING"
-    READY = "READY"
-    DRAINING = "DRAINING"
-
-
-@dataclass
-class _Entry:
-    state: ModelState
-    model: LoadedModel | None = None
-
-    @property
-    def is_loading(self) -> bool:
-        return self.state in (ModelState.LOADING, ModelState.WARMING)
-
-    def warming(self) -> None:
-        """Its sessions are being opened."""
-        self.state = ModelState.WARMING
+    url: str
+    load: Load
+    entry: Entry
+    old: LoadedModel | None = None
+    changed: bool = False
 
 
 class Registry:
@@ -68,26 +65,16 @@ class Registry:
     ) -> None:
         self._loads = Loads(clock, defaults.memory_budget_bytes, lambda: self.reserved_bytes)
         self._loader = Loader(engine, open_package, defaults, clock, self._loads)
+        self._clock = clock
         self._on_change = on_change
-        self._lock = threading.Lock()
-        self._entries: dict[str, _Entry] = {}
-        self._ready: dict[str, LoadedModel] = {}
-        self._models: tuple[LoadedModel, ...] = ()
+        self._on_gone: list[Callable[[], None]] = []
+        self._aliases = Aliases()
 
-    def get(self, name: str) -> LoadedModel:
-        """The model that serves under `name`.
+    def on_gone(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called whenever a model takes no more calls: what is kept of it can go."""
+        self._on_gone.append(callback)
 
-        Raises:
-            ModelNotFoundError: there is none.
-        """
-        model = self._ready.get(name)
-        if model is None:
-            raise ModelNotFoundError.of(name)
-        return model
-
-    def models(self) -> tuple[LoadedModel, ...]:
-        """All models that serve, in the order of their loading; the same tuple until one comes or goes."""
-        return self._models
+    # --- loading ---------------------------------------------------------------
 
     def load(self, name: str, url: str, caller: Caller) -> LoadedModel:
         """Load a package under a name; on any error nothing stays behind (L-9).
@@ -98,53 +85,52 @@ class Registry:
             LoadQueueFullError: too many loads are under way already.
             DeadlineError, StoppingError: the caller, its time or the agent has ended (L-12).
         """
-        if len(name) > MAX_NAME_CHARACTERS or not NAME_PATTERN.fullmatch(name):
-            raise ModelNameError(
-                f"model name {shown(name)} is not allowed; expected 1 to {MAX_NAME_CHARACTERS} letters, digits and '-', beginning and ending with a letter or digit"
-            )
+        _check_name(name)
         load = Load(self._loads, caller)
-        entry = self._claim(name, load)
+        return self._load(_Task(url, load, self._claim(name, load)))
+
+    def _claim(self, name: str, load: Load) -> Entry:
+        """The name's entry, for this load; while another load has it, its end is waited for, so that the model serves then."""
+        while True:
+            entry, mine = self._aliases.claim(name)
+            if mine:
+                return entry
+            if not (entry.is_loading and self._loads.wait(load, partial(self._aliases.has_ended, entry))):
+                raise ModelExistsError(already(entry))
+
+    def _load(self, task: _Task) -> LoadedModel:
+        """Load where nothing serves."""
         try:
-            descriptors.make_sure_of(SPARE_DESCRIPTORS)
-            with self._loads.begin(load):
-                model = self._loader.load(name, model_url(url), load, entry.warming)
-                with self._lock:
-                    entry.model, entry.state = model, ModelState.READY
-                    self._set_ready({**self._ready, name: model})
+            with self._loads.begin(task.load):
+                model = self._open(task)
+                self._aliases.publish(task.entry, model)
         except BaseException:
-            with self._lock:
-                del self._entries[name]
+            self._aliases.drop(task.entry)
             memory.give_back()
             raise
         finally:
             self._loads.tell()
-        self._on_change(name, True)
-        log.info(
-            "model %s loaded: package %s %s, %s, %.1f MiB",
-            name,
-            model.manifest.model_name,
-            model.manifest.model_version,
-            counted(model.instances, "instance"),
-            model.memory_bytes / MIB,
-        )
+        self._on_change(model.name, True)
+        _log_loaded(model)
         return model
 
-    def _claim(self, name: str, load: Load) -> _Entry:
-        """The name's entry, for this load; while another load has it, its end is waited for, so that the model serves then."""
-        while True:
-            with self._lock:
-                existing = self._entries.get(name)
-                if existing is None:
-                    entry = self._entries[name] = _Entry(ModelState.LOADING)
-                    return entry
-            if not (existing.is_loading and self._loads.wait(load, partial(self._has_ended, name, existing))):
-                raise ModelExistsError(f"model {name!r} is already {_STATE_WORDS[existing.state]}")
+    def _open(self, task: _Task, *, niceness: int = 0) -> LoadedModel:
+        """The model, ready to serve, and in place of the task's old one if it has one."""
+        descriptors.make_sure_of(SPARE_DESCRIPTORS)
+        entry, old = task.entry, task.old
+        model = self._loader.load(entry.name, model_url(task.url), task.load, entry.warming, niceness=niceness)
+        if old is None:
+            return model
+        try:
+            if not task.changed:
+                check_tensors((old.inputs, old.outputs), (model.inputs, model.outputs))
+            task.load.go_on()
+        except BaseException:
+            model.drain()
+            raise
+        return model.in_place_of(old, self._clock)
 
-    def _has_ended(self, name: str, entry: _Entry) -> bool:
-        return self._entries.get(name) is not entry or not entry.is_loading
-
-    def _set_ready(self, ready: dict[str, LoadedModel]) -> None:
-        self._ready, self._models = ready, tuple(ready.values())
+    # --- unloading ---------------------------------------------------------------
 
     def unload(self, name: str) -> None:
         """Let the calls on a model finish, then give its memory back (U-1 to U-3).
@@ -152,20 +138,136 @@ class Registry:
         Raises:
             ModelNotFoundError: it is not loaded.
         """
-        with self._lock:
-            model = self.get(name)
-            self._set_ready({key: value for key, value in self._ready.items() if key != name})
-            model.scheduler.close()
-            self._entries[name].state = ModelState.DRAINING
-        self._on_change(name, False)
-        model.scheduler.drain()
-        if model.shape_trials is not None:
-            model.shape_trials.close()
-        with self._lock:
-            del self._entries[name]
-        del model
-        memory.give_back()
+        entry = self._aliases.close(name)
+        self._drain(entry, partial(self._aliases.drop, entry))
         log.info("model %s unloaded", name)
+
+    def _drain(self, entry: Entry, gone: Callable[[], None]) -> None:
+        """Have a model that no longer serves finish its calls; then it is `gone`."""
+        if entry.model is not None:
+            self._on_change(entry.name, False)
+            self._tell_gone()
+            entry.model.drain()
+        gone()
+        memory.give_back()
+        self._loads.tell()
+
+    def _tell_gone(self) -> None:
+        for callback in self._on_gone:
+            callback()
+
+    # --- swapping ----------------------------------------------------------------
+
+    def swap(
+        self, name: str, url: str, caller: Caller, *, allow_changed_tensors: bool = False, allow_gap: bool = False
+    ) -> LoadedModel:
+        """Have a package serve under a name in place of the one that does (W-1 to W-5); where none does, load it.
+
+        The new model is made ready beside the old one. Then the name means the new one at once, and the old one finishes the
+        calls that it has, beyond this method's end. On any error the old one serves on.
+
+        Args:
+            allow_changed_tensors: inputs and outputs may be others than those of the old one.
+            allow_gap: where there is no room for both, the old one is unloaded first. If the new one then fails, the old one
+                is loaded again from its url.
+
+        Raises:
+            ModelNameError, PackageNotFoundError, PackageError, TargetError, UnsupportedModelError, MemoryLimitError,
+            ModelRefusedError, LoadQueueFullError, DeadlineError, StoppingError: as `load`.
+            TensorsChangedError: its inputs or outputs are others (W-3).
+            ModelExistsError: another load, swap or unload of the name has not ended in time.
+            ModelNotFoundError: the old one was unloaded meanwhile; the new one does not serve either.
+        """
+        _check_name(name)
+        load = Load(self._loads, caller)
+        new, old = self._claim_swap(name, load)
+        if old is None or old.model is None:
+            return self._load(_Task(url, load, new))
+        task = _Task(url, load, new, old.model, allow_changed_tensors)
+        try:
+            return self._load_beside(task, old)
+        except MemoryLimitError as error:
+            if not allow_gap:
+                raise
+            log.warning("model %s: %s; the one that serves is unloaded first, as allowed", name, error)
+            self._aliases.close(name, only=old)
+            self._drain(old, partial(self._aliases.succeed, new, old))
+            return self._load_after_gap(task)
+        finally:
+            self._aliases.give_up(new)
+            self._loads.tell()
+
+    def _claim_swap(self, name: str, load: Load) -> tuple[Entry, Entry | None]:
+        """Entries for a swap; whatever else happens under the name comes first, the end of one replaced before included."""
+        while True:
+            try:
+                return self._aliases.claim_swap(name)
+            except ModelExistsError:
+                if not self._loads.wait(load, lambda: not self._aliases.is_busy(name)):
+                    raise
+
+    def _load_beside(self, task: _Task, old: Entry) -> LoadedModel:
+        try:
+            with self._loads.begin(task.load):
+                model = self._open(task, niceness=TRIAL_NICENESS)
+                try:
+                    self._aliases.switch(task.entry, model, old)
+                except BaseException:
+                    model.drain()
+                    raise
+        except BaseException:
+            memory.give_back()
+            raise
+        _log_loaded(model)
+        self._tell_gone()
+        self._drain_later(old)
+        return model
+
+    def _drain_later(self, old: Entry) -> None:
+        """Have a replaced model finish its calls and go; nobody waits for that."""
+
+        def drain() -> None:
+            if old.model is not None:
+                old.model.drain()
+            self._aliases.drop(old)
+            memory.give_back()
+            self._loads.tell()
+            log.info("model %s: what served before is unloaded", old.name)
+
+        try:
+            threading.Thread(target=drain, name=f"drain {old.name}", daemon=True).start()
+        except RuntimeError:  # the system gives no thread
+            drain()
+
+    def _load_after_gap(self, task: _Task) -> LoadedModel:
+        """Load in place of a model that has gone; where that fails, load that one again."""
+        try:
+            return self._load(task)
+        except BaseException:
+            if task.old is not None:
+                try:
+                    self.load(task.entry.name, task.old.url, _Nobody())
+                except (EdgeError, OSError) as error:
+                    log.error("model %s: what served before cannot be loaded again: %s", task.entry.name, error)
+            raise
+
+    # --- what there is -----------------------------------------------------------
+
+    def get(self, name: str) -> LoadedModel:
+        """The model that serves under `name`.
+
+        Raises:
+            ModelNotFoundError: there is none.
+        """
+        return self._aliases.get(name)
+
+    def models(self) -> tuple[LoadedModel, ...]:
+        """All models that serve, in the order of their names' loading; the same tuple until one comes or goes."""
+        return self._aliases.models()
+
+    def as_of(self, model: LoadedModel, unix_seconds: float | None) -> LoadedModel | Served:
+        """Who served under the name of `model` at a time; None means now (W-8)."""
+        return model.as_of(unix_seconds, self._clock)
 
     def reset_state(self, name: str, caller: Caller) -> None:
         """Let a model that keeps state forget it, in turn with its calls.
@@ -175,11 +277,15 @@ class Registry:
             StateError: it keeps none.
             QueueFullError, DeadlineError: as a call that waits.
         """
-        model = self.get(name)
-        if model.manifest.state != "keep":
-            raise StateError(f"model {name!r} keeps no state: every call starts anew (runtime.state in its manifest)")
-        with model.scheduler.session(caller) as session:
-            session.reset()
+        while True:
+            model = self.get(name)
+            if model.manifest.state != "keep":
+                raise StateError(
+                    f"model {name!r} keeps no state: every call starts anew (runtime.state in its manifest)"
+                )
+            with suppress(ModelGoneError), model.scheduler.session(caller) as session:
+                session.reset()
+                return
 
     def stop_loads(self) -> None:
         """Have loads under way end soon, and take no more."""
@@ -187,25 +293,55 @@ class Registry:
 
     def oldest_running_seconds(self) -> float:
         """How long the longest inference of any model has been running, in seconds."""
-        with self._lock:
-            models = [entry.model for entry in self._entries.values() if entry.model]
-        return max((model.scheduler.oldest_running_seconds() for model in models), default=0.0)
+        return max((model.scheduler.oldest_running_seconds() for model in self._loaded()), default=0.0)
 
     def states(self) -> list[tuple[str, ModelState, LoadedModel | None]]:
-        """Every model, whatever its state."""
-        with self._lock:
-            return [(name, entry.state, entry.model) for name, entry in self._entries.items()]
+        """Every model, whatever its state: a name whose model is being replaced has two."""
+        return [(entry.name, entry.state, entry.model) for entry in self._aliases.entries()]
 
     @property
     def reserved_bytes(self) -> int:
         """Memory that the loaded models were measured to take, in bytes, until it is given back."""
-        with self._lock:
-            return sum(entry.model.taken_bytes for entry in self._entries.values() if entry.model)
+        return sum(model.taken_bytes for model in self._loaded())
+
+    def _loaded(self) -> list[LoadedModel]:
+        return [model for entry in self._aliases.entries() if (model := entry.model) is not None]
 
 
-_STATE_WORDS = {
-    ModelState.LOADING: "being loaded",
-    ModelState.WARMING: "being loaded",
-    ModelState.READY: "loaded",
-    ModelState.DRAINING: "being unloaded",
-}
+class _Nobody:
+    """A caller that waits for ever."""
+
+    def time_remaining(self) -> None:
+        """There is no deadline."""
+
+    def step_aside(self) -> bool:
+        """Nobody is kept waiting."""
+        return True
+
+    def after_answer(self, callback: Callable[[], None]) -> None:
+        """There is no answer."""
+        callback()
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """It does not end."""
+        return True
+
+
+def _check_name(name: str) -> None:
+    if len(name) > MAX_NAME_CHARACTERS or not NAME_PATTERN.fullmatch(name):
+        raise ModelNameError(
+            f"model name {shown(name)} is not allowed; expected 1 to {MAX_NAME_CHARACTERS} letters, digits and '-', beginning and ending with a letter or digit"
+        )
+
+
+def _log_loaded(model: LoadedModel) -> None:
+    before = f" in place of {model.earlier[0].manifest.model_version}" if model.earlier else ""
+    log.info(
+        "model %s loaded: package %s %s%s, %s, %.1f MiB",
+        model.name,
+        model.manifest.model_name,
+        model.manifest.model_version,
+        before,
+        counted(model.instances, "instance"),
+        model.memory_bytes / MIB,
+    )

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from edge.clock import Clock
 from edge.engine.engine import Session
-from edge.errors import DeadlineError, ModelNotFoundError, QueueFullError
+from edge.errors import DeadlineError, ModelGoneError, QueueFullError
 
 QUICK_SECONDS = 0.001
 
@@ -80,7 +80,7 @@ class Scheduler:
         """A session for the length of the `with` block.
 
         Raises:
-            ModelNotFoundError, QueueFullError, DeadlineError: as `acquire`.
+            ModelGoneError, QueueFullError, DeadlineError: as `acquire`.
         """
         seat = self.try_acquire() or self.acquire(caller)
         done = False
@@ -94,11 +94,11 @@ class Scheduler:
         """An idle session's seat, or None where the call has to wait.
 
         Raises:
-            ModelNotFoundError: the model is being unloaded (U-2).
+            ModelGoneError: the model is being unloaded (U-2), or was replaced (W-2).
         """
         with self._lock:
             if self.closing:
-                raise ModelNotFoundError.of(self._name)
+                raise ModelGoneError.of(self._name)
             if not self._idle:
                 return None
             seat = self._idle.pop()
@@ -109,13 +109,13 @@ class Scheduler:
         """A seat, after waiting for its turn.
 
         Raises:
-            ModelNotFoundError: the model is being unloaded (U-2).
+            ModelGoneError: the model is being unloaded (U-2), or was replaced (W-2).
             QueueFullError: too many calls wait already (P-4).
             DeadlineError: the caller's deadline passed, or it went away, while waiting (P-5).
         """
         with self._lock:
             if self.closing:
-                raise ModelNotFoundError.of(self._name)
+                raise ModelGoneError.of(self._name)
             if self._idle:
                 seat = self._idle.pop()
                 seat.since = self._monotonic()

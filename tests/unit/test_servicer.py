@@ -52,6 +52,9 @@ def servicer() -> Iterator[Servicer]:
     )
 
     class Models:
+        def on_gone(self, callback: object) -> None:
+            """None goes here."""
+
         def get(self, name: str) -> Any:
             if name != "m" or scheduler.closing:
                 raise ModelNotFoundError(name)
