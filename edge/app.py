@@ -46,6 +46,7 @@ class App:
     """One run of the agent."""
 
     def __init__(self, loaded: Loaded, *, socket: str, replace_socket: bool, max_message_bytes: int) -> None:
+        memory.tune_allocator()  # gRPC's threads start with the server below
         self._config = loaded.config
         self._warnings = loaded.warnings
         self._spool_source = loaded.sources["edge_spool_path"]
@@ -97,7 +98,6 @@ class App:
 
     def run(self) -> NoReturn:
         """Serve until a signal says stop, and exit."""
-        memory.tune_allocator()
         signals.watch(self._stop)
         for warning in self._warnings:
             log.warning("configuration: %s", warning)
