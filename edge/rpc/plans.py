@@ -2,9 +2,9 @@
 
 An application sends the same request again and again: model, names, dtypes, shapes and lengths stay, only the tensors'
 bytes differ. The first such request is parsed, checked and bound to the model's inputs; what is learnt is kept with the
-bytes that do not change. A later request of the same length with the same bytes in the same places can only mean the
-same, so its tensors are read where they lie, without parsing, checking or copying them again. Shared-memory handles are
-among the bytes that do not change; the segment itself is checked at every call.
+bytes that do not change, the request's template. A later request of the same length with the same bytes in the same
+places can only mean the same, so its tensors are read where they lie, without parsing, checking or copying them again.
+Shared-memory handles are among the bytes that do not change; the segment itself is checked at every call.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Threads of which one at a time has its turn to wait for events, while the others handle what they have taken.
+"""Leader and followers: one thread at a time has its turn to wait for events, while the others handle what they have taken.
 
 The thread that has the turn gives it up before something that takes long. While that lasts it is nobody's, unless
 something comes: then a parked thread takes it (edge.rpc.watch). A thread that is done takes the turn back where nobody
