@@ -27,6 +27,7 @@ from edge.serving.loads import MIB, Load
 from edge.serving.registry import Registry
 from edge.shm.peers import Peers
 from edge.shm.sysv import SegmentReader
+from edge.stopping import CAPTURES_SECONDS, GRACE_SECONDS, STOP_SECONDS
 from edge.tensors import TensorSpec
 from edge.text import counted
 from edge.version import version
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STOP_CALLS_SECONDS = 4.5  # for calls in flight; all steps of the stop together stay inside the 10 s of X-4
-STOP_CAPTURES_SECONDS = 2.5
 HOUSEKEEPING_SECONDS = 1.0
 CAPTURE_TURN_SECONDS = 60.0  # a capture worker that has not turned over for so long is stuck, however slow the disk
 
@@ -118,19 +117,20 @@ class App:
             )
         self._notifier.ready()
         self._stop.wait()
+        end = self._clock.monotonic() + STOP_SECONDS
         self._notifier.stopping()
         watchdog.stop()
-        self._shut_down()
+        self._shut_down(end)
         housekeeper.join()
         # A call that outlived the grace must not hold up the exit, as joining its thread would.
         logging.shutdown()
         os._exit(0)
 
-    def _shut_down(self) -> None:
+    def _shut_down(self, end: float) -> None:
         log.info("stopping: finishing calls in flight")
         self._registry.stop_loads()
-        self._server.stop(STOP_CALLS_SECONDS)
-        self._captures.stop(STOP_CAPTURES_SECONDS)
+        self._server.stop(GRACE_SECONDS)
+        self._captures.stop(max(CAPTURES_SECONDS, end - self._clock.monotonic()))
         self._segments.close()
         log.info("stopped")
 

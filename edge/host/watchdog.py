@@ -18,6 +18,7 @@ from typing import Protocol
 from edge.clock import Clock
 from edge.host.notify import Notifier
 from edge.host.stacks import name_threads, thread_stacks
+from edge.stopping import WATCHDOG_SECONDS
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,6 @@ ROUNDS_PER_INTERVAL = 4  # of the service manager's interval: one slow round mus
 UNSUPERVISED_SECONDS = 5.0  # between rounds where nobody watches and the log alone tells
 UNSUPERVISED_ANSWER_SECONDS = 15.0
 MAX_ROUND_SECONDS = 10.0  # between looks at the evidence
-STOP_SECONDS = 1.0
 _STDERR = 2
 
 
@@ -105,7 +105,7 @@ class Watchdog:
         """End the thread; a check that hangs is left behind, for the stop of the agent has a limit of its own."""
         self._stop.set()
         if self._thread.ident is not None:
-            self._thread.join(STOP_SECONDS)
+            self._thread.join(WATCHDOG_SECONDS)
         for check in self._checks:
             check.close()
 

@@ -30,6 +30,7 @@ from edge.rpc.turns import Turns
 from edge.rpc.unread import SMALL_UNREAD_SECONDS, Unread
 from edge.rpc.watch import epoll_of
 from edge.serving.scheduler import Caller
+from edge.stopping import CANCELLED_SECONDS, THREADS_SECONDS
 
 log = logging.getLogger(__name__)
 check_binding()
@@ -37,7 +38,6 @@ check_binding()
 MAX_STREAMS = 128  # open at a time, beside the calls; a further one is refused with RESOURCE_EXHAUSTED
 MAX_CONCURRENT_CALLS = 512  # beyond it a call is refused with RESOURCE_EXHAUSTED
 REQUESTS_AHEAD = 4  # accepted by gRPC before a thread takes them
-JOIN_SECONDS = 1.0  # for the threads at the stop; one that is stuck in a call is left behind
 MAX_UNSENT_MESSAGES = 64  # of one stream
 LARGE_ANSWER_BYTES = 256 * 1024  # to send one is not quick
 _NO_BOUND = 1 << 62
@@ -299,14 +299,14 @@ class CoreServer:
                 call.finish(status.UNAVAILABLE, "the agent is stopping")
         if not self._stopped.wait(grace_seconds):
             self._core.cancel_all_calls()
-            self._stopped.wait(1.0)
+            self._stopped.wait(CANCELLED_SECONDS)
         if self._stopped.is_set():
             # Not by the poller that hears of it: this thread may still have been inside the core's shutdown then.
             self._core.destroy()
         with self._lock:
             self._closing = True
         self._close_when_idle()
-        self.turns.join(JOIN_SECONDS, self.clock)
+        self.turns.join(THREADS_SECONDS, self.clock)  # one that is stuck in a call is left behind
 
     def _close_when_idle(self) -> None:
         """Close the queue, which ends the threads, once no call can start another operation on it: gRPC would abort."""

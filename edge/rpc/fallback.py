@@ -15,6 +15,7 @@ from edge import address
 from edge.clock import Clock
 from edge.rpc import status
 from edge.rpc.calls import FOREVER_SECONDS, Stream, StreamHandler, Unary, answer_of
+from edge.stopping import CANCELLED_SECONDS
 
 MAX_THREADS = 128  # each call holds one
 MAX_CONCURRENT_CALLS = 512  # beyond it a call is refused with RESOURCE_EXHAUSTED
@@ -144,7 +145,7 @@ class FallbackServer:
         stopped = self._server.stop(grace_seconds)
         for stream in list(self._streams):
             stream.finish(status.UNAVAILABLE, "the agent is stopping")
-        stopped.wait()
+        stopped.wait(grace_seconds + CANCELLED_SECONDS)
         self._threads.shutdown(wait=False)
 
 
