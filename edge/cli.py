@@ -12,6 +12,7 @@ from edge.selfexec import called_as
 PROGRAM = "sagemaker-edge-agent"
 CLIENT_NAMES = ("sagemaker_edge_agent_client_example",)
 PROBE_FLAG = "--probe-model"  # edge.engine.child.FLAG, which it takes long to import
+SELFTEST_FLAG = "--self-test"  # edge.serving.selftest.FLAG, likewise
 BARE_FLAG = "--bare-model"  # edge.engine.bare.FLAG, likewise
 DEFAULT_MAX_MESSAGE_BYTES = 64 << 20
 LEAST_MAX_MESSAGE_BYTES = 4096
@@ -34,6 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from edge.engine import trial
 
         return trial.main(words[1])
+    if words and words[0] == SELFTEST_FLAG:
+        from edge.serving import golden
+
+        return golden.main(words[1])
     if words and words[0] == BARE_FLAG:
         from edge.engine import bare
 

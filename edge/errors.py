@@ -94,6 +94,10 @@ class ModelRefusedError(EdgeError):
     """The runtime refuses the model file (L-7)."""
 
 
+class SelfTestError(ModelRefusedError):
+    """The model does not answer the package's self-test as it must (L-13)."""
+
+
 class StateError(EdgeError):
     """The model keeps no state that could be reset."""
 

@@ -3,6 +3,8 @@
 import argparse
 import math
 
+from edge.package.selftest import MAX_TOLERANCE
+
 
 def seconds(text: str) -> float:
     """A time, 0 or more."""
@@ -23,4 +25,15 @@ def count(text: str) -> int:
         number = 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a whole number, 1 or more")
+    return number
+
+
+def tolerance(text: str) -> float:
+    """What a number may be off by, 0 or more."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= MAX_TOLERANCE:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a number, 0 to {MAX_TOLERANCE:g}")
     return number

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from edge.client import SUMMARIES
-from edge.client.numbers import count
+from edge.client.numbers import count, tolerance
 from edge.client.outcome import Exit
 from edge.errors import EdgeError, PackageNotFoundError, SignatureError, TrustError
-from edge.text import printable
+from edge.text import counted, printable
 
 TRUST_FOLDER = Path("/etc/sagemaker-edge-agent/trust")
 
@@ -21,6 +21,10 @@ _PACKAGE_EPILOG = """\
 The package holds the model, a manifest, any --extra files, and model.sig: a signature over exactly these, in the format
 of OpenSSF Model Signing. An agent loads it where the root of your certificate is in its folder of trusted roots
 (sagemaker_edge_core_root_certs_path). There is no way to load an unsigned package.
+
+--selftest CASES: each .npz is a case, with an array for each input and, if they are known, for outputs; each .npy is the one
+input of a model that has one. The model is run on them here: outputs that are given must come out, others are recorded. An
+agent that loads the package runs the cases first. Integers must be equal, floats nearly (--selftest-tolerance).
 
 The certificate must be for signing code: keyUsage digitalSignature, extendedKeyUsage codeSigning, issued by a CA. Its key
 is ECDSA (P-256, P-384, P-521) or RSA of 3072 bits or more. demo-ca makes one to try things out with.
@@ -38,7 +42,8 @@ The same with the public tool, over a folder that holds the model and its manife
 _VERIFY_EPILOG = """\
 Checks what an agent checks when it loads the package: the signature, the way from the signer to a trusted root, and that
 the files are exactly the signed ones. A clock that is not synchronised is not believed: validity is then judged as of the
-agent's build date or the start of the signer's certificate, and the output says so.
+agent's build date or the start of the signer's certificate, and the output says so. --run also tries the model out in a process
+of its own, and runs the package's self-test.
 
 exit codes: 0 good; 1 refused, with the reason; 2 no such package.
 
@@ -57,6 +62,9 @@ def add_parsers(commands: Any) -> None:
     _add_package(commands)
     one = _add(commands, "verify", _verify, _VERIFY_EPILOG)
     one.add_argument("package", help="a folder, a .tar.gz, or a file:// url of one")
+    one.add_argument(
+        "--run", dest="try_out", action="store_true", help="also run the model here, and its self-test if it has one"
+    )
     one.add_argument(
         "--trust",
         type=Path,
@@ -161,6 +169,19 @@ def _add_package(commands: Any) -> None:
         help="first start an agent and compare its answers, on the sample's shapes, with the bare engine's, byte by byte",
     )
     one.add_argument(
+        "--selftest",
+        type=Path,
+        metavar="CASES",
+        help="inputs, with the outputs that the model must give for them: a folder of .npz and .npy files, or one; see below",
+    )
+    one.add_argument(
+        "--selftest-tolerance",
+        type=tolerance,
+        nargs=2,
+        metavar=("ABSOLUTE", "RELATIVE"),
+        help="what an output's elements may be off by: ABSOLUTE + RELATIVE * what they should be",
+    )
+    one.add_argument(
         "--extra", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help="other files to include"
     )
 
@@ -204,8 +225,13 @@ def _package(options: argparse.Namespace) -> int:
         from edge.client.checking import check_one
 
         check_one(options.model, manifest, files)
-    make_package(manifest, options.model, [*options.extra, *files], identity, options.out)
+    selftest = _selftest(options, manifest, files)
+    made = selftest.files if selftest else {}
+    make_package(manifest, options.model, [*options.extra, *files], identity, options.out, made=made)
     signer = subject(identity.chain[0])
+    said = f"{options.out}: {manifest.model_name} {manifest.model_version}, signed by {signer}"
+    if selftest:
+        said += f"\n  self-test of {counted(selftest.cases, 'case')}{_how(selftest)}"
     return _say(
         options,
         {
@@ -213,16 +239,41 @@ def _package(options: argparse.Namespace) -> int:
             "model_name": manifest.model_name,
             "model_version": manifest.model_version,
             "signer": signer,
+            "selftest": {"cases": selftest.cases, "recorded": selftest.recorded} if selftest else None,
         },
-        f"{options.out}: {manifest.model_name} {manifest.model_version}, signed by {signer}",
+        said,
     )
+
+
+def _selftest(options: argparse.Namespace, manifest: Any, files: list[Path]) -> Any:
+    """The self-test that is to be in the package, if any."""
+    from edge.errors import PackageError
+
+    if options.selftest is None:
+        if options.selftest_tolerance is not None:
+            raise PackageError("--selftest-tolerance means nothing without --selftest")
+        return None
+    from edge.client.selftesting import make_selftest
+
+    sample = files[0] if files else None
+    within = tuple(options.selftest_tolerance) if options.selftest_tolerance is not None else None
+    return make_selftest(options.selftest, options.model, manifest, sample, within)
+
+
+def _how(selftest: Any) -> str:
+    if selftest.note:
+        return f", {selftest.note}"
+    if not selftest.recorded:
+        return ", passed here"
+    of = "" if selftest.recorded == selftest.cases else f" of {selftest.recorded}"
+    return f"; the outputs{of} are those that the model gave here: look whether they are right"
 
 
 def _check_files(options: argparse.Namespace) -> None:
     """Each file that an option names is there."""
     from edge.errors import PackageError
 
-    for name in ("model", "key", "key_password_file", "cert", "chain", "adapter"):
+    for name in ("model", "key", "key_password_file", "cert", "chain", "adapter", "selftest"):
         file = getattr(options, name)
         try:
             if file is not None:
@@ -293,6 +344,11 @@ def _verify(options: argparse.Namespace) -> int:
     build_date = version()[1]
     with open_package(url, trust_dir=options.trust, clock=SystemClock(), build_date=build_date) as package:
         manifest, verified = package.manifest, package.verified
+        cases = len(package.selftest.cases) if package.selftest else 0
+        if options.try_out:
+            from edge.client.selftesting import run_here
+
+            run_here(package)
     facts = {
         "model_name": manifest.model_name,
         "model_version": manifest.model_version,
@@ -305,6 +361,8 @@ def _verify(options: argparse.Namespace) -> int:
             "inputs": [format_adapter(one) for one in manifest.inputs],
             "outputs": [format_adapter(one) for one in manifest.outputs],
         },
+        "selftest": {"cases": cases, "passed": True if options.try_out and cases else None},
+        "ran": options.try_out,
         "files": {path: digest.hex() for path, digest in sorted(verified.digests.items())},
     }
     lines = [
@@ -315,6 +373,10 @@ def _verify(options: argparse.Namespace) -> int:
     ]
     if adapted := ", ".join(one.name for one in (*manifest.inputs, *manifest.outputs)):
         lines.append(f"  adapts    {printable(adapted)}: applications see them otherwise than the model has them")
+    if cases or options.try_out:
+        had = f"{counted(cases, 'case')}, " + ("passed" if options.try_out else "not run (--run)") if cases else "none"
+        lines += ["  ran       as an agent would load it"] if options.try_out else []
+        lines.append(f"  self-test {had}")
     if verified.clock_note:
         lines.append(f"  judged as of {verified.judged_at:%Y-%m-%d}: {verified.clock_note}")
     return _say(options, facts, "\n".join(lines))

@@ -30,8 +30,10 @@ _CHOSEN_BY_OOM_KILLER = "1000"  # the highest oom_score_adj: before any other pr
 class Child:
     """The agent's side. One thread at a time uses it."""
 
-    def __init__(self, task: dict[str, Any], descriptors: Sequence[int], *, niceness: int = 0) -> None:
-        """Start it; the `descriptors` keep their numbers in it. Its priority is lower by `niceness`, for the disk as well.
+    def __init__(
+        self, task: dict[str, Any], descriptors: Sequence[int], *, flag: str = FLAG, niceness: int = 0
+    ) -> None:
+        """Start it; the `descriptors` keep their numbers in it, and `flag` says what it does. Its priority is lower by `niceness`, for the disk as well.
 
         Raises:
             MemoryLimitError: the system gives no process, or no pipes to it.
@@ -43,7 +45,7 @@ class Child:
                 self._out, out = _pipe(ours, theirs)
                 self._err, err = _pipe(ours, theirs)
                 self._process = subprocess.Popen(
-                    [*self_command(), FLAG, json.dumps({**task, "lives": lives, "niceness": niceness})],
+                    [*self_command(), flag, json.dumps({**task, "lives": lives, "niceness": niceness})],
                     stdin=asked,
                     stdout=out,
                     stderr=err,

@@ -40,13 +40,22 @@ def main(task_text: str) -> int:
         else:
             trial.run()
     except MemoryError:
-        voice.say(_refusal(MemoryLimitError("the trial of the model ran out of memory")))
+        voice.say(refusal(MemoryLimitError("the trial of the model ran out of memory")))
     except EdgeError as error:
-        voice.say(_refusal(error))
+        voice.say(refusal(error))
     return 0
 
 
-def _refusal(error: EdgeError) -> dict[str, Any]:
+def options_of(said: dict[str, Any]) -> SessionOptions:
+    """The options that a task has as a dict."""
+    delegate = said["delegate"]
+    if delegate:
+        delegate = DelegateRef(delegate["path"], tuple(map(tuple, delegate["options"])))
+    return SessionOptions(**{**said, "borrows": tuple(said["borrows"]), "delegate": delegate})
+
+
+def refusal(error: EdgeError) -> dict[str, Any]:
+    """What tells the agent of an error."""
     return {"refused": type(error).__name__, "reason": str(error)}
 
 
@@ -54,11 +63,7 @@ class Trial:
     """One model, as the task describes it."""
 
     def __init__(self, task: dict[str, Any], voice: Voice) -> None:
-        options = task["options"]
-        delegate = options.pop("delegate")
-        if delegate:
-            delegate = DelegateRef(delegate["path"], tuple(map(tuple, delegate["options"])))
-        self._options = SessionOptions(**{**options, "borrows": tuple(options["borrows"]), "delegate": delegate})
+        self._options = options_of(task["options"])
         shapes = tuple((name, tuple(shape)) for name, shape in task["sample"]["shapes"])
         self._sample = Sample(shapes, task["sample"]["fd"])
         self._kinds: list[str] = task["kinds"]
@@ -158,10 +163,10 @@ class Trial:
                 outcomes.append(self._outcome(sessions[-1], shapes))
                 size = max(0, _private_bytes() - before)
         except TensorError as error:
-            return _refusal(error)
+            return refusal(error)
         if outcomes[0] != outcomes[1]:
             wanted = ", ".join(map(shape_text, shapes))
-            return _refusal(
+            return refusal(
                 TensorError(f"the model cannot take input shapes {wanted}: the engine contradicts itself on them")
             )
         for session in sessions:

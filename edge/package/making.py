@@ -30,12 +30,21 @@ class _Output(Protocol):
     def write(self, data: bytes, /) -> object: ...
 
 
-def make_package(manifest: Manifest, model: Path, extra: Sequence[Path], identity: Identity, target: Path) -> None:
+def make_package(
+    manifest: Manifest,
+    model: Path,
+    extra: Sequence[Path],
+    identity: Identity,
+    target: Path,
+    *,
+    made: Mapping[str, bytes] | None = None,
+) -> None:
     """Write and sign a package at `target`: an archive where its name says so, else a folder.
 
     Args:
         manifest: its `model` is the name that the file `model` gets in the package.
         extra: other files to put in, under their own names.
+        made: further ones by name, as their bytes.
 
     Raises:
         PackageError: `target` exists or cannot be written, or a file cannot be read or has a name that is taken.
@@ -44,12 +53,13 @@ def make_package(manifest: Manifest, model: Path, extra: Sequence[Path], identit
     if os.path.lexists(target):
         raise _exists(target)
     sources: dict[str, Source] = {MANIFEST_FILE: format_manifest(manifest)}
-    for name, path in [(manifest.model, model), *((one.name, one) for one in extra)]:
+    files: list[tuple[str, Source]] = [(manifest.model, model), *((one.name, one) for one in extra)]
+    for name, source in [*files, *(made or {}).items()]:
         if name in sources or name == SIGNATURE_FILE:
             raise PackageError(f"the package would hold {shown(name)} twice")
         if fault := check_path(name):
             raise PackageError(f"the name {shown(name)} {fault}")
-        sources[name] = path
+        sources[name] = source
     digests = {name: _digest(source) for name, source in sources.items()}
     name = package_name(target)
     signature = sign_files(name, digests, identity.key, identity.chain)

@@ -30,6 +30,14 @@ from edge.package.contents import (
 )
 from edge.package.limits import PackageLimits
 from edge.package.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, parse_manifest
+from edge.package.selftest import (
+    MAX_SELFTEST_BYTES,
+    MAX_SELFTEST_DATA_BYTES,
+    SELFTEST_DATA,
+    SELFTEST_FILE,
+    SelfTest,
+    parse_selftest,
+)
 from edge.package.signing import TimeReading, Verified, verify_signature
 from edge.package.trust import load_roots
 from edge.paths import is_url
@@ -40,22 +48,32 @@ log = logging.getLogger(__name__)
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 _NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _NO_MEMORY = {errno.ENOSPC, errno.ENOMEM}
+_MOST_BYTES = {SELFTEST_FILE: MAX_SELFTEST_BYTES, SELFTEST_DATA: MAX_SELFTEST_DATA_BYTES}
 
 
 class Package:
-    """A verified package. Its model is `model_bytes` long behind `model_fd`, and its sample, if it has the file of one, is
-
-    behind `sample_fd`; they live until `close`.
+    """A verified package. Its model is `model_bytes` long behind `model_fd`, and its sample, if it has the file of one,
+    behind `sample_fd`; where it has a self-test, the tensors of that are behind `selftest_fd`. All live until `close`.
     """
 
     def __init__(
-        self, manifest: Manifest, verified: Verified, model_fd: int, model_bytes: int, sample_fd: int | None = None
+        self,
+        manifest: Manifest,
+        verified: Verified,
+        model_fd: int,
+        model_bytes: int,
+        *,
+        sample_fd: int | None = None,
+        selftest: SelfTest | None = None,
+        selftest_fd: int | None = None,
     ) -> None:
         self.manifest = manifest
         self.verified = verified
         self.model_fd = model_fd
         self.model_bytes = model_bytes
         self.sample_fd = sample_fd
+        self.selftest = selftest
+        self.selftest_fd = selftest_fd
 
     @property
     def signer(self) -> str:
@@ -67,9 +85,10 @@ class Package:
         if self.model_fd >= 0:
             os.close(self.model_fd)
             self.model_fd = -1
-        if self.sample_fd is not None:
-            os.close(self.sample_fd)
-            self.sample_fd = None
+        for fd in (self.sample_fd, self.selftest_fd):
+            if fd is not None:
+                os.close(fd)
+        self.sample_fd = self.selftest_fd = None
 
     def __enter__(self) -> Self:
         return self
@@ -191,7 +210,7 @@ def _verify(contents: Contents, trust_dir: Path, reading: TimeReading, claim: Ca
         raise PackageError(
             f"the manifest names the sample {shown(manifest.sample_file)}, which is not among the signed files"
         )
-    names = [manifest.model] if manifest.sample_file is None else [manifest.model, manifest.sample_file]
+    names = _kept(manifest, verified)
     copies: dict[str, _SealedCopy] = {}
     try:
         for name in names:
@@ -201,18 +220,53 @@ def _verify(contents: Contents, trust_dir: Path, reading: TimeReading, claim: Ca
             if file.path == SIGNATURE_FILE:
                 continue
             copy = copies.get(file.path)
-            if copy is not None:  # the kernel would rather kill than refuse
-                claim("the model's file" if file.path == manifest.model else "the sample", file.size)
+            if copy is not None:
+                if file.size > _MOST_BYTES.get(file.path, file.size):
+                    raise PackageError(f"{file.path} is larger than {_MOST_BYTES[file.path]} bytes")
+                claim(names[file.path], file.size)  # the kernel would rather kill than refuse
             _check_file(file, verified, copy)
             missing.discard(file.path)
         if missing:
             raise SignatureError(f"the package is not whole: {_some(missing)} missing, though signed")
-        descriptors = [copy.seal() for copy in copies.values()]
-        return Package(manifest, verified, descriptors[0], copies[manifest.model].size, *descriptors[1:])
+        selftest = _selftest(copies) if SELFTEST_FILE in names else None
+        made = {name: copy.seal() for name, copy in copies.items()}
+        return Package(
+            manifest,
+            verified,
+            made.pop(manifest.model),
+            copies[manifest.model].size,
+            sample_fd=made.pop(manifest.sample_file or "", None),
+            selftest=selftest,
+            selftest_fd=made.pop(SELFTEST_DATA, None),
+        )
     except BaseException:
         for copy in copies.values():
             copy.close()
         raise
+
+
+def _kept(manifest: Manifest, verified: Verified) -> dict[str, str]:
+    """The files of which a copy is kept, and what each is."""
+    kept = {manifest.model: "the model's file"}
+    if manifest.sample_file is not None:
+        kept.setdefault(manifest.sample_file, "the sample")
+    if SELFTEST_FILE in verified.digests:
+        for name in (SELFTEST_FILE, SELFTEST_DATA):
+            if name not in verified.digests:
+                raise PackageError(f"the package has {SELFTEST_FILE}, and no {SELFTEST_DATA} with its tensors")
+            if name in kept:
+                raise PackageError(f"the manifest takes {name}, a file of the self-test, for {kept[name]}")
+            kept[name] = "the self-test"
+    return kept
+
+
+def _selftest(copies: "dict[str, _SealedCopy]") -> SelfTest:
+    """The self-test of a package, whose description is not kept."""
+    described = copies.pop(SELFTEST_FILE)
+    try:
+        return parse_selftest(described.read(), copies[SELFTEST_DATA].size)
+    finally:
+        described.close()
 
 
 def _check_file(file: PackageFile, verified: Verified, copy: "_SealedCopy | None") -> None:
@@ -262,6 +316,10 @@ class _SealedCopy:
                 raise MemoryLimitError("the system has no memory for the model's file") from error
             raise
         self.size += len(data)
+
+    def read(self) -> bytes:
+        """All of it."""
+        return os.pread(self._fd, self.size, 0)
 
     def seal(self) -> int:
         """The finished file; the caller closes it."""

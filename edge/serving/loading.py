@@ -20,6 +20,7 @@ from edge.host import threads
 from edge.host.huge_pages import use_huge_pages
 from edge.package.adapter import view
 from edge.package.manifest import Manifest, check_target
+from edge.serving import selftest
 from edge.serving.binding import InputBinder
 from edge.serving.loads import Load, Loads
 from edge.serving.remarks import Remarks
@@ -142,19 +143,18 @@ class Loader:
             check_target(manifest, os="linux", arch=platform.machine())
             self._engine.prepare()  # what it takes must be there before memory is looked at
             instances = 1 if manifest.state == "keep" else manifest.instances or self._defaults.instances
-            options = self._options(manifest, instances)
+            threads_each = self._defaults.threads or default_threads(instances)
+            options = options_for(manifest, threads=threads_each, delegate=self._delegate(manifest))
+            engine = self._engine.describe()
             sample = Sample(manifest.sample_shapes, package.sample_fd)
             with self._loads.trial(load):
                 threads.make_sure_of(1 + options.threads + SPARE_THREADS)  # the child's count as the agent's
-                trial = probe(
-                    package.model_fd,
-                    options,
-                    sample,
-                    run_seconds=manifest.trial_seconds,
-                    engine=self._engine.describe(),
-                    niceness=niceness,
-                )
-            options = replace(options, allocate=trial.allocate, in_place=trial.in_place, borrows=trial.borrows)
+                options, trial = try_out(package.model_fd, manifest, options, sample, engine=engine, niceness=niceness)
+                if package.selftest is not None and package.selftest_fd is not None:
+                    model = selftest.Model(package.model_fd, manifest, options, engine)
+                    selftest.run_selftest(
+                        model, package.selftest, package.selftest_fd, niceness=niceness, go_on=load.go_on
+                    )
             needed = instances * trial.session_bytes
             with self._loads.turn(load):
                 load.claim("the model", needed)
@@ -171,15 +171,6 @@ class Loader:
                 _close(sessions)
                 raise
 
-    def _options(self, manifest: Manifest, instances: int) -> SessionOptions:
-        return SessionOptions(
-            threads=manifest.threads or self._defaults.threads or default_threads(instances),
-            delegate=self._delegate(manifest),
-            signature=manifest.signature,
-            signature_names=manifest.names == "signature",
-            keeps_state=manifest.state == "keep",
-        )
-
     def _loaded(
         self,
         name: str,
@@ -191,7 +182,7 @@ class Loader:
         trial: ProbeResult,
         memory_bytes: int,
     ) -> LoadedModel:
-        served = _adapted(sessions, package.manifest)
+        served = adapted(sessions, package.manifest)
         first = served[0]
         if trial.reason:
             log.warning("model %s is loaded and has not run yet: %s", name, trial.reason)
@@ -269,7 +260,30 @@ class Loader:
         return sessions
 
 
-def _adapted(sessions: list[Session], manifest: Manifest) -> list[Session]:
+def options_for(manifest: Manifest, *, threads: int, delegate: DelegateRef | None) -> SessionOptions:
+    """How a package wants its model to be opened, before it was tried out; with so many `threads` unless it says."""
+    return SessionOptions(
+        threads=manifest.threads or threads,
+        delegate=delegate,
+        signature=manifest.signature,
+        signature_names=manifest.names == "signature",
+        keeps_state=manifest.state == "keep",
+    )
+
+
+def try_out(
+    model_fd: int, manifest: Manifest, options: SessionOptions, sample: Sample, *, engine: str, niceness: int = 0
+) -> tuple[SessionOptions, ProbeResult]:
+    """Try a model out in a process of its own; the options to serve it with, and what was found.
+
+    Raises:
+        EdgeError: as `probe`.
+    """
+    trial = probe(model_fd, options, sample, run_seconds=manifest.trial_seconds, engine=engine, niceness=niceness)
+    return replace(options, allocate=trial.allocate, in_place=trial.in_place, borrows=trial.borrows), trial
+
+
+def adapted(sessions: list[Session], manifest: Manifest) -> list[Session]:
     """The sessions as applications see them: these, unless the package has an adapter.
 
     Raises:

@@ -1,7 +1,8 @@
 """A registry with the real engine, and packages to load into it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from edge.engine.tflite import TfliteEngine
 from edge.package.manifest import Manifest, format_manifest
@@ -21,7 +22,7 @@ ADD_ONE = (DATA / "add_one.tflite").read_bytes()
 class Bench:
     """A registry, packages to load into it, and what it said of their health."""
 
-    def __init__(self, folder: Path, budget_bytes: int = 0) -> None:
+    def __init__(self, folder: Path, budget_bytes: int = 0, delegates: tuple[str, ...] = ()) -> None:
         self._folder = folder
         self.clock = FakeClock(NOW.timestamp())
         self.health: list[tuple[str, bool]] = []
@@ -29,7 +30,7 @@ class Bench:
         self.registry = Registry(
             TfliteEngine(),
             self._open,
-            ModelDefaults(1, 1, 4, budget_bytes, ()),
+            ModelDefaults(1, 1, 4, budget_bytes, delegates),
             self.clock,
             lambda name, serving: self.health.append((name, serving)),
         )
@@ -46,10 +47,12 @@ class Bench:
             go_on=load.go_on,
         )
 
-    def package(self, version: str, model: bytes = ADD_ONE) -> str:
-        """The url of a package of that version."""
-        manifest = format_manifest(Manifest("digits", version, "digits.tflite"))
-        files = packages.files_of({"digits.tflite": model}, manifest=manifest)
+    def package(
+        self, version: str, model: bytes = ADD_ONE, *, selftest: Mapping[str, bytes] | None = None, **more: Any
+    ) -> str:
+        """The url of a package of that version, whose manifest says `more`, with the files of a self-test."""
+        manifest = format_manifest(Manifest("digits", version, "digits.tflite", **more))
+        files = packages.files_of({"digits.tflite": model, **(selftest or {})}, manifest=manifest)
         return str(packages.write_folder(self._folder / version, files))
 
     def versions(self) -> list[str]:

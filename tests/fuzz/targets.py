@@ -30,10 +30,12 @@ from edge.errors import EdgeError, ManifestError, ModelRefusedError, PackageErro
 from edge.package.bundle import format_statement, parse_bundle, parse_statement
 from edge.package.contents import open_contents
 from edge.package.manifest import MANIFEST_FILE, SIGNATURE_FILE, format_manifest, parse_manifest
+from edge.package.selftest import Case, GoldenTensor, SelfTest, format_selftest, parse_selftest
 from edge.package.signing import TimeReading, verify_signature
 from edge.rpc import codec, status
 from edge.rpc._generated import agent_pb2 as pb
 from edge.serving.binding import InputBinder
+from edge.tensors import DType
 from tests.fakes.packages import BUILD_DATE, LIMITS, ROOT, entries_of, files_of, tar_of
 from tests.fakes.signing_pki import NOW
 
@@ -120,6 +122,19 @@ def check_signature(data: bytes) -> None:
         parse_statement(data)
     with suppress(SignatureError, TrustError):
         assert set(verify_signature(data, [ROOT.certificate], READING).digests) == set(FILES) - {SIGNATURE_FILE}
+
+
+SELFTEST = SelfTest(
+    (Case("one", (GoldenTensor("x", DType.FLOAT32, (1, 4)),), (GoldenTensor("y", DType.INT8, (1, 4), 1, 0.5),)),)
+)
+
+
+def check_selftest(data: bytes) -> None:
+    """A self-test that is read is written and read again as the same, and its tensors are as many bytes as there are."""
+    with suppress(PackageError):
+        selftest = parse_selftest(data, SELFTEST.byte_count)
+        assert parse_selftest(format_selftest(selftest), SELFTEST.byte_count) == selftest
+        assert sum(tensor.byte_count for tensor in selftest.tensors()) == SELFTEST.byte_count
 
 
 def check_manifest(data: bytes) -> None:
@@ -292,6 +307,7 @@ TARGETS = {
         JSON_TOKENS, check_signature, is_json=True,
     ),
     "manifest": Target((FILES[MANIFEST_FILE],), JSON_TOKENS, check_manifest, is_json=True),
+    "selftest": Target((format_selftest(SELFTEST),), JSON_TOKENS, check_selftest, is_json=True),
     "tar": Target(
         (*(tar_of(entries_of(FILES, "p/"), form) for form in FORMS), gzip.compress(tar_of(entries_of(FILES)), mtime=0)),
         (bytes(512), b"ustar\0", b"././@LongLink", b"11 path=a\n", b"12 size=99\n", b"../", b"/", b"\x80", b"7777777"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from edge.config import parse_config
 from edge.package.adapter import read_adapters
 from edge.package.manifest import parse_manifest
+from edge.package.selftest import parse_selftest
 
 ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "docs" / "spec"
@@ -33,9 +34,15 @@ def test_manifest_of_the_specification() -> None:
 
 
 def test_adapter_of_the_specification() -> None:
-    (block,) = json_blocks(SPEC / "package-format.md")
+    block, _ = json_blocks(SPEC / "package-format.md")
     for side, entries in json.loads(block).items():
         assert read_adapters(entries, side)
+
+
+def test_selftest_of_the_specification() -> None:
+    _, block = json_blocks(SPEC / "package-format.md")
+    (case,) = parse_selftest(block.encode(), 8 * 8 * 4 + 10 * 4).cases
+    assert case.outputs[0].absolute == 1e-4
 
 
 def test_record_of_the_specification_is_json() -> None:
