@@ -8,6 +8,7 @@ from edge import stdio
 from edge.client import command_among, listing
 from edge.errors import ConfigError, EdgeError
 from edge.selfexec import called_as
+from edge.usage import Parser
 
 PROGRAM = "sagemaker-edge-agent"
 CLIENT_NAMES = ("sagemaker_edge_agent_client_example",)
@@ -55,7 +56,7 @@ def _command(words: list[str]) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=PROGRAM,
         description="Serves signed models to local applications over gRPC on a Unix socket, and captures what they saw.",
         epilog=_EPILOG.format(commands=listing()),

@@ -11,6 +11,7 @@ from edge.client import COMMANDS, ORIGINAL, ORIGINAL_PREDICTS, SUMMARIES, comman
 from edge.client.numbers import count, seconds
 from edge.client.outcome import CommandError, InputError
 from edge.selfexec import called_as
+from edge.usage import Parser
 
 EXAMPLE_NAME = "sagemaker_edge_agent_client_example"
 PEOPLE_TIMEOUT_SECONDS = 120.0
@@ -97,7 +98,7 @@ def _common() -> argparse.ArgumentParser:
     return common
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     """A parser that takes options between the words of a command, as Python's own does from 3.12 on only in part."""
 
     _inside = False

@@ -160,7 +160,7 @@ def test_the_agent_says_no(ours: Run, tmp_path: Path) -> None:  # exit code 1
     assert "NOT_FOUND: " in ours("capture-status", "none", code=1).stderr
 
 
-def test_wrong_words_and_files(ours: Run, digits: Path, tmp_path: Path) -> None:  # exit code 2
+def test_wrong_usage_and_files(ours: Run, digits: Path, tmp_path: Path) -> None:  # exit code 2
     ours("load", str(digits), "digits")
     try:
         ours("predict", code=2)

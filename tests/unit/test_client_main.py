@@ -36,11 +36,21 @@ def test_help_loads_neither_grpc_nor_numpy() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_wrong_words_end_with_2() -> None:
-    for words in ([], ["no-such-command"], ["LoadModel", "only-a-path"], ["Predict", "m", "p", "i", "wide", "8", "1"]):
-        with pytest.raises(SystemExit) as ended:
-            main.main(words)
-        assert ended.value.code == 2
+@pytest.mark.parametrize(
+    "line", ["", "no-such-command", "LoadModel only-a-path", "Predict m p i wide 8 1", "load a b c"]
+)
+def test_wrong_usage_ends_with_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main(line.split())
+    assert ended.value.code == 2
+    assert "usage:" not in capsys.readouterr().err
+
+
+def test_wrong_usage_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main.main(["load", "only-a-path"])
+    said = "the following arguments are required: name; try sagemaker-edge-agent load --help\n"
+    assert capsys.readouterr().err == f"sagemaker-edge-agent load: {said}"
 
 
 @pytest.mark.parametrize(

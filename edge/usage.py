@@ -1,0 +1,11 @@
+"""Wrong usage of a command, in one line: argparse prints the whole usage before what is wrong."""
+
+import argparse
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong, and where help is."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; try {self.prog} --help\n")
