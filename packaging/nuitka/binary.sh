@@ -54,7 +54,9 @@ find "$TREE" -type f ! -name sagemaker_edge_agent -exec chmod 644 {} +
 "$python" "$HERE/glibc_floor.py" "$TREE" --output "$WORK/glibc.txt"
 
 step "pack"
-gcc -static -O2 -Wall -Wextra -Werror -Wl,-s -Wl,--build-id=none "-ffile-prefix-map=$HERE=/usr/src/agent" -o "$WORK/launcher" "$HERE/launcher.c" -lzstd
+# What reads bytes from outside before anything is checked: with what the compiler has against mistakes in it.
+launcher_flags=(-O2 -Wall -Wextra -Werror -Wformat=2 -D_FORTIFY_SOURCE=2 -fstack-protector-strong)
+gcc -static "${launcher_flags[@]}" -Wl,-s -Wl,--build-id=none "-ffile-prefix-map=$HERE=/usr/src/agent" -o "$WORK/launcher" "$HERE/launcher.c" -lzstd
 mkdir -p "$OUT"
 "$python" "$HERE/pack.py" "$WORK/launcher" "$TREE" "$OUT/sagemaker_edge_agent_binary"
 echo "$VERSION" >"$OUT/VERSION"

@@ -92,7 +92,8 @@ static bool read_payload(Payload *payload) {
     if (fstat(fd, &file) || file.st_size < TRAILER_BYTES ||
         pread(fd, trailer, TRAILER_BYTES, file.st_size - TRAILER_BYTES) != TRAILER_BYTES ||
         sscanf(trailer, MAGIC " %llu %llu %llu %32[0-9a-f]", &offset, &size, &payload->unpacked_bytes, payload->id) != 4 ||
-        offset + size + TRAILER_BYTES != (unsigned long long)file.st_size) {
+        offset > (unsigned long long)file.st_size - TRAILER_BYTES ||
+        size != (unsigned long long)file.st_size - TRAILER_BYTES - offset) {
         fprintf(stderr, PROGRAM ": this file is damaged or was shortened; copy it again\n");
         return false;
     }

@@ -1,11 +1,14 @@
 # The binary. ARCH is amd64 or arm64; either is built on either.
-.PHONY: binary binary-lock test-binary test-arm64 footprint reproducible
+.PHONY: binary binary-lock test-launcher test-binary test-arm64 footprint reproducible
 
 binary: ## One binary for ARCH (amd64, arm64) into dist/ARCH; root
 	@ARCH=$(ARCH) packaging/nuitka/binary.sh
 
 binary-lock: venv ## The hashes of what goes into the binary, after a change of versions
 	@$(PY) packaging/nuitka/lock.py
+
+test-launcher: $(VENV)/.tests ## The one-file program's launcher under the address and undefined-behaviour sanitizers; gcc, zstd, libzstd-dev
+	@CFLAGS="-g -O1 -U_FORTIFY_SOURCE -fsanitize=address,undefined -fno-sanitize-recover=all" $(PY) -m pytest tests/unit/test_launcher.py
 
 test-binary: $(VENV)/.tests ## The system and adversary tests against the binary of this machine
 	@ARCH=amd64 PY=$(PY) packaging/nuitka/test.sh $(TESTS)
