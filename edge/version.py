@@ -33,6 +33,12 @@ def _from_source() -> tuple[str, int]:
     return f"{MAJOR}.{day}.{revision}", seconds
 
 
+def python_version() -> str:
+    """The version as Python packages write it (PEP 440): `1.20261128+g8a0399b`. pyproject.toml takes it from here."""
+    release, _, revision = version()[0].rpartition(".")
+    return f"{release}+{revision}" if revision == "unknown" else f"{release}+g{revision}"
+
+
 def version() -> tuple[str, int]:
     """The version text, and the build date in seconds since the epoch."""
     try:

@@ -24,11 +24,13 @@ def test_a_build_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     build = types.SimpleNamespace(VERSION="1.20300101.abcdef0", BUILD_DATE=1_893_456_000)
     monkeypatch.setitem(sys.modules, "edge._build", build)  # type: ignore[misc]
     assert version.version() == ("1.20300101.abcdef0", 1_893_456_000)
+    assert version.python_version() == "1.20300101+gabcdef0"
 
 
 def test_without_git_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(version.subprocess, "run", lambda *a, **k: (_ for _ in ()).throw(FileNotFoundError()))
-    assert version._from_source()[0].endswith(".unknown")
+    assert version.version()[0].endswith(".unknown")
+    assert re.fullmatch(r"1\.\d{8}\+unknown", version.python_version())
 
 
 def test_a_repository_around_the_tree_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # [S-6]
