@@ -41,6 +41,9 @@ REQUESTS_AHEAD = 4  # accepted by gRPC before a thread takes them
 MAX_UNSENT_MESSAGES = 64  # of one stream
 LARGE_ANSWER_BYTES = 256 * 1024  # to send one is not quick
 _NO_BOUND = 1 << 62
+# One for all calls: nothing of a call is in them, and what gRPC writes into the last is not read.
+_METADATA, _OK = cygrpc.SendInitialMetadataOperation((), 0), cygrpc.SendStatusFromServerOperation((), 0, "", 0)
+_CLOSE = cygrpc.ReceiveCloseOnServerOperation(0)
 EVENTS_READ_AHEAD = 4  # looks at what gRPC may have read and not handed out; each makes it handle one
 
 
@@ -52,7 +55,7 @@ class Call:
     """One call; what a handler asks of it is the `Caller` of edge.serving.scheduler."""
 
     __slots__ = (
-        "_after", "_aside", "_call", "_closing", "_deadline", "_large", "_on_close", "_served_meanwhile", "_server", "_unary", "answered",
+        "_after", "_aside", "_call", "_closing", "_deadline", "_on_close", "_served_meanwhile", "_server", "_unary", "answered",
     )  # fmt: skip
 
     def __init__(self, server: "CoreServer", event: Any, unary: Unary) -> None:
@@ -60,9 +63,8 @@ class Call:
         self._call = event.call
         self._deadline: float = event.call_details.deadline
         self._unary = unary
-        self._closing = self._aside = self._large = False
+        self._closing = self._aside = False
         self.answered = 0.0  # monotonic, since when the answer waits for the client; 0: there is none yet
-        self._served_meanwhile = True
         self._on_close: Callable[[], None] | None = None
         self._after: Callable[[], None] | None = None
 
@@ -75,7 +77,7 @@ class Call:
         """Have `callback` called once when the call ends, for whatever reason; at most one may be added."""
         self._on_close = callback
         self._closing = True
-        self._start((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
+        self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
         return True
 
     def after_answer(self, callback: Callable[[], None]) -> None:
@@ -86,7 +88,7 @@ class Call:
         """Let another thread wait for calls: this one may take longer than a quick call. Once is enough."""
         if not self._aside:
             self._aside = True
-            self._served_meanwhile = self._server.step_aside()
+            self._served_meanwhile: bool = self._server.step_aside()
         return self._served_meanwhile
 
     def cancel(self, code: status.Code, text: str) -> None:
@@ -96,23 +98,17 @@ class Call:
     def receive(self) -> None:
         """Ask for the request's message."""
         self._server.receipts.begin(self)
-        self._start((cygrpc.ReceiveMessageOperation(0),), self._received)
+        self._call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), self._received)
 
-    def answer(self, answer: Answer) -> None:
-        """Send the message, if there is one, and the status, and let the call end."""
+    def answer(self, answer: Answer, ended: Callable[[Any], bool] | None = None) -> None:
+        """Send the message, if there is one, and the status, and let the call end; `ended` is called then."""
         message, code, text = answer
-        self.answered = self._server.clock.monotonic()
-        operations = [cygrpc.SendInitialMetadataOperation((), 0)]
-        if message is not None:
-            operations.append(cygrpc.SendMessageOperation(message, 0))
-        operations.append(cygrpc.SendStatusFromServerOperation((), status.number(code), text, 0))
-        if not self._closing:
-            # gRPC wants this operation made once a call; here it costs no event of its own.
-            operations.append(cygrpc.ReceiveCloseOnServerOperation(0))
-        self._start(tuple(operations), self._ended)
-
-    def _start(self, operations: tuple[Any, ...], tag: Callable[[Any], bool]) -> None:
-        self._call.start_server_batch(operations, tag)
+        self.answered = self._server.monotonic()
+        data = () if message is None else (cygrpc.SendMessageOperation(message, 0),)
+        end = _OK if code is status.OK else cygrpc.SendStatusFromServerOperation((), status.number(code), text, 0)
+        # gRPC wants to be asked once a call for its close; here that costs no event of its own.
+        close = () if self._closing else (_CLOSE,)
+        self._call.start_server_batch((_METADATA, *data, end, *close), ended or self._ended)
 
     def _received(self, event: Any) -> bool:
         self._server.receipts.done(self)
@@ -123,14 +119,13 @@ class Call:
             return False
         # Nothing is raised from here: the thread must know whether it still has its turn.
         answer = calls.answer_of(self._unary, raw, self)
-        # A large answer is not quick, and comes before the turn.
-        small = answer[0] is None or len(answer[0]) <= LARGE_ANSWER_BYTES
-        if not small:
-            answer = self._with_room(answer)
-        if self._aside and small and self._server.turns.take_back():
+        ended = None
+        if answer[0] is not None and len(answer[0]) > LARGE_ANSWER_BYTES:  # not quick: it comes before the turn
+            answer, ended = self._with_room(answer)
+        elif self._aside and self._server.turns.take_back():
             self._aside = False
         try:
-            self.answer(answer)
+            self.answer(answer, ended)
         except Exception as error:
             log.error("a call cannot be answered", exc_info=error)
             self._server.forget(self)
@@ -138,7 +133,7 @@ class Call:
             self._after()
         return self._aside
 
-    def _with_room(self, answer: Answer) -> Answer:
+    def _with_room(self, answer: Answer) -> tuple[Answer, Callable[[Any], bool] | None]:
         """A large answer once there is room for it beside those that clients have not read, or that there is none."""
         unread, size = self._server.unread, len(answer[0] or b"")
         if unread.full(size):
@@ -146,9 +141,9 @@ class Call:
             if self._after is not None:  # others need not wait for the model as well
                 self._after()
                 self._after = None
-        self._large = unread.take(self, size)
-        full = None, status.RESOURCE_EXHAUSTED, "too many answers wait for their clients to read them"
-        return answer if self._large else full
+        if unread.take(self, size):
+            return answer, self._large_ended
+        return (None, status.RESOURCE_EXHAUSTED, "too many answers wait for their clients to read them"), None
 
     def _closed(self, event: Any) -> bool:
         if self._on_close is not None:
@@ -156,10 +151,12 @@ class Call:
         return False
 
     def _ended(self, event: Any) -> bool:
-        if self._large:
-            self._server.unread.done(self)
         self._server.forget(self)
         return False
+
+    def _large_ended(self, event: Any) -> bool:
+        self._server.unread.done(self)
+        return self._ended(event)
 
 
 class Stream(Call):
@@ -198,7 +195,7 @@ class Stream(Call):
         operations = []
         if not self._started:
             self._started = True
-            operations.append(cygrpc.SendInitialMetadataOperation((), 0))
+            operations.append(_METADATA)
         if self._unsent:
             operations.append(cygrpc.SendMessageOperation(self._unsent.popleft(), 0))
         elif self._finish is not None:
@@ -207,7 +204,7 @@ class Stream(Call):
             operations.append(cygrpc.SendStatusFromServerOperation((), status.number(code), text, 0))
         if operations:
             self._sending = True
-            self._start(tuple(operations), self._sent)
+            self._call.start_server_batch(tuple(operations), self._sent)
 
     def _sent(self, event: Any) -> bool:
         with self._lock:
@@ -232,7 +229,7 @@ class Stream(Call):
         with self._lock:
             self._over = True
         super()._closed(event)
-        self._server.forget(self)
+        self._server.forget_stream(self)
         return False
 
 
@@ -241,9 +238,8 @@ class CoreServer:
 
     def __init__(self, options: Mapping[str, int | str], clock: Clock, receipts: Receipts | None = None) -> None:
         """`receipts`: the bounds on messages that are not complete; without it those of a number and of time alone."""
-        self.clock = clock
+        self.clock, self.monotonic = clock, clock.monotonic
         self.unread = Unread(clock)
-        self._open_streams = 0
         self.receipts = receipts or Receipts(clock, Held(_NO_BOUND), max_message_bytes=0, max_bytes=_NO_BOUND)
         self._core = cygrpc.Server(tuple(options.items()), False)
         self._queue = cygrpc.CompletionQueue()
@@ -251,6 +247,7 @@ class CoreServer:
         self._unary: dict[bytes, Unary] = {}
         self._streams: dict[bytes, Callable[[calls.Stream], StreamHandler]] = {}
         self._calls: set[Call] = set()
+        self._open_streams: set[Stream] = set()
         self._stopping = threading.Event()
         self._stopped = threading.Event()
         self.turns = Turns(self._poll, name="rpc")
@@ -294,9 +291,8 @@ class CoreServer:
             return
         self._stopping.set()
         self._core.shutdown(self._queue, self._shut_down)
-        for call in list(self._calls):
-            if isinstance(call, Stream):
-                call.finish(status.UNAVAILABLE, "the agent is stopping")
+        for stream in list(self._open_streams):
+            stream.finish(status.UNAVAILABLE, "the agent is stopping")
         if not self._stopped.wait(grace_seconds):
             self._core.cancel_all_calls()
             self._stopped.wait(CANCELLED_SECONDS)
@@ -311,7 +307,7 @@ class CoreServer:
     def _close_when_idle(self) -> None:
         """Close the queue, which ends the threads, once no call can start another operation on it: gRPC would abort."""
         with self._lock:
-            if not self._closing or self._calls:
+            if not self._closing or self._calls or self._open_streams:
                 return
             self._closing = False
         self._queue.shutdown()
@@ -361,22 +357,21 @@ class CoreServer:
             self._request_call()
         method: bytes = event.call_details.method
         unary = self._unary.get(method)
-        if unary is not None and (len(self._calls) - self._open_streams < MAX_CONCURRENT_CALLS or self._end_unread()):
-            self._keep(Call(self, event, unary))
+        if unary is not None and (len(self._calls) < MAX_CONCURRENT_CALLS or self._end_unread()):
+            call = Call(self, event, unary)
+            self._calls.add(call)
+            call.receive()
         elif unary is not None:
             self._refuse(event, status.RESOURCE_EXHAUSTED, f"{MAX_CONCURRENT_CALLS} calls are under way already")
-        elif method in self._streams and self._open_streams >= MAX_STREAMS:
+        elif method in self._streams and len(self._open_streams) >= MAX_STREAMS:
             self._refuse(event, status.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams are open already")
         elif method in self._streams:
-            self._open_streams += 1
-            self._keep(Stream(self, event, self._streams[method]))
+            stream = Stream(self, event, self._streams[method])
+            self._open_streams.add(stream)
+            stream.receive()
         else:
             self._refuse(event, status.UNIMPLEMENTED, "this agent has no such method")
         return False
-
-    def _keep(self, call: Call) -> None:
-        self._calls.add(call)
-        call.receive()
 
     def _refuse(self, event: Any, code: status.Code, text: str) -> None:
         Call(self, event, _not_unary).answer((None, code, text))
@@ -393,8 +388,12 @@ class CoreServer:
 
     def forget(self, call: Call) -> None:
         """The call is over."""
-        if isinstance(call, Stream) and call in self._calls:
-            self._open_streams -= 1
         self._calls.discard(call)
+        if self._closing:
+            self._close_when_idle()
+
+    def forget_stream(self, stream: Stream) -> None:
+        """The stream is over."""
+        self._open_streams.discard(stream)
         if self._closing:
             self._close_when_idle()

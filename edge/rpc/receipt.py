@@ -68,18 +68,18 @@ class Receipts:
 
     def __init__(self, clock: Clock, held: Held, *, max_message_bytes: int, max_bytes: int) -> None:
         """`max_bytes` of all of them; `held`: what is complete, and is on the heap too."""
-        self._clock = clock
+        self._clock, self._monotonic = clock, clock.monotonic
         self._max_message_bytes = max_message_bytes
         self._max_bytes = max_bytes
         self._held = held
         self._incomplete: dict[Incomplete, float] = {}  # with the time of their beginning, oldest first
-        self._due = 0.0
+        self._due = self._look_at = 0.0  # on the monotonic clock, and in unix seconds
         self.dropped = 0  # messages that were ended, or that gRPC refused
         self._mark, self._held_then = heap_mark(), 0  # when nothing was incomplete
 
     def begin(self, call: Incomplete) -> None:
         """A message is asked for."""
-        now = self._clock.monotonic()
+        now = self._monotonic()
         if now >= self._due:
             self._look(now)
         if len(self._incomplete) >= MAX_INCOMPLETE_CALLS:
@@ -93,15 +93,16 @@ class Receipts:
 
     def wake_at(self) -> float | None:
         """Until when the thread may wait for events, in unix seconds, before it looks; None: as long as it likes."""
-        return self._clock.now() + LOOK_SECONDS if self._incomplete else None
+        return self._look_at if self._incomplete else None
 
     def look(self) -> None:
         """End what has been incomplete for too long, or has too much."""
         self._look(self._clock.monotonic())
 
     def _look(self, now: float) -> None:
-        self._due = now + LOOK_SECONDS
+        self._due, self._look_at = now + LOOK_SECONDS, self._clock.now() + LOOK_SECONDS
         if not self._incomplete:
+            self._look_at += YOUNG_SECONDS  # what begins from now on is not ended before
             self._mark, self._held_then = heap_mark(), self._held.bytes
             return
         for call, since in list(self._incomplete.items()):
