@@ -1,6 +1,8 @@
 """Packages made to take time or memory: what is not signed is bounded before anything is made of it."""
 
 import base64
+import contextlib
+import ctypes
 import errno
 import fcntl
 import gzip
@@ -267,20 +269,15 @@ def test_lost_and_found(folder: Path, tmp_path: Path) -> None:
         load(folder, trust(tmp_path))
 
 
-def as_nobody(call: Callable[[], None]) -> None:
-    """Run it in a child that is another user; what it raises is printed, and fails the test."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            os.setgroups([])
-            os.setresgid(65534, 65534, 65534)
-            os.setresuid(65534, 65534, 65534)
-            call()
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+@contextlib.contextmanager
+def as_nobody() -> Iterator[None]:
+    """Within the block, files are opened by this thread as another user: setfsuid(2) is a thread's own."""
+    libc = ctypes.CDLL(None)
+    libc.setfsuid(65534)
+    try:
+        yield
+    finally:
+        libc.setfsuid(0)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a file system's own folder is root's")
@@ -289,19 +286,13 @@ def test_lost_and_found_of_root_alone(folder: Path, tmp_path: Path) -> None:
     for parent in (tmp_path, *tmp_path.parents[:3]):
         parent.chmod(parent.stat().st_mode | 0o011)
 
-    def loads() -> None:
-        load(folder, trusted).close()
-
     (folder / "lost+found").mkdir(0o700)
-    as_nobody(loads)
-
-    def refused() -> None:
-        with pytest.raises(PackageError, match="cannot be read: Permission denied"):
-            load(folder, trusted)
-
+    with as_nobody():
+        load(folder, trusted).close()
     (folder / "sub").mkdir()
     (folder / "lost+found").rename(folder / "sub" / "lost+found")
-    as_nobody(refused)
+    with as_nobody(), pytest.raises(PackageError, match="cannot be read: Permission denied"):
+        load(folder, trusted)
 
 
 def test_members_of_the_group_cannot_replace_each_others_packages() -> None:
