@@ -83,7 +83,7 @@ class TargetError(EdgeError):
 
 
 class UnsupportedModelError(EdgeError):
-    """The model has a tensor of a kind the API cannot carry (section 3, L-5)."""
+    """The model has a tensor of a kind the API cannot carry (T, L-5)."""
 
 
 class MemoryLimitError(EdgeError):

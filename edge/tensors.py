@@ -1,6 +1,6 @@
 """What a tensor is to this agent: dtype, name, shape, and the bytes they need. Pure.
 
-Bytes are C order, little-endian (P-9). The dtype numbers are the wire (section 3 of docs/spec/api.md).
+Bytes are C order, little-endian (P-9). The dtype numbers are the wire ([T]).
 """
 
 import math

@@ -32,14 +32,12 @@ from edge.capture import layout
 from edge.capture.bounds import Room, Usage
 from edge.capture.lock import SpoolLock
 from edge.capture.recovery import Recovered, recover
-from edge.capture.sealed import BatchContents, SealedBatch, SealedFolder, SealedObject, hour_of, scan
+from edge.capture.sealed import BatchContents, SealedBatch, SealedFolder, hour_of, scan
 from edge.capture.settings import CaptureSettings
 from edge.capture.statuses import MAX_IDS, CaptureState, Statuses, StatusLog
 from edge.clock import Clock
 from edge.errors import ConfigError
 from edge.text import counted
-
-__all__ = ["BatchContents", "SealedBatch", "SealedObject", "Spool", "Usage"]
 
 log = logging.getLogger(__name__)
 

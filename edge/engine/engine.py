@@ -107,6 +107,6 @@ class Engine(Protocol):
         Raises:
             ModelRefusedError: the runtime refuses the file (L-7).
             TargetError: the delegate cannot be loaded or refuses the model (L-5).
-            UnsupportedModelError: it has a tensor or keeps a state that the API cannot carry (section 3).
+            UnsupportedModelError: it has a tensor or keeps a state that the API cannot carry ([T]).
         """
         ...

@@ -214,7 +214,7 @@ class Server:
         return self._held.taken + self._receipts.dropped
 
     def register(self, servicer: Servicer) -> None:
-        """Offer the services of section 2 of the API, health and reflection."""
+        """Offer the services of the API, health and reflection ([N])."""
         quick = {
             "Predict": servicer.predict,  # it steps aside by itself where it has to
             "ListModels": servicer.list_models,

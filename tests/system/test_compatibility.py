@@ -17,7 +17,7 @@ HERE = Path(__file__).parent
 @pytest.mark.parametrize("form", FORMS)
 def test_an_application_in_the_field(
     agent: AgentProcess, client: Client, package_of: Callable[[str], Path], tmp_path: Path, form: str
-) -> None:  # section 3, [P-11] [C-1]
+) -> None:  # [T] [P-11] [C-1]
     (tmp_path / "field.proto").write_text(definition(form))
     words = ["protoc", f"-I{tmp_path}", f"--python_out={tmp_path}", f"--grpc_python_out={tmp_path}"]
     assert protoc.main([*words, str(tmp_path / "field.proto")]) == 0

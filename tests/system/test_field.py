@@ -41,7 +41,7 @@ def event_of(agent: AgentProcess, capture_id: str) -> dict[str, Any]:
 
 def test_a_handle_is_the_name(
     agent: AgentProcess, client: Client, package_of: Callable[[str], Path]
-) -> None:  # [L] [D] [LM] [P] [U] [C] [H-1]
+) -> None:  # [H-1] [D] [LM]
     loaded = call(client, "LoadModel", url=str(package_of("add_one")), handle="by-handle").model
     assert (loaded.name, loaded.handle) == ("by-handle", "by-handle")
     assert loaded in call(client, "ListModels").models

@@ -1,4 +1,4 @@
-"""Arbitrary bytes and arbitrary messages at every call: never a crash, never INTERNAL (section 2)."""
+"""Arbitrary bytes and arbitrary messages at every call: never a crash, never INTERNAL [N]."""
 
 from collections.abc import Iterator
 from pathlib import Path

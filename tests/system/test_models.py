@@ -191,7 +191,7 @@ def test_a_delegate_that_is_not_there(agents: Any, signer: Any, package_of: Pack
 )
 def test_models_that_the_api_cannot_carry(
     client: Client, package_of: PackageOf, refused: Refused, model: str, word: str
-) -> None:  # section 3, [L-5]
+) -> None:  # [T] [L-5]
     with refused("FAILED_PRECONDITION", word):
         client.load(package_of(model), "odd")
 

@@ -64,7 +64,7 @@ def test_inline(client: Client, package_of: PackageOf) -> None:  # [P-9]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_dtype(client: Client, package_of: PackageOf, dtype: str) -> None:  # section 3
+def test_every_dtype(client: Client, package_of: PackageOf, dtype: str) -> None:  # [T]
     model = client.load(package_of(f"identity_{dtype}"), "same")
     sent = np.array([[0, 1, 2, 100]]).astype(DTYPES[dtype])
     assert model.input_tensor_metadatas[0].data_type == pb.DataType.Value(dtype.upper())

@@ -11,7 +11,7 @@ from edge.package.selftest import parse_selftest
 
 ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "docs" / "spec"
-CITED = re.compile(r"\b(?:X|L|U|P|C|G|S|R|B)-\d+\b")
+DEFINED = set(re.findall(r"\*\*\[?([A-Z]+(?:-\d+)?)\]?\*\*", "".join(path.read_text() for path in SPEC.glob("*.md"))))
 
 
 def json_blocks(document: Path) -> list[str]:
@@ -50,12 +50,21 @@ def test_record_of_the_specification_is_json() -> None:
     assert json.loads(block)["eventVersion"] == "0"
 
 
+def texts(*folders: str) -> dict[str, str]:
+    paths = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md")]
+    return {str(path): path.read_text() for path in paths if "_generated" not in path.parts}
+
+
 def test_cited_behaviours_are_in_the_specification() -> None:
-    known = set(CITED.findall("".join(path.read_text() for path in SPEC.glob("*.md"))))
-    sources = [*(ROOT / "edge").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
-    for source in sources:
-        if "_generated" not in source.parts:
-            assert set(CITED.findall(source.read_text())) <= known, source
+    sections = "|".join({behaviour.partition("-")[0] for behaviour in DEFINED})
+    cited = re.compile(rf"\b(?:{sections})-\d{{1,2}}\b|(?<=# \[)[A-Z]+(?:-\d+)?(?=\])")
+    for name, text in texts("edge", "tests", "docs").items():
+        assert set(cited.findall(text)) <= DEFINED, name
+
+
+def test_every_behaviour_is_cited_by_a_test() -> None:
+    cited = re.findall(r"\[([A-Z]+(?:-\d+)?)\]", "".join(texts("tests").values()))
+    assert DEFINED - set(cited) == set()
 
 
 def test_every_decision_is_in_the_index() -> None:

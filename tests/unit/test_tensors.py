@@ -1,4 +1,4 @@
-"""Dtypes, byte counts and shapes (section 3, P-2, P-8)."""
+"""Dtypes, byte counts and shapes [T] [P-2] [P-8]."""
 
 import numpy as np
 import pytest

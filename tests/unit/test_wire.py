@@ -1,4 +1,4 @@
-"""What a request costs is told from its bytes (section 5 of docs/spec/api.md)."""
+"""What a request costs is told from its bytes [B-1]."""
 
 from typing import Any
 
