@@ -160,6 +160,10 @@ HOSTILE: dict[str, tuple[Callable[..., bool], str]] = {
         refusing(403, "RequestTimeTooSkewed", headers={"Date": "Fri, 31 Dec 9999 23:59:59 GMT"}),
         "clock or the store's is off",
     ),
+    "key in an error": (
+        refusing(403, "InvalidAccessKeyId", f"<AWSAccessKeyId>{s3_stub.ACCESS}</AWSAccessKeyId>"),
+        "InvalidAccessKeyId",
+    ),
     "bare 413": (answering(413), "takes nothing of this size"),
 }
 
@@ -176,6 +180,7 @@ def test_a_hostile_store(uploading: Stand, stub: S3Stub, name: str) -> None:  # 
         stub.heal()
     uploading.agent.client.wait_captured(capture_id)
     assert capture_id in stub.records() and not stub.complaints
+    assert s3_stub.ACCESS not in uploading.agent.log
 
 
 def test_a_store_that_fills_the_spool(uploading: Stand, stub: S3Stub) -> None:

@@ -99,7 +99,7 @@ def test_an_application_that_may_not_read_the_segment(stand: Stand) -> None:  # 
         path.chmod(mode | 0o001)
     Path(stand.agent.socket).chmod(0o666)
     try:
-        with somebody(stand, "nobody"), never_attached() as segment:
+        with stand.attack(), somebody(stand, "nobody"), never_attached() as segment:
             eventually(lambda: "as user 65534, may not read it" in predict(stand, segment), what="it is refused")
             assert predict(stand, segment.set_mode(0o444)) == "OK"
         with never_attached() as segment:
@@ -117,13 +117,15 @@ def test_an_application_that_may_not_read_the_segment(stand: Stand) -> None:  # 
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root: to be told of another's namespace")
 def test_an_application_that_means_another_segment(stand: Stand) -> None:  # [P-3]
     with never_attached() as segment:
-        with somebody(stand, "in another IPC namespace"):
+        with stand.attack(), somebody(stand, "in another IPC namespace"):
             eventually(lambda: "is in another IPC namespace" in predict(stand, segment), what="it is refused")
         eventually(lambda: predict(stand, segment) == "OK", what="alone it may")
 
 
 def test_a_segment_that_was_removed(stand: Stand) -> None:  # [P-11]
-    with never_attached() as segment:
-        assert predict(stand, segment) == "OK"
-        segment.remove()
-        assert "no such segment" in predict(stand, segment)
+    with stand.attack() as going_on:
+        while going_on():
+            with never_attached() as segment:
+                assert predict(stand, segment) == "OK"
+                segment.remove()
+                assert "no such segment" in predict(stand, segment)

@@ -34,3 +34,10 @@ def test_memory_is_returned_once_after_the_calls(monkeypatch: pytest.MonkeyPatch
     for calls, times in ((0, 0), (5, 0), (9, 0), (9, 1), (9, 1), (10, 1), (10, 2)):
         trim.look(calls)
         assert len(returned) == times
+
+
+def test_the_unit_bounds_memory() -> None:
+    """The agent goes before what keeps the board reachable."""
+    lines = (Path(__file__).parents[2] / "packaging/systemd/sagemaker-edge-agent.service").read_text().splitlines()
+    settings = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    assert settings["MemoryMax"].endswith("%") and int(settings["OOMScoreAdjust"]) > 0
