@@ -23,6 +23,7 @@ from edge.selfexec import self_command
 FLAG = "--probe-model"
 MAX_LINE_BYTES = 1 << 20  # of what a trial says at once; more is no answer
 KEPT_LAST_WORDS_BYTES = 2000
+MAX_WAITS = 10  # times its time that an idle child is given more, for having found no core free
 _OWN_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")  # of the agent alone
 _CHOSEN_BY_OOM_KILLER = "1000"  # the highest oom_score_adj: before any other process
 
@@ -31,9 +32,11 @@ class Child:
     """The agent's side. One thread at a time uses it."""
 
     def __init__(
-        self, task: dict[str, Any], descriptors: Sequence[int], *, flag: str = FLAG, niceness: int = 0
+        self, task: dict[str, Any], descriptors: Sequence[int], *, flag: str = FLAG, idle: bool = False
     ) -> None:
-        """Start it; the `descriptors` keep their numbers in it, and `flag` says what it does. Its priority is lower by `niceness`, for the disk as well.
+        """Start it; the `descriptors` keep their numbers in it, and `flag` says what it does.
+
+        An `idle` one runs when nothing else wants to, where the system allows that to be said; it is given the more time.
 
         Raises:
             MemoryLimitError: the system gives no process, or no pipes to it.
@@ -45,7 +48,7 @@ class Child:
                 self._out, out = _pipe(ours, theirs)
                 self._err, err = _pipe(ours, theirs)
                 self._process = subprocess.Popen(
-                    [*self_command(), flag, json.dumps({**task, "lives": lives, "niceness": niceness})],
+                    [*self_command(), flag, json.dumps({**task, "lives": lives})],
                     stdin=asked,
                     stdout=out,
                     stderr=err,
@@ -56,6 +59,10 @@ class Child:
             except OSError as error:
                 raise MemoryLimitError(f"no process can be started to try the model out: {why(error)}") from None
             self._ours = ours.pop_all()
+        self._idle = idle
+        if idle:
+            with suppress(OSError):
+                os.sched_setscheduler(self._process.pid, os.SCHED_IDLE, os.sched_param(0))
         self._said = b""
         self._last_words = b""
         self._monotonic = SystemClock().monotonic
@@ -66,14 +73,17 @@ class Child:
         Raises:
             TimeoutError: it says nothing for so long.
         """
-        deadline = self._monotonic() + seconds
+        begun, waited = self._monotonic(), self._kept_waiting()
+        deadline = begun + seconds
         poll = select.poll()
         poll.register(self._out, select.POLLIN)
         poll.register(self._err, select.POLLIN)
         while b"\n" not in self._said:
             ready = [number for number, _ in poll.poll(max(0.0, deadline - self._monotonic()) * 1000)]
             if not ready:
-                raise TimeoutError
+                deadline = begun + seconds + min(self._kept_waiting() - waited, MAX_WAITS * seconds)
+                if self._monotonic() >= deadline:
+                    raise TimeoutError
             if self._err in ready and not self._listen():
                 poll.unregister(self._err)
             if self._out in ready:
@@ -84,6 +94,14 @@ class Child:
         line, _, self._said = self._said.partition(b"\n")
         said: dict[str, Any] = json.loads(line)
         return said
+
+    def _kept_waiting(self) -> float:
+        """How long one that is idle could have run and found no core free, in seconds: the longest of its threads."""
+        longest = 0
+        for stat in Path(f"/proc/{self._process.pid}/task").glob("*/schedstat") if self._idle else ():
+            with suppress(OSError, ValueError, IndexError):
+                longest = max(longest, int(stat.read_text().split()[1]))
+        return longest / 1e9
 
     def _listen(self) -> bool:
         """Take what it wrote on stderr; false at the end of it."""
@@ -139,7 +157,6 @@ def become(task: dict[str, Any]) -> None:
         os._exit(1)
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(_CHOSEN_BY_OOM_KILLER)
-    os.nice(int(task["niceness"]))
 
 
 class Voice:

@@ -48,9 +48,9 @@ class ProbeResult:
 
 
 def probe(
-    model_fd: int, options: SessionOptions, sample: Sample, *, run_seconds: float, engine: str, niceness: int = 0
+    model_fd: int, options: SessionOptions, sample: Sample, *, run_seconds: float, engine: str, idle: bool = False
 ) -> ProbeResult:
-    """Try the model out in a child process, of a lower priority by `niceness`; `engine` is what refusals call the runtime.
+    """Try the model out in a child process, an `idle` one if wanted (`Child`); `engine` is what refusals call the runtime.
 
     Raises:
         ModelRefusedError: the runtime refuses it, crashes on it, or an inference takes longer than `run_seconds`.
@@ -62,7 +62,7 @@ def probe(
     endless: list[str] = []
     while True:
         try:
-            trial = _Trial(model_fd, options, sample, kinds[len(endless) :], engine=engine, niceness=niceness)
+            trial = _Trial(model_fd, options, sample, kinds[len(endless) :], engine=engine, idle=idle)
             return trial.result(run_seconds)
         except _EndlessError as error:
             endless.append(str(error))
@@ -118,10 +118,10 @@ class _Trial:
         kinds: Sequence[str],
         *,
         engine: str,
-        niceness: int,
+        idle: bool,
     ) -> None:
         task = task_of(model_fd, options, sample, kinds)
-        self._child = Child(task, descriptors_of(model_fd, sample), niceness=niceness)
+        self._child = Child(task, descriptors_of(model_fd, sample), idle=idle)
         self._engine = engine
         self._step = ""  # what it is at: opening, "layout", or a kind of values
         self._lenient = False  # a failure is that of shapes that nobody gave

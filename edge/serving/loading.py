@@ -34,7 +34,6 @@ log = logging.getLogger(__name__)
 
 SPARE_THREADS = 4  # left to calls when a model takes its threads
 DEFAULT_MAX_THREADS = 4
-TRIAL_NICENESS = 5  # of the trial of a model that is to replace one that serves (W-1)
 MAX_EARLIER = 16  # models that served an alias before, that are remembered
 
 
@@ -128,8 +127,8 @@ class Loader:
         self._clock = clock
         self._loads = loads
 
-    def load(self, name: str, url: str, load: Load, warming: Callable[[], None], *, niceness: int = 0) -> LoadedModel:
-        """Load the package at a url; `warming` is called when its sessions are being opened, `niceness` is the trial's.
+    def load(self, name: str, url: str, load: Load, warming: Callable[[], None], *, idle: bool = False) -> LoadedModel:
+        """Load the package at a url; `warming` is called when its sessions are being opened, `idle` is its trial (`Child`).
 
         Raises:
             EdgeError: the first of the checks L-3 to L-7 that fails.
@@ -149,12 +148,10 @@ class Loader:
             sample = Sample(manifest.sample_shapes, package.sample_fd)
             with self._loads.trial(load):
                 threads.make_sure_of(1 + options.threads + SPARE_THREADS)  # the child's count as the agent's
-                options, trial = try_out(package.model_fd, manifest, options, sample, engine=engine, niceness=niceness)
+                options, trial = try_out(package.model_fd, manifest, options, sample, engine=engine, idle=idle)
                 if package.selftest is not None and package.selftest_fd is not None:
                     model = selftest.Model(package.model_fd, manifest, options, engine)
-                    selftest.run_selftest(
-                        model, package.selftest, package.selftest_fd, niceness=niceness, go_on=load.go_on
-                    )
+                    selftest.run_selftest(model, package.selftest, package.selftest_fd, idle=idle, go_on=load.go_on)
             needed = instances * trial.session_bytes
             with self._loads.turn(load):
                 load.claim("the model", needed)
@@ -272,14 +269,14 @@ def options_for(manifest: Manifest, *, threads: int, delegate: DelegateRef | Non
 
 
 def try_out(
-    model_fd: int, manifest: Manifest, options: SessionOptions, sample: Sample, *, engine: str, niceness: int = 0
+    model_fd: int, manifest: Manifest, options: SessionOptions, sample: Sample, *, engine: str, idle: bool = False
 ) -> tuple[SessionOptions, ProbeResult]:
     """Try a model out in a process of its own; the options to serve it with, and what was found.
 
     Raises:
         EdgeError: as `probe`.
     """
-    trial = probe(model_fd, options, sample, run_seconds=manifest.trial_seconds, engine=engine, niceness=niceness)
+    trial = probe(model_fd, options, sample, run_seconds=manifest.trial_seconds, engine=engine, idle=idle)
     return replace(options, allocate=trial.allocate, in_place=trial.in_place, borrows=trial.borrows), trial
 
 

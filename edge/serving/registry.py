@@ -26,7 +26,7 @@ from edge.host import descriptors, memory
 from edge.paths import model_url
 from edge.serving.agreement import check_tensors
 from edge.serving.aliases import Aliases, Entry, ModelState, already
-from edge.serving.loading import TRIAL_NICENESS, LoadedModel, Loader, ModelDefaults, Served
+from edge.serving.loading import LoadedModel, Loader, ModelDefaults, Served
 from edge.serving.loads import MIB, Load, Loads
 from edge.serving.scheduler import Caller
 from edge.text import counted, shown
@@ -114,11 +114,11 @@ class Registry:
         _log_loaded(model)
         return model
 
-    def _open(self, task: _Task, *, niceness: int = 0) -> LoadedModel:
+    def _open(self, task: _Task, *, idle: bool = False) -> LoadedModel:
         """The model, ready to serve, and in place of the task's old one if it has one."""
         descriptors.make_sure_of(SPARE_DESCRIPTORS)
         entry, old = task.entry, task.old
-        model = self._loader.load(entry.name, model_url(task.url), task.load, entry.warming, niceness=niceness)
+        model = self._loader.load(entry.name, model_url(task.url), task.load, entry.warming, idle=idle)
         if old is None:
             return model
         try:
@@ -209,7 +209,7 @@ class Registry:
     def _load_beside(self, task: _Task, old: Entry) -> LoadedModel:
         try:
             with self._loads.begin(task.load):
-                model = self._open(task, niceness=TRIAL_NICENESS)
+                model = self._open(task, idle=True)
                 try:
                     self._aliases.switch(task.entry, model, old)
                 except BaseException:

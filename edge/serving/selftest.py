@@ -45,7 +45,7 @@ def run_selftest(
     data_fd: int,
     *,
     record_fd: int | None = None,
-    niceness: int = 0,
+    idle: bool = False,
     go_on: Callable[[], None] = lambda: None,
 ) -> SelfTest:
     """Run every case; the outputs must be those that it has. Cases without outputs get what the model gives.
@@ -53,7 +53,7 @@ def run_selftest(
     Args:
         data_fd: a file with the tensors' bytes, as in `selftest.bin`.
         record_fd: gets the bytes of the outputs of cases that have none.
-        niceness: by how much the child's priority is lower.
+        idle: run it when nothing else wants to.
         go_on: called between cases; to stop, it raises.
 
     Raises:
@@ -71,9 +71,7 @@ def run_selftest(
         if record_fd is not None:
             about["record"] = record_fd
         run = _Run(
-            Child(
-                {"files": about, "options": asdict(model.options)}, tuple(about.values()), flag=FLAG, niceness=niceness
-            )
+            Child({"files": about, "options": asdict(model.options)}, tuple(about.values()), flag=FLAG, idle=idle)
         )
         return replace(selftest, cases=run.cases(model, selftest.cases, go_on))
 
