@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HOUSEKEEPING_SECONDS = 1.0
-CAPTURE_TURN_SECONDS = 60.0  # a capture worker that has not turned over for so long is stuck, however slow the disk
+CAPTURE_TURN_SECONDS = 60.0  # a capture worker that has made no progress for so long is stuck, however slow the disk
 
 
 class App:

@@ -67,9 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-c", dest="config", metavar="CONFIG", help="path of the JSON configuration file")
     parser.add_argument("-f", dest="force", action="store_true", help="remove a stale socket first")
-    parser.add_argument(
-        "-d", dest="ignored", action="store_true", help="accepted for the original's sake; does nothing"
-    )
+    parser.add_argument("-d", dest="ignored", action="store_true", help="accepted for compatibility; does nothing")
     parser.add_argument(
         "-m",
         "--max-message-bytes",

@@ -153,7 +153,7 @@ def parse_object(data: bytes, file: str) -> dict[str, Any]:
         seen = dict(pairs)
         if len(seen) != len(pairs):
             (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
-            raise ConfigError(f"{file}: {twice}: the key stands twice")
+            raise ConfigError(f"{file}: the key {twice} is given twice")
         return seen
 
     try:

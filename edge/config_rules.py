@@ -93,7 +93,7 @@ def keep_on_disk(values: dict[str, Any], sources: dict[str, str], warnings: list
     for name, off in (("core_capture_data_destination", "Disk"), ("core_capture_data_periodic_upload", False)):
         if values[name] in ("Cloud", True):
             warnings.append(
-                f"{PREFIX}{name}: {shown_value(values[name])} takes a provider, which is None; captures are kept in "
+                f"{PREFIX}{name}: {shown_value(values[name])} needs a provider, and the provider is None; captures are kept in "
                 f"{PREFIX}core_capture_data_disk_path"
             )
             values[name], sources[name] = off, "the provider is None"

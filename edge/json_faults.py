@@ -20,11 +20,11 @@ def _cause(text: str, place: int) -> str:
     if here[:1] == "," and here[1:].lstrip()[:1] in ("}", "]"):
         return "a comma after the last entry, which JSON does not allow"
     if here.startswith(("//", "/*", "#")):
-        return "a comment, which JSON does not have"
+        return "a comment, which JSON does not allow"
     if here.startswith("'"):
-        return "a single quote; JSON takes double quotes"
+        return "a single quote; JSON needs double quotes"
     if here.startswith('"') and before and before[-1] not in ",:{[":
         return "a comma is missing before this"
     if here.startswith(("True", "False", "None")):
-        return "JSON writes true, false and null in small letters"
+        return "JSON spells true, false and null in lower case"
     return ""

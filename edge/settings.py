@@ -61,7 +61,7 @@ class Setting:
         if self.kind is Kind.URL:
             return "a URL such as https://host:port"
         words = {
-            Kind.PATH: "a path, absolute or from the agent's working folder on",
+            Kind.PATH: "a path, absolute or relative to the agent's working folder",
             Kind.PATHS: "a list of paths",
             Kind.CREDENTIAL: "a path, or $CREDENTIALS_DIRECTORY/NAME",
             Kind.BOOL: "true or false",
@@ -93,7 +93,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "core_iot_thing_name",
         Kind.TEXT,
-        "AWS IoT thing that the credentials are asked for. Default: the device name.",
+        "AWS IoT thing that credentials are requested for. Default: the device name.",
         high=128,
         pattern=r"[a-zA-Z0-9:_-]+",
         pattern_text="1 to 128 letters, digits, ':', '_' and '-'",
@@ -113,7 +113,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "provider_provider",
         Kind.CHOICE,
-        "The cloud side. Default: Aws where a bucket is set, else None.",
+        "Cloud provider. Default: Aws if a bucket is set, else None.",
         choices=("Aws", "None", "Custom"),
     ),
     _path("provider_provider_path", "Shared object of the original agent's provider; accepted and ignored."),
@@ -188,14 +188,14 @@ SETTINGS: tuple[Setting, ...] = (
         1,
         1,
         64,
-        "Interpreters of a model, which run at the same time, unless its manifest says.",
+        "Interpreters of a model, which run at the same time, unless its manifest says otherwise.",
     ),
     _int(
         "edge_model_threads",
         0,
         0,
         64,
-        "Threads of an interpreter, unless its manifest says. 0: all cores but one, divided by the instances, 1 to 4.",
+        "Threads of an interpreter, unless its manifest says otherwise. 0: all cores but one, divided by the instances, 1 to 4.",
     ),
     _int("edge_queue_calls", 16, 0, 1024, "Predict calls that may wait for a model."),
     _int(
@@ -215,21 +215,21 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "edge_strict_tensors",
         Kind.BOOL,
-        "Refuse tensors declared as something that their bytes are not, though they would fit the model (P-2).",
+        "Refuse tensors whose declaration does not match their bytes, even if the bytes fit the model (P-2).",
         default=False,
     ),
     Setting("edge_delegate_paths", Kind.PATHS, "Delegate libraries that a manifest may name.", default=()),
     _path(
         "edge_spool_path",
-        "Folder of captures that wait. Default: in the capture folder, else in the first state folder that the user can write: $STATE_DIRECTORY, /var/lib/sagemaker-edge-agent, ~/.local/state.",
+        "Folder of waiting captures. Default: in the capture folder, else in the first state folder that the user can write: $STATE_DIRECTORY, /var/lib/sagemaker-edge-agent, ~/.local/state.",
     ),
-    _int("edge_spool_max_mib", 1024, 1, 1 << 24, "Most disk space for captures that wait, in MiB."),
-    _int("edge_spool_max_files", 100_000, 10, 10_000_000, "Most files of captures that wait."),
+    _int("edge_spool_max_mib", 1024, 1, 1 << 24, "Largest disk space for waiting captures, in MiB."),
+    _int("edge_spool_max_files", 100_000, 10, 10_000_000, "Largest number of files of waiting captures."),
     _int("edge_spool_min_free_mib", 64, 0, 1 << 24, "Disk space that captures leave free, in MiB."),
     Setting(
         "edge_spool_full_policy",
         Kind.CHOICE,
-        "At a limit: refuse new captures, or drop the oldest that wait.",
+        "At a limit: refuse new captures, or drop the oldest waiting ones.",
         default="refuse",
         choices=("refuse", "drop-oldest"),
     ),
@@ -244,14 +244,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "edge_rpc_server",
         Kind.CHOICE,
-        "How calls are served: core, the quick loop, or grpc, gRPC's own server.",
+        "How calls are served: core, the agent's own fast loop, or grpc, gRPC's own server.",
         default="core",
         choices=("core", "grpc"),
     ),
     Setting(
         "edge_upload_verify",
         Kind.CHOICE,
-        "Take an upload as stored by the store's answer, or ask again by HEAD (needs s3:GetObject).",
+        "When an upload counts as stored: by the store's answer, or after asking again by HEAD (needs s3:GetObject).",
         default="answer",
         choices=("answer", "head"),
     ),
@@ -260,14 +260,14 @@ SETTINGS: tuple[Setting, ...] = (
         64,
         1,
         1 << 20,
-        "Messages of clients that are not complete yet, all together, in MiB; at least one of the largest size.",
+        "Incomplete messages of all clients together, in MiB; at least one of the largest size fits.",
     ),
     _int(
         "edge_requests_max_mib",
         256,
         1,
         1 << 20,
-        "Requests that are being answered or wait for it, all together, in MiB; at least one.",
+        "Requests being answered or waiting to be, all together, in MiB; at least one fits.",
     ),
     _int("edge_upload_max_kib_per_second", 0, 0, 1 << 22, "Upload bandwidth, in KiB a second. 0: no limit."),
 )

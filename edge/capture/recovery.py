@@ -58,7 +58,7 @@ def recover(open_root: Path, root: Path, *, monotonic: float) -> Recovered:
     prune_empty(open_root)
     if found.batches:
         count = sum(len(batch.ids) for batch in found.batches)
-        log.info("found %d captures of an earlier run that were accepted and not finished", count)
+        log.info("found %d captures that an earlier run accepted and did not finish", count)
     if orphans:
         log.info("removed %d files of captures that were never acknowledged", len(orphans))
     return found
@@ -92,7 +92,7 @@ def load_batch(
             batch.large += entries
     batch.size = sum(length for _, length in good)
     if batch.size != end:
-        log.warning("%s: dropped %d bytes that are no whole capture", path.name, end - batch.size)
+        log.warning("%s: dropped %d bytes of an incomplete capture", path.name, end - batch.size)
     if not good:
         path.unlink(missing_ok=True)
         return None

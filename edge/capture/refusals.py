@@ -44,7 +44,7 @@ class Refusals:
             tell, self._reported = self._reported, False
             self.since = 0.0
         if tell:
-            log.info("captures are taken again; %d were refused since the start", self.total)
+            log.info("captures are accepted again; %d were refused since the start", self.total)
 
     def report(self) -> None:
         """Log what was refused since the last line, if that is long enough ago."""

@@ -9,19 +9,19 @@ GROUPS: dict[str, dict[str, str]] = {
         "unload": "unload a model",
         "list": "show the loaded models with their inputs and outputs",
         "describe": "show one loaded model",
-        "reset": "let a model that keeps state forget it",
+        "reset": "reset the state of a model that keeps one",
         "predict": "run a loaded model on files",
     },
-    "captures": {"capture-status": "show how a capture stands"},
+    "captures": {"capture-status": "show the status of a capture"},
     "the agent": {
         "status": "show what the agent is doing: models, calls, memory, waiting captures",
         "health": "ask whether the agent, or one model, is ready to serve",
-        "doctor": "look for what is wrong, and say how to put it right",
+        "doctor": "check the installation, and say how to fix what is wrong",
     },
     "packages": {
         "package": "make and sign a model package",
         "verify": "check a model package as an agent would, and say who signed it",
-        "demo-ca": "make a throw-away CA and a signing key, to try things out",
+        "demo-ca": "make a throw-away CA and signing key for trying things out",
     },
     "installation": {"greengrass": "write the configuration of the Greengrass component"},
 }

@@ -51,12 +51,14 @@ def decode(data: bytes) -> Picture:
         data, _FILE_HEADER.size
     )
     if header < _INFO_HEADER.size:
-        raise InputError("a BMP of the OS/2 kind, which is not understood")
+        raise InputError("a BMP of the OS/2 kind, which is not supported")
     high = abs(signed_high)
     if not (0 < wide <= MAX_SIDE and 0 < high <= MAX_SIDE):
         raise InputError(f"{wide} x {high} pixels; a side must have 1 to {MAX_SIDE}")
     if bits not in (8, 24, 32) or not (compression == _UNCOMPRESSED or (compression == _BITFIELDS and bits == 32)):
-        raise InputError(f"a BMP of {bits} bits, compression {compression}; understood are 8, 24 and 32, uncompressed")
+        raise InputError(
+            f"a BMP of {bits} bits, compression {compression}; supported are 8, 24 and 32 bits, uncompressed"
+        )
     if compression == _BITFIELDS:
         _check_masks(data)
     row = -(-wide * bits // 32) * 4  # rows are padded to 4 bytes
@@ -74,7 +76,7 @@ def _check_masks(data: bytes) -> None:
     """The masks follow the 40 bytes that all headers share, whether inside a longer header or after it."""
     place = _FILE_HEADER.size + _INFO_HEADER.size
     if len(data) < place + 12 or struct.unpack_from("<III", data, place) != _USUAL_MASKS:
-        raise InputError("a BMP with unusual colour masks, which is not understood")
+        raise InputError("a BMP with unusual colour masks, which is not supported")
 
 
 def _palette(data: bytes, place: int, colours: int, end: int) -> Picture:

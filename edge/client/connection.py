@@ -58,7 +58,7 @@ def _check_owner(path: str) -> None:
         if owner not in (0, os.geteuid()):
             raise UnreachableError(
                 f"{path} belongs to neither you nor root, but to user {owner}, who would see all that is sent to it; "
-                f"if that is the agent's user, name it: -a {path}"
+                f"if that is the agent's user, name the socket: -a {path}"
             )
 
 

@@ -72,14 +72,14 @@ def doctor(options: Namespace) -> Exit:
     if options.json:
         listed = [{"level": f.level, "subject": f.subject, "text": f.text, "fix": f.fix} for f in findings]
         wrong = sum(finding.level is Level.FAIL for finding in findings)
-        show.as_json({"findings": listed}, f"{wrong} findings are wrong" if wrong else "")
+        show.as_json({"findings": listed}, f"{wrong} checks failed" if wrong else "")
     else:
         for finding in findings:
             print(f"{finding.level:<4}  {finding.subject}: {printable(finding.text, show.PATH_CHARACTERS)}")
             if finding.fix:
                 print(f"      -> {printable(finding.fix, show.PATH_CHARACTERS)}")
         counts = [sum(f.level is level for f in findings) for level in Level]
-        print(f"\n{counts[0]} fine, {counts[1]} to look at, {counts[2]} wrong")
+        print(f"\n{counts[0]} OK, {counts[1]} to look at, {counts[2]} failed")
     return Exit.REFUSED if any(f.level is Level.FAIL for f in findings) else Exit.OK
 
 
@@ -127,7 +127,7 @@ def check_config(path: str | None) -> tuple[Config | None, list[Finding]]:
     """The configuration is valid; its warnings are shown."""
     if path is None:
         if not Path(INSTALLED_CONFIG).exists():
-            text = "none named, and none installed; trust, folders and certificates are not checked"
+            text = "none given and none installed; trust, folders and certificates are not checked"
             return None, [warn("configuration", text, "name it: doctor -c CONFIG")]
         path = INSTALLED_CONFIG
     try:
@@ -169,7 +169,7 @@ def _check_root(file: Path, now: float, user: int) -> Iterator[Finding]:
     try:
         certificates = read_root(file, user)
     except NoRootError as reason:
-        yield warn(subject, f"{file} {reason}, and is passed over", "replace it, or take it away")
+        yield warn(subject, f"{file} {reason}, and is ignored", "replace or remove it")
         return
     except TrustError as error:
         text, _, command = str(error).partition("; run: ")
@@ -183,7 +183,7 @@ def _check_root(file: Path, now: float, user: int) -> Iterator[Finding]:
         elif certificate.not_valid_before_utc.timestamp() > now:
             yield warn(subject, f"{name} is not valid yet", "check this machine's clock")
         elif days < EXPIRES_SOON_DAYS:
-            yield warn(subject, f"{name} expires in {days:.0f} days", "roll out its successor beside it")
+            yield warn(subject, f"{name} expires in {days:.0f} days", "add its successor beside it")
         else:
             yield ok(subject, f"{name}, {days:.0f} days left")
 
@@ -214,7 +214,7 @@ def check_folders(config: Config, agent: int) -> Iterator[Finding]:
         if not there.is_dir():
             yield fail(subject, f"{there} is not a folder", f"choose another path for {folder}")
         elif free is None:
-            yield warn(subject, f"{folder} cannot be looked at", "run doctor as the agent's user")
+            yield warn(subject, f"{folder} cannot be examined", "run doctor as the agent's user")
         elif free < config.edge_spool_min_free_mib << 20:
             limit = show.size(config.edge_spool_min_free_mib << 20)
             yield fail(
@@ -243,7 +243,7 @@ def check_device_files(config: Config, agent: int) -> Iterator[Finding]:
         if not file:
             continue
         if access.is_credential(file):
-            yield warn("cloud", f"{file} is the service's own, and not looked at", "see: sagemaker-edge-agent status")
+            yield warn("cloud", f"{file} belongs to the service and is not checked", "see: sagemaker-edge-agent status")
         elif not Path(file).is_file():
             yield fail("cloud", f"{file} is not there", f"correct sagemaker_edge_{name}")
         elif not os.access(file, os.R_OK):
@@ -329,7 +329,7 @@ def check_socket(path: str, timeout: float | None) -> Iterator[Finding]:
     if captures.refusing_since_unix_seconds:
         since = show.duration(time.time() - captures.refusing_since_unix_seconds)
         text = f"refused for {since}, {captures.refused} since the agent started"
-        yield fail("captures", text, "see the last trouble below, and the agent's log")
+        yield fail("captures", text, "see the last error below, and the agent's log")
     elif captures.refused:
         yield warn(
             "captures", f"{captures.refused} were refused since the agent started", "see the agent's log for why"

@@ -119,7 +119,7 @@ def _read_npy(file: str) -> Array:
         raise InputError(f"{file}: {error.strerror or error}") from None
     except (ValueError, EOFError, MemoryError):
         kinds = ".npy (of numbers), .json, .bmp; .png, .jpg and others where Python's Pillow is installed"
-        raise InputError(f"{file}: not a file that is read here, or damaged; read are {kinds}") from None
+        raise InputError(f"{file}: unsupported or damaged file; supported are {kinds}") from None
     if not isinstance(array, np.ndarray):
         array.close()
         raise InputError(f"{file}: an archive of arrays; give one .npy for each input")
@@ -137,7 +137,7 @@ def from_json(value: Any, metadata: pb.TensorMetadata) -> Array:
     except (ValueError, OverflowError):
         raise InputError(f"input {metadata.name!r}: lists of unlike lengths, or numbers too large") from None
     if array.dtype.kind not in "biuf":
-        raise InputError(f"input {metadata.name!r}: not numbers alone")
+        raise InputError(f"input {metadata.name!r}: expected numbers only")
     return from_array(array, metadata)
 
 
@@ -183,7 +183,7 @@ def from_picture(
     if size is None:
         if len(shape) < 3:
             raise InputError(
-                f"input {metadata.name!r} has the shape {shape_text(shape)}, which is no picture; give a .npy or .json"
+                f"input {metadata.name!r} has the shape {shape_text(shape)}, which is not that of a picture; give a .npy or .json"
             )
         high, wide, count = shape[-2:] + shape[-3:-2] if first else shape[-3:]
         # A model that takes any size says so with -1, or with the 1 that it holds before it is told.

@@ -94,7 +94,7 @@ def _common() -> argparse.ArgumentParser:
         "-a", "--socket", metavar="SOCKET", help="the agent's Unix socket: a path, unix:PATH or unix-abstract:NAME"
     )
     common.add_argument("--json", action="store_true", help="print one JSON object instead of text")
-    common.add_argument("--timeout", type=seconds, metavar="SECONDS", help="give up on a call after so long")
+    common.add_argument("--timeout", type=seconds, metavar="SECONDS", help="give up on a call after this long")
     return common
 
 
@@ -127,7 +127,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     common = _common()
     parser = _Parser(
         prog=program,
-        description="Talks to a running agent, makes and checks model packages, and looks for what is wrong.",
+        description="Talks to a running agent, makes and checks model packages, and diagnoses problems.",
         epilog=_EPILOG.format(commands=listing(), program=program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         parents=[common],
@@ -182,8 +182,10 @@ def _add_calls(commands: Parsers, common: argparse.ArgumentParser) -> None:
     one.set_defaults(run=_later("edge.client.commands", "reset_state"))
 
     one = _add(commands, common, "capture-status")
-    one.add_argument("capture_id", help="the id that it was captured under")
-    one.add_argument("--wait", type=seconds, default=0.0, metavar="SECONDS", help="wait so long for it to finish")
+    one.add_argument("capture_id", help="the capture's id")
+    one.add_argument(
+        "--wait", type=seconds, default=0.0, metavar="SECONDS", help="wait up to this long for it to finish"
+    )
     one.set_defaults(run=_later("edge.client.commands", "capture_status"))
 
 
@@ -207,7 +209,7 @@ examples:
     )
     one.add_argument("name", help="the name that the model is loaded under")
     one.add_argument("inputs", nargs="*", metavar="INPUT", help="files to run it on, see below")
-    one.add_argument("--shm", action="store_true", help="hand the inputs over in shared memory")
+    one.add_argument("--shm", action="store_true", help="pass the inputs in shared memory")
     one.add_argument("--capture", action="store_true", help="capture inputs and outputs, and wait for it up to 10 s")
     one.add_argument("--labels", metavar="FILE", help="names of the classes, one a line")
     one.add_argument("--top", type=count, default=5, metavar="N", help="how many classes to show (5)")
@@ -235,7 +237,13 @@ def _add_original_predicts(commands: Parsers, common: argparse.ArgumentParser) -
 
 def _add_greengrass(commands: Parsers, common: argparse.ArgumentParser) -> None:
     one = _add(commands, common, "greengrass")
-    one.add_argument("--work", type=Path, required=True, metavar="FOLDER", help="the component's; gets config.json")
+    one.add_argument(
+        "--work",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="the component's work folder, where config.json is written",
+    )
     one.add_argument("--thing", metavar="NAME", help="the core device's AWS IoT thing (AWS_IOT_THING_NAME)")
     one.add_argument("keys", nargs="*", metavar="KEY=VALUE", help="the component's configuration; empty: its default")
     one.set_defaults(run=_later("edge.client.greengrass", "greengrass"), talks=False)

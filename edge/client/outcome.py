@@ -8,7 +8,7 @@ class Exit(IntEnum):
 
     OK = 0
     REFUSED = 1  # the agent, or a check, said no
-    USAGE = 2  # wrong words, or a file of yours that cannot be used
+    USAGE = 2  # wrong usage, or a file of yours that cannot be used
     UNREACHABLE = 3  # no agent answers on the socket
 
 

@@ -18,7 +18,7 @@ from edge.text import counted, printable
 TRUST_FOLDER = Path("/etc/sagemaker-edge-agent/trust")
 
 _PACKAGE_EPILOG = """\
-The package holds the model, a manifest, any --extra files, and model.sig: a signature over exactly these, in the format
+The package contains the model, a manifest, any --extra files, and model.sig: a signature over exactly these, in the format
 of OpenSSF Model Signing. An agent loads it where the root of your certificate is in its folder of trusted roots
 (sagemaker_edge_core_root_certs_path). There is no way to load an unsigned package.
 
@@ -40,8 +40,8 @@ The same with the public tool, over a folder that holds the model and its manife
       --private_key signing.key --signing_certificate signing.pem --certificate_chain root.pem
 """
 _VERIFY_EPILOG = """\
-Checks what an agent checks when it loads the package: the signature, the way from the signer to a trusted root, and that
-the files are exactly the signed ones. A clock that is not synchronised is not believed: validity is then judged as of the
+Checks what an agent checks when it loads the package: the signature, the path from the signer to a trusted root, and that
+the files are exactly the signed ones. A clock that is not synchronised is not trusted: validity is then judged as of the
 agent's build date or the start of the signer's certificate, and the output says so. --run also tries the model out in a process
 of its own, and runs the package's self-test.
 
@@ -145,7 +145,7 @@ def _add_package(commands: Any) -> None:
         "--state",
         choices=("none", "keep"),
         default="none",
-        help="keep: what the model remembers lives from call to call, in one instance; none (the default): every call starts anew",
+        help="keep: the model's state is kept from call to call, in one instance; none (the default): every call starts anew",
     )
     one.add_argument(
         "--sample",

@@ -70,7 +70,7 @@ def _models(reply: ops.GetStatusResponse) -> str:
     ]
     head = ["MODEL", "PACKAGE", "STATE", "INSTANCES", "RUNNING", "WAITING", "PREDICTED", "MEMORY", "FROM"]
     remarks = [
-        f"{printable(model.name)}: {model.mislabelled} calls declared a tensor as something that its bytes are not; the log says which"
+        f"{printable(model.name)}: {model.mislabelled} calls declared a tensor that does not match its bytes; see the log"
         for model in reply.models
         if model.mislabelled
     ]
@@ -86,11 +86,11 @@ def _captures(captures: ops.CaptureStatus, now: float) -> str:
     where = f"captures to {printable(captures.destination)}" if captures.destination else "captures"
     text = f"{where}: "
     if captures.pending:
-        text += f"{captures.pending} wait ({show.size(captures.pending_bytes)})"
+        text += f"{captures.pending} waiting ({show.size(captures.pending_bytes)})"
         if captures.oldest_pending_unix_seconds:
             text += f", the oldest for {show.duration(now - captures.oldest_pending_unix_seconds)}"
     else:
-        text += "none waits"
+        text += "none waiting"
     text += f"; since the start {captures.succeeded} done, {captures.failed} failed"
     text += f", {captures.dropped} dropped" if captures.dropped else ""
     text += f", {captures.refused} refused" if captures.refused else ""
@@ -98,5 +98,5 @@ def _captures(captures: ops.CaptureStatus, now: float) -> str:
         text += f" (for {show.duration(now - captures.refusing_since_unix_seconds)} until now)"
     if captures.last_error:
         ago = show.duration(now - captures.last_error_unix_seconds)
-        text += f"\n  last trouble, {ago} ago: {printable(captures.last_error, show.PATH_CHARACTERS)}"
+        text += f"\n  last error, {ago} ago: {printable(captures.last_error, show.PATH_CHARACTERS)}"
     return text

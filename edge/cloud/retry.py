@@ -59,7 +59,7 @@ class Fault(Enum):
     STALLED = "it does not answer"
     RESET = "it broke the connection"
     TRUNCATED = "its answer was cut short"
-    ENDLESS = "its answer comes without an end"
+    ENDLESS = "its answer does not end"
     NOT_HTTP = "its answer is not HTTP"
     TLS_NOT_YET_VALID = "its certificate is not valid yet, or this device's clock is behind"
     TLS_EXPIRED = "its certificate has expired, or this device's clock is ahead"
@@ -117,7 +117,7 @@ _REGION_CODES = {
 _OBJECT_CODES = {"EntityTooLarge", "KeyTooLongError", "MaxMessageLengthExceeded"}
 _WIDE_CODES = {
     "InvalidAccessKeyId": "the access key is not known",
-    "SignatureDoesNotMatch": "the secret key is not the access key's",
+    "SignatureDoesNotMatch": "the secret key does not match the access key",
     "NoSuchBucket": "the bucket does not exist",
     "InvalidBucketName": "the bucket's name is not allowed",
     "AllAccessDisabled": "the bucket's owner has closed it",
@@ -127,7 +127,7 @@ _WIDE_CODES = {
     "XMinioStorageFull": "the store is full",
 }
 _FORBIDDEN, _TOO_LARGE = 403, 413
-_NO_STORE = "its answer is no object store's, so nothing is taken as stored; is a login page or a proxy in between?"
+_NO_STORE = "its answer is not that of an object store, so nothing counts as stored; is there a login page or a proxy in between?"
 _SOON_STATUS = {408, 409, 425, 429}
 _LASTING_STATUS = {501, 505, 507}  # of the 5xx
 
@@ -158,7 +158,9 @@ def judge_answer(answer: Answer, *, signed_at: float, region: str) -> Verdict | 
     if code in _REGION_CODES or 300 <= status < 400:
         return _judge_region(answer, region, said)
     if status == _TOO_LARGE and code in ("", NO_CODE):  # a proxy's: the store itself might take it
-        return Verdict(Outcome.REFUSED, f"it, or a proxy on the way, takes nothing of this size: {said}", counts=False)
+        return Verdict(
+            Outcome.REFUSED, f"it, or a proxy on the way, accepts nothing of this size: {said}", counts=False
+        )
     if code in _OBJECT_CODES or status == _TOO_LARGE:
         return Verdict(Outcome.GIVE_UP, f"it will not take this object: {said}")
     if code in _WIDE_CODES:
@@ -184,7 +186,7 @@ def _judge_region(answer: Answer, region: str, said: str) -> Verdict:
     if answer.region and answer.region != region:
         return Verdict(Outcome.SWITCH_REGION, f"the bucket is in region {answer.region}, not {region}")
     if answer.status == 307:  # a new bucket's names take time to spread
-        return Verdict(Outcome.RETRY_SOON, f"it redirects for now: {said}", retry_after=answer.retry_after or 0.0)
+        return Verdict(Outcome.RETRY_SOON, f"it redirects temporarily: {said}", retry_after=answer.retry_after or 0.0)
     return Verdict(Outcome.RETRY_LATER, f"the bucket is elsewhere: {said}", slow=True)
 
 

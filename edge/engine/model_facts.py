@@ -58,7 +58,9 @@ def read_facts(data: memoryview) -> ModelFacts:
     try:
         return _read(data)
     except struct.error:
-        raise ModelRefusedError("the runtime refuses the model file: it is damaged (an offset leads outside)") from None
+        raise ModelRefusedError(
+            "the runtime refuses the model file: it is damaged (an offset points outside the file)"
+        ) from None
 
 
 def _read(data: memoryview) -> ModelFacts:

@@ -109,7 +109,7 @@ def check_model_file(data: memoryview) -> None:
     try:
         _Walk(data).table(_UOFFSET.unpack_from(data, 0)[0], "Model")
     except (struct.error, _DamageError) as damage:
-        reason = str(damage) if isinstance(damage, _DamageError) else "an offset leads outside"
+        reason = str(damage) if isinstance(damage, _DamageError) else "an offset points outside the file"
         raise ModelRefusedError(f"the runtime refuses the model file: it is damaged ({reason})") from None
 
 
@@ -175,13 +175,13 @@ class _Walk:
             text = isinstance(field, Text)
             start, count = self._vector(target, field.size if isinstance(field, Vector) else 1)
             if text and (start + count >= self._size or self._data[start + count]):
-                raise _DamageError("a text does not end")
+                raise _DamageError("a string is not terminated")
 
     def _vector(self, at: int, size: int) -> tuple[int, int]:
         """Where the elements of a vector start, and how many there are."""
         self._step()
         if at % 4 or at > self._size - 4:
-            raise _DamageError("a vector lies outside")
+            raise _DamageError("a vector lies outside the file")
         count = _UOFFSET.unpack_from(self._data, at)[0]
         if count * size > self._size - at - 4:
             raise _DamageError("a vector ends outside")

@@ -72,7 +72,9 @@ def read_graph(data: memoryview, number: int) -> Graph:
         )
         operators = tuple((codes[operator.number(0, "I")][0], operator.integers(1)) for operator in graph.tables(3))
     except (struct.error, IndexError):
-        raise ModelRefusedError("the runtime refuses the model file: it is damaged (an index leads outside)") from None
+        raise ModelRefusedError(
+            "the runtime refuses the model file: it is damaged (an index is out of range)"
+        ) from None
     except UnicodeDecodeError:
         raise UnsupportedModelError("the model has a tensor whose name is not UTF-8") from None
     return Graph(inputs, outputs, operators)

@@ -167,7 +167,7 @@ class _Trial:
                 return ProbeResult(0, reason=text, allocate=False)
             raise ModelRefusedError(text)
         if answer is None:
-            log.error("the trial of the model ended oddly: %s", self._child.last_words)
+            log.error("the trial of the model ended unexpectedly: %s", self._child.last_words)
             raise ModelRefusedError("the runtime fails on the model file")
         if "refused" in answer:
             raise _REFUSALS[answer["refused"]](str(answer["reason"]))

@@ -73,7 +73,7 @@ class WorkerTurns:
 
     def missing(self) -> str | None:
         age = self._clock.monotonic() - self._heartbeat()
-        return f"the {self.name} has not turned over for {age:.0f} s" if age > self._limit_s else None
+        return f"the {self.name} has made no progress for {age:.0f} s" if age > self._limit_s else None
 
     def close(self) -> None:
         pass

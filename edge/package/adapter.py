@@ -102,12 +102,12 @@ def _choice(entry: dict[str, Any], key: str, where: str, choices: Collection[str
 def _quantisation(entry: dict[str, Any], where: str, dtype: DType | None) -> tuple[float, int]:
     if "scale" not in entry:
         if "zero_point" in entry:
-            raise JsonFault(f"{where}.zero_point means nothing without {where}.scale")
+            raise JsonFault(f"{where}.zero_point has no effect without {where}.scale")
         return 0.0, 0
     span = integer_range(dtype) if dtype in _QUANTISED else None
     if dtype is None or span is None:
         allowed = ", ".join(one.name for one in _QUANTISED)
-        raise JsonFault(f"{where}.scale means nothing unless {where}.as is one of {allowed}")
+        raise JsonFault(f"{where}.scale has no effect unless {where}.as is one of {allowed}")
     scale, zero_point = entry["scale"], entry.get("zero_point", 0)
     if isinstance(scale, bool) or not isinstance(scale, int | float):
         raise JsonFault(f"{where}.scale must be a number, not {kind(scale)}")
@@ -182,7 +182,7 @@ def _undone(shape: tuple[int, ...], order: tuple[int, ...]) -> tuple[int, ...]:
 
 def _check_numbers(spec: TensorSpec, adapter: TensorAdapter, dtype: DType, side: str) -> None:
     if spec.dtype is DType.BOOL:
-        raise _MisfitError(f"{shown(spec.name)} is BOOL, which is no number")
+        raise _MisfitError(f"{shown(spec.name)} is BOOL, which is not a number")
     real = integer_range(spec.dtype) is None or spec.scale != 0.0
     if real and dtype in (DType.UINT8, DType.INT8) and not adapter.scale:
         raise _MisfitError(f"{shown(spec.name)} as {dtype.name} needs scale: the number that one step stands for")

@@ -155,7 +155,7 @@ def _bundle(value: dict[str, Any]) -> Bundle:
         )
     check_keys(material, "verificationMaterial", required=("x509CertificateChain",), optional=("tlogEntries",))
     if material.get("tlogEntries", []) != []:
-        raise JsonFault("has verificationMaterial.tlogEntries, which have no use here")
+        raise JsonFault("has verificationMaterial.tlogEntries, which this agent does not use")
     chain = table(material["x509CertificateChain"], "x509CertificateChain")
     check_keys(chain, "x509CertificateChain", required=("certificates",))
     certificates = []
@@ -243,5 +243,5 @@ def _decode(value: object, where: str) -> bytes:
         raise JsonFault(f"{where} is not base64") from error
     # Spare bits before the padding would leave room to change the file without changing its meaning.
     if _encode(data) != encoded:
-        raise JsonFault(f"{where} is not base64 in its one form")
+        raise JsonFault(f"{where} is not canonical base64")
     return data

@@ -262,7 +262,7 @@ class ArchiveContents:
         # To the last byte, so that gzip's checksum is looked at.
         while data := unpack.read(CHUNK_BYTES):
             if data.strip(b"\0"):
-                raise PackageError("the archive goes on after its end")
+                raise PackageError("the archive has data after its end")
 
 
 class _Unpacker:

@@ -31,7 +31,7 @@ def parse_object(data: bytes, *, max_bytes: int, max_marks: int | None = None) -
     if len(data) > max_bytes:
         raise JsonFault(f"is larger than {max_bytes} bytes")
     if max_marks is not None and sum(map(data.count, b",:[{")) > max_marks:
-        raise JsonFault(f"has more values than such a file has: more than {max_marks} of , : [ and {{")
+        raise JsonFault(f"has too many values: more than {max_marks} of , : [ and {{")
     try:
         value = json.loads(data.decode("utf-8"), object_pairs_hook=_object, parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:

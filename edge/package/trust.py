@@ -54,7 +54,7 @@ def load_roots(folder: Path) -> list[x509.Certificate]:
         except NoRootError as reason:
             passed_over.append(f"{path.name} {reason}")
     if passed_over:
-        log.warning("%s passed over in %s: %s", counted(len(passed_over), "file"), folder, _some(passed_over))
+        log.warning("%s ignored in %s: %s", counted(len(passed_over), "file"), folder, _some(passed_over))
     if not roots:
         what = f"none of its .pem files is a certificate: {_some(passed_over)}" if files else "it holds no .pem file"
         raise TrustError(

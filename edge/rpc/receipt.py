@@ -108,7 +108,7 @@ class Receipts:
         for call, since in list(self._incomplete.items()):
             if now - since < INCOMPLETE_SECONDS:
                 break
-            text = f"the request's message did not come within {INCOMPLETE_SECONDS:g} s"
+            text = f"the request's message did not arrive within {INCOMPLETE_SECONDS:g} s"
             self._end(call, status.DEADLINE_EXCEEDED, text)
         received = heap_growth(self._mark) - (self._held.bytes - self._held_then)
         # Others take memory as well; so many messages cannot have more than this.

@@ -57,14 +57,16 @@ def _claimed(path: str, *, replace: bool) -> str:
         except FileNotFoundError:
             return "" if Path(path).parent.is_dir() else "its directory does not exist"
         except OSError as error:
-            return error.strerror or "it cannot be looked at"
+            return error.strerror or "it cannot be examined"
         if not stat.S_ISSOCK(mode):
             return "something that is not a socket is there; remove it first"
     try:
         if _answers(path):
             return "another agent answers on it; stop it first"
     except OSError as error:
-        return f"whether an agent answers on it cannot be told ({error.strerror}); stop who owns it, or remove it"
+        return (
+            f"it cannot be determined whether an agent answers on it ({error.strerror}); stop its owner, or remove it"
+        )
     if address.is_abstract(path):
         return ""
     if not replace:

@@ -15,7 +15,7 @@ MAX_WAITING_BYTES = 64 << 20  # of those that wait for room
 UNREAD_SECONDS = 1.0  # after which a large answer may be ended where its room is needed
 SMALL_UNREAD_SECONDS = 0.05  # and any call's answer where its place among the calls is
 WAIT_SECONDS = 2.0  # for room
-TEXT = "the answer was not read, and others needed its room"
+TEXT = "the answer was not read, and others needed the room"
 
 
 class Answered(Protocol):

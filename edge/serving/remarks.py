@@ -25,7 +25,7 @@ class Remarks:
 
     def say_mislabelled(self, tensor: str, declared: str, own: str) -> None:
         """Such a tensor is taken."""
-        text = "tensor %s is declared %s, which its bytes are not; taken as the model's own %s (edge_strict_tensors refuses it)"
+        text = "tensor %s is declared as %s, which does not match its bytes; read as the model's own %s (edge_strict_tensors refuses it)"
         self._say("mislabelled", text, shown(tensor), declared, own)
 
     def say_refused(self, error: EdgeError) -> None:
@@ -37,4 +37,4 @@ class Remarks:
             if kind in self._said:
                 return
             self._said.add(kind)
-        log.warning(f"model %s: {text}; said once while it is loaded", self._model, *words)
+        log.warning(f"model %s: {text}; logged once while it is loaded", self._model, *words)

@@ -154,8 +154,8 @@ def uploading(store: S3Stub, tmp_path_factory: pytest.TempPathFactory, signer: A
 
 
 HOSTILE: dict[str, tuple[Callable[..., bool], str]] = {
-    "login page": (answering(200, b"<html>", {"ETag": '"1"'}), "no object store's"),
-    "100 Continue for ever": (s3_stub.continue_for_ever, "without an end"),
+    "login page": (answering(200, b"<html>", {"ETag": '"1"'}), "not that of an object store"),
+    "100 Continue for ever": (s3_stub.continue_for_ever, "does not end"),
     "year 9999": (
         refusing(403, "RequestTimeTooSkewed", headers={"Date": "Fri, 31 Dec 9999 23:59:59 GMT"}),
         "clock or the store's is off",
@@ -164,7 +164,7 @@ HOSTILE: dict[str, tuple[Callable[..., bool], str]] = {
         refusing(403, "InvalidAccessKeyId", f"<AWSAccessKeyId>{s3_stub.ACCESS}</AWSAccessKeyId>"),
         "InvalidAccessKeyId",
     ),
-    "bare 413": (answering(413), "takes nothing of this size"),
+    "bare 413": (answering(413), "accepts nothing of this size"),
 }
 
 

@@ -75,8 +75,8 @@ def pax_headers() -> bytes:
 
 
 UNSIGNED: dict[str, tuple[Callable[[], Callable[[Path], Path]], str]] = {
-    "signature of many keys": (lambda: with_signature(keys(40_000)), "more values"),
-    "signature of many lists": (lambda: with_signature(b'{"a":[' + b"[]," * 1_300_000 + b"0]}"), "more values"),
+    "signature of many keys": (lambda: with_signature(keys(40_000)), "too many values"),
+    "signature of many lists": (lambda: with_signature(b'{"a":[' + b"[]," * 1_300_000 + b"0]}"), "too many values"),
     "archive of pax headers": (lambda: archive(pax_headers()), "more than 100 records"),
     "archive of folders": (
         lambda: archive(tar_of([entry("p/", kind=tarfile.DIRTYPE)])[:512] * 100_000), "more than 10000 files"

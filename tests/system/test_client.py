@@ -314,7 +314,7 @@ def test_numbers_that_mean_nothing(ours: Run) -> None:
 def test_an_unknown_command_is_shown_the_list() -> None:
     said = run([*client_command(), "lod", "x", "y"], code=2).stderr
     assert "no command 'lod'; did you mean load" in said
-    assert "capture-status  show how a capture stands" in said
+    assert "capture-status  show the status of a capture" in said
     said = run([*client_command(), "-a", "/s", "lod", "x", "y"], code=2).stderr
     assert "no command 'lod'; did you mean load" in said
     assert "did you mean capture-status" in run([*client_command(), "capture", "--help"], code=2).stderr

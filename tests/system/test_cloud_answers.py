@@ -42,7 +42,7 @@ def test_what_no_store_answers_is_no_success(stub: S3Stub, tmp_path: Path, answe
     with pipeline(tmp_path, s3_store(stub.url)) as made:
         ids = submit_some(made)
         made.wait(lambda: words in made.error(), "it is told")
-        assert "no object store's" in made.error()
+        assert "not that of an object store" in made.error()
         made.wait(lambda: stub.injected > 3, "it is tried again")
         assert all(made.service.status(i) is CaptureState.IN_PROGRESS for i in ids)
         stub.heal()
@@ -143,7 +143,7 @@ def test_a_proxy_that_takes_nothing_so_large(stub: S3Stub, tmp_path: Path) -> No
     stub.inject(answering(413, b"<html>413 Request Entity Too Large</html>"), 1_000_000, match="raw-data")
     with pipeline(tmp_path, s3_store(stub.url), batch_captures=1) as made:
         made.service.submit(captures.large("big"))
-        made.wait(lambda: "takes nothing of this size" in made.error(), "it is told")
+        made.wait(lambda: "accepts nothing of this size" in made.error(), "it is told")
         small = [f"s-{i}" for i in range(10)]
         for capture_id in small:
             made.service.submit(captures.small(capture_id))
@@ -161,7 +161,7 @@ def test_an_answer_without_an_end(stub: S3Stub, tmp_path: Path, fault: Callable[
     stub.inject(fault, 2)
     with pipeline(tmp_path, s3_store(stub.url, answer_seconds=2 * SOON_SECONDS)) as made:
         ids = submit_some(made)
-        made.wait(lambda: "without an end" in made.error(), "it is told")
+        made.wait(lambda: "does not end" in made.error(), "it is told")
         made.wait_states(ids)
         made.wait(lambda: made.error() == "", "the error is over")
     assert_all_stored(stub, ids)
@@ -183,7 +183,7 @@ def test_a_credentials_endpoint_without_an_end(stub: S3Stub, tmp_path: Path) -> 
         source = IotCredentials(settings, SystemClock())
         with pipeline(tmp_path / "a", s3_store(stub.url, credentials=source)) as made:
             ids = submit_some(made)
-            made.wait(lambda: "credentials endpoint: its answer comes without an end" in made.error(), "it is told")
+            made.wait(lambda: "credentials endpoint: its answer does not end" in made.error(), "it is told")
             with iot.lock:
                 iot.answers.clear()
             made.wait_states(ids)

@@ -335,7 +335,10 @@ def test_a_ca_that_is_taken_away_while_it_runs(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
-        ({**ENVIRONMENT, "AWS_SECRET_ACCESS_KEY": "wrong-secret-0123456789"}, "the secret key is not the access key's"),
+        (
+            {**ENVIRONMENT, "AWS_SECRET_ACCESS_KEY": "wrong-secret-0123456789"},
+            "the secret key does not match the access key",
+        ),
         ({**ENVIRONMENT, "AWS_ACCESS_KEY_ID": "AKIAUNKNOWN"}, "the access key is not known"),
         ({**ENVIRONMENT, "AWS_SESSION_TOKEN": "stale-token-0123456789"}, "the session token is not accepted"),
         ({"AWS_ACCESS_KEY_ID": "AKIA"}, "set sagemaker_edge_provider_aws_*, or AWS_SECRET_ACCESS_KEY"),

@@ -107,7 +107,7 @@ def test_pixels_declared_as_floats_are_taken(agent: AgentProcess, pixels: Client
         assert mislabelled(pixels, "pixels") == count
     predict(pixels, "pixels", tensor("x", UINT8, (1, 4, 4, 3), PIXELS))
     assert mislabelled(pixels, "pixels") == 3
-    said = "model pixels: tensor 'x' is declared FLOAT32 [1, 4, 4, 3], which its bytes are not"
+    said = "model pixels: tensor 'x' is declared as FLOAT32 [1, 4, 4, 3], which does not match its bytes"
     eventually(lambda: said in agent.log, what=said)
     assert agent.log.count(said) == 1
 

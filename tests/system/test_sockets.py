@@ -119,7 +119,7 @@ def test_a_socket_of_which_nothing_can_be_told_is_not_another_agent(agents: Any,
         command = [*agent_command(), "-a", agent.socket, "-c", str(agent.config_path), "-f"]
         refused = subprocess.run(command, capture_output=True, text=True, timeout=CALL_SECONDS, check=False)
     assert refused.returncode == 1
-    assert "whether an agent answers on it cannot be told (" in refused.stderr
+    assert "it cannot be determined whether an agent answers on it (" in refused.stderr
     assert Path(agent.socket).exists()
 
 

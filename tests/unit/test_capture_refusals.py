@@ -49,7 +49,7 @@ def test_they_last_until_a_capture_is_taken(clock: FakeClock, caplog: pytest.Log
     assert refusals.current() == ("captures are refused: second", START + 5) and refusals.since == START
     refusals.taken()
     assert refusals.current() == ("", 0.0) and (refusals.since, refusals.total) == (0.0, 2)
-    assert caplog.messages[-1] == "captures are taken again; 2 were refused since the start"
+    assert caplog.messages[-1] == "captures are accepted again; 2 were refused since the start"
 
 
 def test_refused_and_taken_in_turns_floods_no_log(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:

@@ -45,7 +45,7 @@ def test_one_in_tmp_that_another_user_made_is_not_used_unless_named(
     example.touch()
     give_away(example, monkeypatch)
     for is_example in (True, False):
-        with pytest.raises(UnreachableError, match=f"belongs to neither you nor root.*name it: -a {example}"):
+        with pytest.raises(UnreachableError, match=f"belongs to neither you nor root.*name the socket: -a {example}"):
             connection.socket_of(None, example=is_example)
     assert connection.socket_of(str(example), example=False) == str(example)
 

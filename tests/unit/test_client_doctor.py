@@ -82,7 +82,7 @@ def test_no_roots_no_folder_and_no_certificate(tmp_path: Path) -> None:
     (tmp_path / "a.pem").write_text("hello")
     (finding,) = doctor.check_trust(tmp_path, 0, os.geteuid())
     assert finding.level is Level.WARN
-    assert "is not a certificate in PEM, and is passed over" in finding.text
+    assert "is not a certificate in PEM, and is ignored" in finding.text
 
 
 def test_configuration(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_what_is_read_is_said_without_jargon(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("hello")
     np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
     for name in ("x.txt", "objects.npy"):
-        with pytest.raises(InputError, match=r"read are \.npy \(of numbers\), \.json, \.bmp; \.png") as refused:
+        with pytest.raises(InputError, match=r"supported are \.npy \(of numbers\), \.json, \.bmp; \.png") as refused:
             inputs.read_inputs([str(tmp_path / name)], [IMAGE])
         assert "pickle" not in str(refused.value)
 
@@ -123,11 +123,11 @@ def test_pickles_are_never_loaded(tmp_path: Path) -> None:
         (["{}/none.npy"], "No such file"),
         (["{}/none.bmp"], "No such file"),
         (["{}/none.json"], "No such file"),
-        (["{}/text.npy"], "not a file that is read here"),
+        (["{}/text.npy"], "unsupported or damaged file"),
         (["{}/many.npz"], "archive"),
     ],
 )
-def test_wrong_words_are_explained(tmp_path: Path, words: list[str], reason: str) -> None:
+def test_wrong_usage_is_explained(tmp_path: Path, words: list[str], reason: str) -> None:
     np.save(tmp_path / "a.npy", np.ones((1, 4), np.float32))
     np.savez(tmp_path / "many.npz", a=np.ones(1))
     (tmp_path / "text.npy").write_text("hello")

@@ -65,7 +65,7 @@ def test_small_and_large_tensors() -> None:
 def test_status_says_what_is_declared_wrongly() -> None:  # [P-12]
     models = [ops.ModelStatus(name="a", mislabelled=7), ops.ModelStatus(name="b")]
     text = status.as_text(ops.GetStatusResponse(models=models), 0)
-    assert "\na: 7 calls declared a tensor as something that its bytes are not" in text
+    assert "\na: 7 calls declared a tensor that does not match its bytes" in text
     assert "\nb: " not in text
 
 
@@ -94,9 +94,9 @@ def test_status_says_how_much_waits_since_when_and_why() -> None:
     assert "1.20260101.abcdef0, up 1 h 2 min, engine tflite_runtime 2.14.0" in text
     assert "1.0 MiB of 1.0 GiB" in text
     assert "digits 1.0" in text
-    assert "12 wait (3.0 MiB), the oldest for 2 min" in text
+    assert "12 waiting (3.0 MiB), the oldest for 2 min" in text
     assert "7 refused (for 2 min until now)" in text
-    assert "last trouble, 1 min ago: no route to the bucket" in text
+    assert "last error, 1 min ago: no route to the bucket" in text
     as_json = json.loads(json.dumps(status.as_json(reply)))
     assert as_json["captures"]["pending"] == 12
     assert as_json["models"][0]["state"] == "READY"
@@ -105,7 +105,7 @@ def test_status_says_how_much_waits_since_when_and_why() -> None:
 def test_status_of_an_idle_agent() -> None:
     text = status.as_text(ops.GetStatusResponse(version="1"), 0)
     assert "no models are loaded" in text
-    assert "none waits" in text
+    assert "none waiting" in text
 
 
 def test_what_the_other_end_says_cannot_steer_the_terminal() -> None:

@@ -47,4 +47,4 @@ def test_zsh_knows_every_command(made: Path) -> None:
         assert f"'{word}:{summary}'" in text
         assert f"  {word}) _arguments " in text
     assert "'--trust[folder of trusted roots, *.pem (/etc/sagemaker-edge-agent/trust)]:DIR:_files'" in text
-    assert r"'-d[accepted for the original'\''s sake; does nothing]'" in text
+    assert "'-d[accepted for compatibility; does nothing]'" in text

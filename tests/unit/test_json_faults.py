@@ -17,7 +17,7 @@ from edge import json_faults
         ("{'a': 1}", "a single quote"),
         ("{\"a\": 'b'}", "a single quote"),
         ('{"a": 1\n "b": 2}', "line 2, column 2: a comma is missing"),
-        ('{"a": True}', "true, false and null in small letters"),
+        ('{"a": True}', "true, false and null in lower case"),
         (" \n", "the text is empty"),
         ('{"a" 1}', "Expecting ':' delimiter"),
     ],

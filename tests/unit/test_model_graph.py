@@ -39,7 +39,7 @@ def test_a_graph_is_found_by_its_number() -> None:
     assert [end.name for end in read_graph(data, 1).outputs] == ["y:0"]
     assert read_graph(data, 1).inputs[0].signature == (-1,)
     assert read_graph(data, 0).operators == ((Op.SUB, (1, 0)),)
-    with pytest.raises(ModelRefusedError, match="an index leads outside"):
+    with pytest.raises(ModelRefusedError, match="an index is out of range"):
         read_graph(data, 2)
 
 

@@ -210,7 +210,7 @@ def test_what_is_declared_wrongly_is_counted_at_every_call(
     assert seen(book.plan(good, CALLER), good) == seen(book.plan(good, CALLER), good) == [bytes(16), b"bbb"]
     assert remarks.mislabelled == 3
     [line] = caplog.messages
-    assert "model m: tensor 'b' is declared FLOAT32 [1, 3], which its bytes are not" in line
+    assert "model m: tensor 'b' is declared as FLOAT32 [1, 3], which does not match its bytes" in line
 
 
 def test_a_refusal_is_in_the_log_once(book: PlanBook, caplog: pytest.LogCaptureFixture) -> None:  # [P-2]

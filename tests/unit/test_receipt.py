@@ -69,7 +69,7 @@ def test_what_does_not_come_in_time(receipts: Receipts, clock: SetClock) -> None
     (late,) = begin(receipts, 1)
     clock.at += INCOMPLETE_SECONDS / 2
     receipts.look()
-    assert early.ended == (status.DEADLINE_EXCEEDED, "the request's message did not come within 10 s")
+    assert early.ended == (status.DEADLINE_EXCEEDED, "the request's message did not arrive within 10 s")
     assert late.ended is None
 
 

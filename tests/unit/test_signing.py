@@ -285,7 +285,7 @@ def bundle_of(**changes: Any) -> dict[str, Any]:
         ({"dsseEnvelope__signatures": [{"sig": ""}] * 2}, "2 signatures"),
         ({"dsseEnvelope__signatures": [{"sig": "", "keyid": "k"}]}, "keyid"),
         ({"dsseEnvelope__payload": "e30=="}, "base64"),
-        ({"dsseEnvelope__payload": "e31="}, "one form"),
+        ({"dsseEnvelope__payload": "e31="}, "not canonical base64"),
         ({"dsseEnvelope__payload": 7}, "must be text, not a number"),
     ],
 )

@@ -87,7 +87,7 @@ def test_what_is_no_certificate_is_passed_over(
     assert load_roots(folder) == [ROOT.certificate]
     (record,) = caplog.records
     assert record.levelname == "WARNING"
-    assert re.search(rf"1 file passed over in {folder}: \._root\.pem {why}", record.getMessage())
+    assert re.search(rf"1 file ignored in {folder}: \._root\.pem {why}", record.getMessage())
     (folder / "root-0.pem").unlink()
     with pytest.raises(TrustError, match=rf"none of its \.pem files is a certificate: \._root\.pem {why}") as refused:
         load_roots(folder)

@@ -279,7 +279,7 @@ def test_a_worker_that_stops_turning() -> None:
     clock.time += 30
     assert check.missing() is None
     clock.time += 1
-    assert check.missing() == "the capture worker has not turned over for 31 s"
+    assert check.missing() == "the capture worker has made no progress for 31 s"
 
 
 def test_an_inference_without_end_and_a_slow_one() -> None:

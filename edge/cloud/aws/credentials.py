@@ -89,7 +89,7 @@ class EnvironmentCredentials:
         values = {name: self._environment.get(name, "").strip() for name in (*names, "AWS_SESSION_TOKEN")}
         for name, value in values.items():
             if not value.isascii() or not value.isprintable():
-                raise _unusable(f"{name} in the agent's environment has characters that no key has")
+                raise _unusable(f"{name} in the agent's environment has characters that a key cannot have")
         return Keys(*values.values())
 
     def reject(self, keys: Keys) -> None:
@@ -252,7 +252,7 @@ class ContainerCredentials(RenewedCredentials):
         if not host or url.scheme != "http" or not is_loopback(host):
             raise _unusable(f"{CONTAINER_URI} is {shown(self._url)}; expected http:// and this machine's own address")
         if not self._token.isascii() or not self._token.isprintable():
-            raise _unusable(f"{CONTAINER_TOKEN} has characters that no token has")
+            raise _unusable(f"{CONTAINER_TOKEN} has characters that a token cannot have")
         return Peer(host, port, None), url.path or "/", {"authorization": self._token} if self._token else {}
 
 
