@@ -65,7 +65,7 @@ def has_list(path: str) -> bool:
     return _entries(path) is not None
 
 
-def how_to_mend(path: str, uid: int) -> str:
+def how_to_fix(path: str, uid: int) -> str:
     """The command that leaves a file to the user `uid` alone."""
     commands = [f"setfacl -b {path}"] if _entries(path) else []
     if Path(path).stat().st_uid != uid:

@@ -250,7 +250,7 @@ def check_device_files(config: Config, agent: int) -> Iterator[Finding]:
             yield warn("cloud", f"you may not read {file}", "see that the agent's user may")
         elif name.endswith("pk_file") and (others := access.others(file, agent)):
             text = f"the private key {file} can be used by {', '.join(others)}"
-            yield fail("cloud", text, access.how_to_mend(file, agent))
+            yield fail("cloud", text, access.how_to_fix(file, agent))
         else:
             yield ok("cloud", file)
 

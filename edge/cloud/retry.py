@@ -29,7 +29,7 @@ SOON_BASE_SECONDS = 0.2
 SOON_MOST_SECONDS = 20.0
 LATER_BASE_SECONDS = 1.0
 LATER_MOST_SECONDS = 30.0  # between looks at a network that is down
-SLOW_MOST_SECONDS = 300.0  # between tries at what a person has to mend
+SLOW_MOST_SECONDS = 300.0  # between attempts at what only the operator can fix
 RETRY_AFTER_MOST_SECONDS = 3600.0
 SKEW_SECONDS = 240.0  # a refusal with a Date this far from the time signed is about the clock; AWS allows 900
 REFUSALS = 3  # after other objects were taken, before an object is given up
@@ -93,7 +93,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do, and why in words. `slow`: only a person can mend it; `retry_after` in seconds; `fresh`: ask for new
+    """What to do, and why in words. `slow`: only the operator can fix it; `retry_after` in seconds; `fresh`: ask for new
     credentials first; `counts`: a refusal that counts against the object."""
 
     outcome: Outcome

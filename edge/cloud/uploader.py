@@ -133,14 +133,14 @@ class Uploader:
             except Exception as error:  # a defect in one round must not end uploads for good
                 log.exception("a round of uploads failed")
                 pause = self._later(Verdict(Outcome.RETRY_LATER, f"uploads failed: {type(error).__name__}"))
-            # A new batch is no news about a store that is down.
+            # A new batch says nothing about whether the store is back.
             waits_for_time = self._failures > 0 or self._period is not None
             if not self._stop.is_set():
                 self._clock.wait(self._stop if waits_for_time else spool.sealed, pause)
         self._store.close()
 
     def _check(self) -> None:
-        """Say what only a person can mend, before anything waits for it."""
+        """Say what only the operator can fix, before anything waits for it."""
         try:
             self._store.check()
             self._unfit = False

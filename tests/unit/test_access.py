@@ -49,11 +49,11 @@ def test_by_access_control_list(file: Path, entry: Acl, mask: int, who: list[str
     assert access.others(str(file), ME) == who
 
 
-def test_how_to_mend(file: Path) -> None:
+def test_how_to_fix(file: Path) -> None:
     me, them = os.geteuid(), os.geteuid() + 1
-    assert access.how_to_mend(str(file), me) == f"chmod 0400 {file}"
+    assert access.how_to_fix(str(file), me) == f"chmod 0400 {file}"
     give(file, Acl(USER, 4, 1001))
-    assert access.how_to_mend(str(file), them) == f"setfacl -b {file}; chown {them} {file}; chmod 0400 {file}"
+    assert access.how_to_fix(str(file), them) == f"setfacl -b {file}; chown {them} {file}; chmod 0400 {file}"
 
 
 def test_a_credential_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:

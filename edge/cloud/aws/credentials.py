@@ -148,7 +148,7 @@ class RenewedCredentials:
         """Whether the request can be made.
 
         Raises:
-            StoreError: naming what is wrong, and how to mend it.
+            StoreError: naming what is wrong, and how to fix it.
         """
         self._request()
 
@@ -208,7 +208,7 @@ class IotCredentials(RenewedCredentials):
         """A context with the device's identity, from the files as they are now: certificates are rotated in place.
 
         Raises:
-            StoreError: naming the file that cannot be used, and how to mend it.
+            StoreError: naming the file that cannot be used, and how to fix it.
         """
         settings = self._settings
         try:
@@ -280,7 +280,7 @@ def _open_key(path: str) -> int:
         if others := access.others(f"/proc/self/fd/{fd}", os.geteuid()):
             raise _unusable(
                 f"the private key {path} can be used by {', '.join(others)} (mode {access.mode_text(path)}); "
-                f"{access.how_to_mend(path, os.geteuid())}"
+                f"{access.how_to_fix(path, os.geteuid())}"
             )
     except BaseException:
         os.close(fd)
