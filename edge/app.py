@@ -20,6 +20,7 @@ from edge.host.notify import Notifier
 from edge.host.watchdog import Watchdog, answer_seconds
 from edge.package import trust_folder
 from edge.rpc._generated import operations_pb2 as ops
+from edge.rpc.oip.servicer import InferenceServicer
 from edge.rpc.server import Server, claim_socket
 from edge.rpc.servicer import Servicer
 from edge.serving.loading import ModelDefaults
@@ -72,15 +73,14 @@ class App:
         self._registry = Registry(
             self._engine, self._open_package, _defaults(self._config), self._clock, self._server.set_serving
         )
-        self._server.register(
-            Servicer(
-                self._registry,
-                self._captures,
-                self._segments,
-                max_message_bytes=max_message_bytes,
-                describe=self._status,
-            )
+        servicer = Servicer(
+            self._registry,
+            self._captures,
+            self._segments,
+            max_message_bytes=max_message_bytes,
+            describe=self._status,
         )
+        self._server.register(servicer, InferenceServicer(servicer, self._registry, version=self._version))
 
     def _open_package(self, url: str, load: Load) -> "Package":
         # With the first model only: what reads signatures is a fifth of an idle agent's memory and of its start.

@@ -106,6 +106,10 @@ class LoadQueueFullError(EdgeError):
     """Too many loads are waiting already."""
 
 
+class NotOfferedError(EdgeError):
+    """The call is of a protocol that the agent speaks, and not one that it offers (O-11)."""
+
+
 class RequestsFullError(EdgeError):
     """The requests that are being answered take as much memory as they may (B-5)."""
 

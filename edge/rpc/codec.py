@@ -110,7 +110,8 @@ def model_message(model: LoadedModel) -> Any:
     )
 
 
-def _varint(number: int) -> bytes:
+def varint(number: int) -> bytes:
+    """A number as the wire has it."""
     parts = bytearray()
     while number > 0x7F:
         parts.append(number & 0x7F | 0x80)
@@ -128,8 +129,8 @@ class ResponseEncoder:
     @staticmethod
     def _prefix(spec: TensorSpec, shape: tuple[int, ...], size: int) -> bytes:
         metadata: bytes = _metadata(spec, shape).SerializeToString()
-        head = _METADATA_TAG + _varint(len(metadata)) + metadata + _BYTE_DATA_TAG + _varint(size)
-        return _TENSORS_TAG + _varint(len(head) + size) + head
+        head = _METADATA_TAG + varint(len(metadata)) + metadata + _BYTE_DATA_TAG + varint(size)
+        return _TENSORS_TAG + varint(len(head) + size) + head
 
     def encode(self, outputs: Sequence[Output]) -> bytes:
         """The serialised answer, the only copy of the outputs; they are in the model's order."""

@@ -7,15 +7,16 @@ places can only mean the same, so its tensors are read where they lie, without p
 Shared-memory handles are among the bytes that do not change; the segment itself is checked at every call.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
-from edge.engine.engine import Shapes
+from edge.engine.engine import Output, Shapes
 from edge.engine.lending import ALIGNMENT_BYTES
 from edge.errors import TensorError
 from edge.rpc.calls import step_far_aside
 from edge.rpc.codec import ResponseEncoder, byte_data_ranges, parse_predict
-from edge.serving.binding import Segment, declaration
+from edge.serving.binding import Segment, TensorArgument, declaration
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
 from edge.serving.scheduler import Caller
@@ -24,6 +25,42 @@ from edge.tensors import Data
 MAX_CONSTANT_BYTES = 4096  # of one request; a longer one is parsed each time
 MAX_SAME_LENGTH = 16  # requests of one length that are recognised by their bytes; the oldest are forgotten
 MAX_LENGTHS = 64  # lengths of such requests
+
+
+class Encoder(Protocol):
+    """Makes answers of one model."""
+
+    def encode(self, outputs: Sequence[Output]) -> bytes:
+        """The serialised answer; the outputs are in the model's order."""
+        ...
+
+
+class Asked(NamedTuple):
+    """What a request says: its model, its tensors, and what makes its answer; None for all outputs as Predict has them.
+
+    To make the encoder raises EdgeError where the model cannot answer so.
+    """
+
+    name: str
+    arguments: list[TensorArgument]
+    encoder: Callable[[LoadedModel], Encoder] | None = None
+
+
+class Dialect(NamedTuple):
+    """How requests of one call are read: what they ask for, and where their inline tensors' bytes lie, in order.
+
+    To read one takes no time that counts, or the caller steps aside first.
+    """
+
+    read: Callable[[bytes, Caller], Asked]
+    ranges: Callable[[bytes], list[tuple[int, int]] | None]
+
+
+def _read_predict(raw: bytes, caller: Caller) -> Asked:
+    return Asked(*parse_predict(raw))
+
+
+PREDICT = Dialect(_read_predict, byte_data_ranges)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +81,7 @@ class Plan:
     """
 
     model: LoadedModel
-    encoder: ResponseEncoder
+    encoder: Encoder
     shapes: Shapes
     shared: tuple[SharedInput, ...]
     slices: tuple[slice, ...] = ()
@@ -74,8 +111,9 @@ class MislabelledPlan(Plan):
 class PlanBook:
     """The plans of the models that are loaded. Safe to use from any thread."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, dialect: Dialect = PREDICT) -> None:
         self._registry = registry
+        self._dialect = dialect
         self._plans: dict[int, tuple[Plan, ...]] = {}
         self._encoders: dict[str, tuple[LoadedModel, ResponseEncoder]] = {}
 
@@ -83,7 +121,7 @@ class PlanBook:
         """The plan of a request; the `caller` steps aside where shapes are new to the model, for they are tried first.
 
         Raises:
-            RequestError: it is not a Predict request.
+            RequestError: it is not such a request.
             ModelNotFoundError: its model is not loaded (P-1).
             ModelGoneError: its model went meanwhile; ask again, another may serve in its place (W-2).
             TensorError: its tensors do not fit the model (P-2, P-13).
@@ -112,9 +150,10 @@ class PlanBook:
         return kept[1]
 
     def _make(self, raw: bytes, caller: Caller) -> Plan:
-        name, arguments = parse_predict(raw)
+        name, arguments, make_encoder = self._dialect.read(raw, caller)
         model = self._registry.get(name)
         try:
+            encoder = make_encoder(model) if make_encoder else self._encoder(model)
             bound = model.binder.bind(arguments)
         except TensorError as error:
             model.remarks.say_refused(error)
@@ -137,8 +176,8 @@ class PlanBook:
         copied_bytes = sum(
             one.size for one in shared if one.position not in model.borrows or one.segment.offset % ALIGNMENT_BYTES
         )
-        plan = kind(model, self._encoder(model), shapes, shared, once=once, copied_bytes=copied_bytes)
-        places = _places(raw, [argument.data for argument in arguments])
+        plan = kind(model, encoder, shapes, shared, once=once, copied_bytes=copied_bytes)
+        places = _places(raw, self._dialect.ranges(raw), [argument.data for argument in arguments])
         if places is not None:
             slices = tuple(
                 places[id(tensor.data)] if isinstance(tensor.data, bytes) else slice(0, 0) for tensor in bound
@@ -157,10 +196,9 @@ class PlanBook:
             plans.pop(length, None)
 
 
-def _places(raw: bytes, sent: Sequence[object]) -> dict[int, slice] | None:
+def _places(raw: bytes, ranges: list[tuple[int, int]] | None, sent: Sequence[object]) -> dict[int, slice] | None:
     """Where in the request each tensor's bytes lie, in their order, by the id of those bytes; None where that cannot be said."""
     inline = [data for data in sent if isinstance(data, bytes)]
-    ranges = byte_data_ranges(raw)
     # The scan must have found exactly what the parser found; everything else is left to the parser.
     if ranges is None or len(ranges) != len(inline) or any(data is None for data in sent):
         return None

@@ -13,11 +13,12 @@ from edge import address
 from edge.clock import Clock, SystemClock
 from edge.errors import EdgeError, InferenceError, RequestError, SocketInUseError
 from edge.rpc import status
-from edge.rpc._generated import agent_pb2, operations_pb2
+from edge.rpc._generated import agent_pb2, open_inference_pb2, operations_pb2
 from edge.rpc.calls import Answer, CallServer, Stream, Unary
 from edge.rpc.codec import parse
 from edge.rpc.health import SERVICE as HEALTH_SERVICE
 from edge.rpc.health import Health
+from edge.rpc.oip.servicer import InferenceServicer, NoStream
 from edge.rpc.receipt import LARGE_REQUEST_BYTES, Held, Receipts
 from edge.rpc.servicer import Servicer
 from edge.serving.scheduler import Caller
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 AGENT_SERVICE = agent_pb2.DESCRIPTOR.services_by_name["Agent"].full_name
 OPERATIONS_SERVICE = operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name
+INFERENCE_SERVICE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 MAX_SOCKET_PATH_BYTES = 107  # sun_path in sys/un.h, less its terminator
 SOCKET_UMASK = 0o117  # the owner and the group may connect
 CONNECT_TIMEOUT_SECONDS = 2.0
@@ -215,8 +217,8 @@ class Server:
         """How many requests there were that left much memory behind: large ones, and those that were not received."""
         return self._held.taken + self._receipts.dropped
 
-    def register(self, servicer: Servicer) -> None:
-        """Offer the services of the API, health and reflection ([N])."""
+    def register(self, servicer: Servicer, inference: InferenceServicer) -> None:
+        """Offer the agent's own services, the Open Inference Protocol, health and reflection ([N])."""
         quick = {
             "Predict": servicer.predict,  # it steps aside by itself where it has to
             "ListModels": servicer.list_models,
@@ -231,9 +233,13 @@ class Server:
         self._add(AGENT_SERVICE, quick, quick=True)
         self._add(AGENT_SERVICE, others)
         self._add(OPERATIONS_SERVICE, {"GetStatus": servicer.get_status, "ResetState": servicer.reset_state})
+        self._add(INFERENCE_SERVICE, inference.quick_calls(), quick=True)
+        self._core.add_stream(
+            f"/{INFERENCE_SERVICE}/ModelStreamInfer", lambda stream: NoStream("ModelStreamInfer", stream)
+        )
         self._add(HEALTH_SERVICE, {"Check": self._health.check, "List": self._health.list}, quick=True)
         self._core.add_stream(f"/{HEALTH_SERVICE}/Watch", self._health.start_watch)
-        names = (AGENT_SERVICE, OPERATIONS_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
+        names = (AGENT_SERVICE, OPERATIONS_SERVICE, INFERENCE_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
         reflector = reflection.ReflectionServicer(names)
         self._core.add_stream(
             f"/{reflection.SERVICE_NAME}/ServerReflectionInfo", lambda stream: _Reflection(reflector, stream)

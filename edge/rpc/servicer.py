@@ -16,7 +16,7 @@ from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
 from edge.rpc.calls import step_far_aside
 from edge.rpc.incoming import Incoming, check_labels
-from edge.rpc.plans import Plan, PlanBook
+from edge.rpc.plans import PREDICT, Dialect, Plan, PlanBook
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
 from edge.serving.scheduler import Caller, Scheduler, Seat
@@ -28,33 +28,16 @@ LARGE_REQUEST_BYTES = 256 * 1024  # copying one is not quick
 MAX_WAITING_CALLS = 96  # Predict calls of all models together; each holds one of the server's 128 threads
 
 
-class Servicer:
-    """The Agent service and the Operations service."""
+class Predictions:
+    """Inferences, from request bytes to answer bytes, for the requests that a book of plans reads."""
 
     def __init__(
-        self,
-        registry: Registry,
-        captures: CaptureService,
-        segments: SegmentReader,
-        *,
-        max_message_bytes: int,
-        describe: Callable[[], Any],
+        self, plans: PlanBook, segments: SegmentReader, placement: Placement, waiting: threading.BoundedSemaphore
     ) -> None:
-        self._registry = registry
-        self._captures = captures
+        self._plans = plans
         self.segments = segments
-        self._max_message_bytes = max_message_bytes
-        self._describe = describe
-        self._waiting = threading.BoundedSemaphore(MAX_WAITING_CALLS)
-        self._plans = PlanBook(registry)
-        self.placement = Placement()
-        self._list: tuple[tuple[LoadedModel, ...], bytes] = ((), b"")
-        registry.on_gone(self._forget)
-
-    def _forget(self) -> None:
-        """A model went: nothing here may keep it."""
-        self._plans.forget()
-        self._list = ((), b"")
+        self.placement = placement
+        self._waiting = waiting
 
     def predict(self, raw: bytes, context: Caller) -> bytes:
         """[P]"""
@@ -108,6 +91,43 @@ class Servicer:
         if slow is not None:
             slow.step_aside()
         return stay.seat.session.run(data, plan.shapes)
+
+
+class Servicer:
+    """The Agent service and the Operations service."""
+
+    def __init__(
+        self,
+        registry: Registry,
+        captures: CaptureService,
+        segments: SegmentReader,
+        *,
+        max_message_bytes: int,
+        describe: Callable[[], Any],
+    ) -> None:
+        self._registry = registry
+        self._captures = captures
+        self.segments = segments
+        self._max_message_bytes = max_message_bytes
+        self._describe = describe
+        self._waiting = threading.BoundedSemaphore(MAX_WAITING_CALLS)
+        self._placement = Placement()
+        self._books: list[PlanBook] = []
+        self.predict = self.predictions(PREDICT).predict
+        self._list: tuple[tuple[LoadedModel, ...], bytes] = ((), b"")
+        registry.on_gone(self._forget)
+
+    def _forget(self) -> None:
+        """A model went: nothing here may keep it."""
+        for book in self._books:
+            book.forget()
+        self._list = ((), b"")
+
+    def predictions(self, dialect: Dialect) -> "Predictions":
+        """Inferences for requests of a dialect; all dialects share one bound on calls that wait."""
+        book = PlanBook(self._registry, dialect)
+        self._books.append(book)
+        return Predictions(book, self.segments, self._placement, self._waiting)
 
     def load_model(self, raw: bytes, context: Caller) -> bytes:
         """[L]"""
@@ -189,17 +209,17 @@ class Servicer:
 class _Stay:
     """A call's time on a model: its seat, the core that its inference began on, the segments it reads."""
 
-    __slots__ = ("attached", "core", "scheduler", "seat", "servicer")
+    __slots__ = ("attached", "core", "predictions", "scheduler", "seat")
 
-    def __init__(self, servicer: Servicer, scheduler: Scheduler, seat: Seat) -> None:
-        self.servicer, self.scheduler, self.seat = servicer, scheduler, seat
+    def __init__(self, predictions: Predictions, scheduler: Scheduler, seat: Seat) -> None:
+        self.predictions, self.scheduler, self.seat = predictions, scheduler, seat
         self.core: int | None = None
         self.attached: list[Attachment] = []
 
     def end(self, *, done: bool = True) -> None:
         """Give everything back; `done` where the model answered."""
         for attachment in self.attached:
-            self.servicer.segments.give_back(attachment)
+            self.predictions.segments.give_back(attachment)
         if self.core is not None:
-            self.servicer.placement.end(self.core)
+            self.predictions.placement.end(self.core)
         self.scheduler.release(self.seat, done=done)

@@ -24,6 +24,7 @@ _NOTHING_LEFT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # the system's want,
 
 CODES: dict[type[errors.EdgeError], grpc.StatusCode] = {
     errors.RequestsFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.NotOfferedError: grpc.StatusCode.UNIMPLEMENTED,
     errors.RequestError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelNameError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.ModelExistsError: grpc.StatusCode.ALREADY_EXISTS,

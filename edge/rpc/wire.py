@@ -12,7 +12,10 @@ from edge.errors import RequestError
 
 HARMLESS_BYTES = 4096  # a request no larger is parsed without a look: it cannot cost much
 MAX_VALUES = 16_384  # of a request: its fields, those in others included, and the numbers of its lists
+MAX_NUMBERS = 1 << 20  # of a request's tensors in typed contents, which are parsed to 8 bytes each at most
 MAX_TEXT_BYTES = 4096  # of a name, an id or a url
+
+_CONTENTS = "inference.InferTensorContents"  # its lists are tensors
 
 _VARINT, _FIXED64, _SIZED, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
@@ -67,13 +70,14 @@ class _Count:
 
     def __init__(self, raw: bytes) -> None:
         self._raw = raw
-        self._values = 0
+        self._values = self._numbers = 0
 
     def message(self, message: Any, start: int, stop: int) -> None:
         texts, lists, messages = _kinds(message)
         for number, sized, begin, end in fields(self._raw, start, stop):
-            # A number in a list takes one byte or more.
-            self._values += end - begin + 1 if sized and number in lists else 1
+            self._values += 1
+            if sized and number in lists:
+                self._list(message, end - begin)
             if self._values > MAX_VALUES:
                 raise RequestError(
                     f"the request has more than {MAX_VALUES} fields and dimensions, the most that are allowed together"
@@ -86,6 +90,17 @@ class _Count:
                 )
             if number in messages:
                 self.message(messages[number], begin, end)
+
+    def _list(self, message: Any, size: int) -> None:
+        """A list of numbers in so many bytes; each takes one or more."""
+        if message.full_name != _CONTENTS:
+            self._values += size
+            return
+        self._numbers += size
+        if self._numbers > MAX_NUMBERS:
+            raise RequestError(
+                f"the request has more than {MAX_NUMBERS} bytes of typed contents; send larger tensors in raw_input_contents"
+            )
 
 
 @cache

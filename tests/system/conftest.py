@@ -13,7 +13,7 @@ from edge.package.identity import load_identity
 from edge.package.making import make_package
 from edge.package.manifest import Manifest
 from edge.settings import full_key
-from tests.system.harness import ROOT, AgentProcess, Client, client_command
+from tests.system.harness import CALL_SECONDS, ROOT, AgentProcess, Client, client_command
 
 MODELS = ROOT / "tests" / "data"
 DIGITS = ROOT / "demo" / "data" / "digits.tflite"
@@ -168,3 +168,14 @@ def refused() -> Callable[..., contextlib.AbstractContextManager[Any]]:
         assert "Traceback" not in error.details()
 
     return expect
+
+
+@pytest.fixture(scope="session")
+def triton() -> Iterator[Callable[..., Any]]:
+    """Runs a function of tests/system/triton.py in a process that has tritonclient's stubs."""
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
+        executor.submit(int).result(CALL_SECONDS)  # it is there before tests look for what they leave behind
+        yield lambda call, *words, **named: executor.submit(call, *words, **named).result(CALL_SECONDS)

@@ -103,7 +103,7 @@ def test_a_call_on_its_way_to_the_old_one_gets_the_new(bench: Bench, monkeypatch
     raw = pb.PredictRequest(
         name="m", tensors=[pb.Tensor(tensor_metadata=metadata, byte_data=np.ones(4, np.float32).tobytes())]
     ).SerializeToString()
-    plan, planned = servicer._plans.plan, []
+    plan, planned = servicer._books[0].plan, []
 
     def late(raw: bytes, caller: Any) -> Any:
         planned.append(plan(raw, caller))
@@ -111,7 +111,7 @@ def test_a_call_on_its_way_to_the_old_one_gets_the_new(bench: Bench, monkeypatch
             bench.swap("m", bench.package("1.1"), Call())
         return planned[-1]
 
-    monkeypatch.setattr(servicer._plans, "plan", late)
+    monkeypatch.setattr(servicer._books[0], "plan", late)
     (answer,) = pb.PredictResponse.FromString(servicer.predict(raw, Call())).tensors
     assert np.frombuffer(answer.byte_data, np.float32).tolist() == [2] * 4
     assert [one.model.manifest.model_version for one in planned] == ["1.0", "1.1"]
@@ -119,7 +119,7 @@ def test_a_call_on_its_way_to_the_old_one_gets_the_new(bench: Bench, monkeypatch
     bench.close()
     with pytest.raises(ModelNotFoundError):
         servicer.predict(raw, Call())
-    assert not servicer._plans._plans
+    assert not servicer._books[0]._plans
     reader.close()
 
 

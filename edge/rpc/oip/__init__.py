@@ -1,0 +1,1 @@
+"""The Open Inference Protocol, version 2, on the agent's models (docs/spec/open-inference.md)."""

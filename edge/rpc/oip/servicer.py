@@ -1,0 +1,138 @@
+"""The calls of the protocol's service: thin, from request bytes to answer bytes."""
+
+from collections.abc import Callable
+from typing import Any
+
+from edge.errors import NotOfferedError
+from edge.rpc import status
+from edge.rpc._generated import open_inference_pb2 as pb
+from edge.rpc.calls import Stream
+from edge.rpc.codec import parse
+from edge.rpc.oip import codec
+from edge.rpc.oip.datatypes import NAMES
+from edge.rpc.plans import Dialect
+from edge.rpc.servicer import Servicer
+from edge.serving.loading import LoadedModel
+from edge.serving.registry import Registry
+from edge.serving.scheduler import Caller
+from edge.tensors import TensorSpec
+
+# What other servers offer beside the protocol, and why this one does not (O-11).
+NOT_OFFERED = {
+    "ModelStreamInfer": "streams are not offered: no model here answers a request more than once; call ModelInfer",
+    **dict.fromkeys(
+        ("CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister"),
+        "CUDA shared memory is not offered: inputs are read by the processor",
+    ),
+    "TraceSetting": "traces are not offered",
+    "LogSettings": "the log is set by the agent's configuration alone",
+}
+SERVER_NAME = "sagemaker-edge-agent"
+EXTENSIONS: tuple[str, ...] = ()
+INFER = Dialect(codec.read, codec.raw_ranges)
+
+
+Handler = Callable[[bytes, Caller], bytes]
+
+
+class InferenceServicer:
+    """The GRPCInferenceService, on the models that the Agent service has."""
+
+    def __init__(self, servicer: Servicer, registry: Registry, *, version: str) -> None:
+        self._registry = registry
+        self.model_infer = servicer.predictions(INFER).predict
+        self._server: bytes = pb.ServerMetadataResponse(
+            name=SERVER_NAME, version=version, extensions=EXTENSIONS
+        ).SerializeToString()
+
+    def quick_calls(self) -> dict[str, Handler]:
+        """The calls, by their names, that are over at once, or step aside by themselves."""
+        return {
+            "ServerLive": self.server_live,
+            "ServerReady": self.server_ready,
+            "ServerMetadata": self.server_metadata,
+            "ModelReady": self.model_ready,
+            "ModelMetadata": self.model_metadata,
+            "ModelInfer": self.model_infer,
+            **{name: not_offered(name) for name in NOT_OFFERED if name != "ModelStreamInfer"},
+        }
+
+    def server_live(self, raw: bytes, context: Caller) -> bytes:
+        """Whoever answers lives."""
+        parse(pb.ServerLiveRequest, raw)
+        return _LIVE
+
+    def server_ready(self, raw: bytes, context: Caller) -> bytes:
+        """Calls are taken from the moment that the socket is there."""
+        parse(pb.ServerReadyRequest, raw)
+        return _READY
+
+    def server_metadata(self, raw: bytes, context: Caller) -> bytes:
+        """Name, version, extensions."""
+        parse(pb.ServerMetadataRequest, raw)
+        return self._server
+
+    def model_ready(self, raw: bytes, context: Caller) -> bytes:
+        """Whether a model serves; one that is not known does not."""
+        request = parse(pb.ModelReadyRequest, raw)
+        ready = any(
+            model.name == request.name and request.version in ("", model.manifest.model_version)
+            for model in self._registry.models()
+        )
+        message: bytes = pb.ModelReadyResponse(ready=ready).SerializeToString()
+        return message
+
+    def model_metadata(self, raw: bytes, context: Caller) -> bytes:
+        """Inputs and outputs of a model."""
+        request = parse(pb.ModelMetadataRequest, raw)
+        model = self._model(request)
+        message: bytes = pb.ModelMetadataResponse(
+            name=model.name,
+            versions=[model.manifest.model_version],
+            platform=model.manifest.engine,
+            inputs=map(_tensor, model.inputs),
+            outputs=map(_tensor, model.outputs),
+        ).SerializeToString()
+        return message
+
+    def _model(self, request: Any) -> LoadedModel:
+        model = self._registry.get(request.name)
+        codec.check_version(model, request.version)
+        return model
+
+
+def not_offered(name: str) -> Handler:
+    """The handler of a call in NOT_OFFERED."""
+
+    def refuse(raw: bytes, context: Caller) -> bytes:
+        raise NotOfferedError(f"{name}: {NOT_OFFERED[name]}")
+
+    return refuse
+
+
+class NoStream:
+    """The handler of a stream in NOT_OFFERED."""
+
+    goes_on = False
+
+    def __init__(self, name: str, stream: Stream) -> None:
+        self._name, self._stream = name, stream
+
+    def message(self, raw: bytes) -> None:
+        """Refuse it, whatever it is."""
+        self.half_closed()
+
+    def half_closed(self) -> None:
+        """Refuse it."""
+        self._stream.finish(status.UNIMPLEMENTED, f"{self._name}: {NOT_OFFERED[self._name]}")
+
+    def closed(self) -> None:
+        """Nothing was kept."""
+
+
+_LIVE: bytes = pb.ServerLiveResponse(live=True).SerializeToString()
+_READY: bytes = pb.ServerReadyResponse(ready=True).SerializeToString()
+
+
+def _tensor(spec: TensorSpec) -> Any:
+    return pb.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=NAMES[spec.dtype], shape=spec.signature)
