@@ -13,7 +13,7 @@ from edge.capture.settings import capture_settings
 from edge.capture.upload import Uploader
 from edge.clock import Clock, SystemClock
 from edge.config import Config, Loaded
-from edge.engine.tflite import TfliteEngine
+from edge.engine.engines import Engines
 from edge.host import memory, signals
 from edge.host.evidence import InferencesEnd, ServerAnswers, SocketIsThere, WorkerTurns
 from edge.host.notify import Notifier
@@ -57,7 +57,7 @@ class App:
         self._stop = threading.Event()
         claim_socket(self._socket, replace=replace_socket)
         self._notifier = Notifier()
-        self._engine = TfliteEngine()
+        self._engines = Engines(self._config.edge_engine)
         self._segments = SegmentReader(self._clock, Peers())
         self._captures = CaptureService(
             capture_settings(self._config), self._clock, _uploader(self._config, self._clock)
@@ -71,7 +71,7 @@ class App:
             kind=self._config.edge_rpc_server,
         )
         self._registry = Registry(
-            self._engine, self._open_package, _defaults(self._config), self._clock, self._server.set_serving
+            self._engines, self._open_package, _defaults(self._config), self._clock, self._server.set_serving
         )
         servicer = Servicer(
             self._registry,
@@ -169,7 +169,7 @@ class App:
         return ops.GetStatusResponse(
             version=self._version,
             started_unix_seconds=self._started,
-            engine=self._engine.describe(),
+            engine=self._engines.describe(),
             models=[_model_status(*state) for state in self._registry.states()],
             captures=_capture_status(self._captures.snapshot()),
             memory_budget_bytes=self._config.edge_memory_budget_mib * MIB,
@@ -214,7 +214,7 @@ def _model_status(name: str, state: Any, model: Any) -> Any:
         status.instances, status.memory_bytes = model.instances, model.taken_bytes
         status.waiting, status.running = model.scheduler.waiting, model.scheduler.running
         status.predicted, status.mislabelled = model.scheduler.predicted, model.remarks.mislabelled
-        status.warning, status.url = model.warning, model.url
+        status.warning, status.url, status.engine = model.warning, model.url, model.engine
         status.inputs.extend(map(_tensor_status, model.inputs))
         status.outputs.extend(map(_tensor_status, model.outputs))
     return status

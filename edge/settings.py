@@ -242,6 +242,13 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _int("edge_capture_buffer_mib", 64, 1, 4096, "Captures that may wait to be written, in MiB."),
     Setting(
+        "edge_engine",
+        Kind.CHOICE,
+        "What runs models: litert, LiteRT's library, and where a model does not run in it the interpreter; tflite, the interpreter alone; auto, today tflite.",
+        default="auto",
+        choices=("auto", "litert", "tflite"),
+    ),
+    Setting(
         "edge_rpc_server",
         Kind.CHOICE,
         "How calls are served: core, the agent's own fast loop, or grpc, gRPC's own server.",

@@ -21,8 +21,9 @@ from edge.client.connection import HEALTH, OPERATIONS, Agent, peer_credentials, 
 from edge.client.outcome import CommandError, Exit
 from edge.clock import SystemClock
 from edge.config import INSTALLED_CONFIG, Config, load_config
-from edge.engine.tflite import PACKAGES
-from edge.errors import ConfigError, TrustError
+from edge.engine.engine import SessionOptions
+from edge.engine.engines import Engines
+from edge.errors import ConfigError, TargetError, TrustError
 from edge.package import trust_folder
 from edge.text import printable
 from edge.version import version
@@ -85,8 +86,8 @@ def doctor(options: Namespace) -> Exit:
 
 def examine(socket: str, config_path: str | None, timeout: float | None) -> Iterator[Finding]:
     """All findings, in the order in which to put things right."""
-    yield from check_engine()
     config, findings = check_config(config_path)
+    yield from check_engine(config.edge_engine if config is not None else "auto")
     yield from findings
     if config is not None:
         agent = _agents_user(socket, config)
@@ -99,28 +100,18 @@ def examine(socket: str, config_path: str | None, timeout: float | None) -> Iter
     yield from check_socket(socket, timeout)
 
 
-def check_engine() -> Iterator[Finding]:
-    """An interpreter package is there and starts."""
-    import importlib
-    import importlib.metadata
-
-    for package in PACKAGES:
+def check_engine(choice: str = "auto") -> Iterator[Finding]:
+    """The engines that models are tried with are there and start, the first choice first."""
+    engines = Engines(choice)
+    for name in engines.for_model(SessionOptions()):
         try:
-            importlib.import_module(f"{package}.interpreter")
-        except ModuleNotFoundError as error:
-            if error.name is not None and error.name.split(".")[0] == package:
-                continue
-            yield fail("engine", f"{package} lacks {error.name}", "install the agent's requirements again")
+            engines.prepare(name)
+        except TargetError as error:
+            yield fail("engine", str(error), "install the agent's requirements again")
         except Exception as error:  # noqa: BLE001 (a broken native library fails in its own ways)
-            yield fail("engine", f"{package} does not start: {error}", "install the agent's requirements again")
+            yield fail("engine", f"{name} does not start: {error}", "install the agent's requirements again")
         else:
-            try:
-                number = importlib.metadata.version(package.replace("_", "-"))
-            except importlib.metadata.PackageNotFoundError:
-                number = "built in"
-            yield ok("engine", f"{package} {number}")
-        return
-    yield fail("engine", "no TensorFlow Lite interpreter is installed", "install ai-edge-litert")
+            yield ok("engine", engines.describe(name))
 
 
 def check_config(path: str | None) -> tuple[Config | None, list[Finding]]:

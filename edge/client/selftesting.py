@@ -12,6 +12,7 @@ import numpy as np
 from edge.arrays import dtype_of, numpy_dtype
 from edge.durable import write_all
 from edge.engine.engine import DelegateRef, SessionOptions
+from edge.engine.engines import Engines
 from edge.engine.samples import Sample
 from edge.engine.tflite import TfliteEngine
 from edge.errors import PackageError
@@ -108,13 +109,13 @@ def run_here(package: Package) -> int:
 
 def _tried(fd: int, manifest: Manifest, sample_fd: int | None) -> Model:
     """A model that was tried out, as an agent would serve it here."""
-    engine = TfliteEngine()
-    engine.prepare()
+    engines = Engines()
+    engines.prepare()
     delegate = DelegateRef(manifest.delegate) if manifest.delegate else None
     options = options_for(manifest, threads=default_threads(manifest.instances or 1), delegate=delegate)
     sample = Sample(manifest.sample_shapes, sample_fd)
-    options, _ = try_out(fd, manifest, options, sample, engine=engine.describe())
-    return Model(fd, manifest, options, engine.describe())
+    options, _ = try_out(fd, manifest, options, sample, engines=engines)
+    return Model(fd, manifest, options, engines.describe(options.engine))
 
 
 # --- cases from files ----------------------------------------------------------

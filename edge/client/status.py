@@ -79,6 +79,11 @@ def _models(reply: ops.GetStatusResponse) -> str:
         for model in reply.models
         if model.warning
     ]
+    remarks += [
+        f"{printable(model.name)} runs on {printable(model.engine)}"
+        for model in reply.models
+        if model.engine not in ("", reply.engine)
+    ]
     return "\n".join([show.table(rows, head), *remarks])
 
 

@@ -1,10 +1,12 @@
-"""What any inference engine offers; `edge.engine.tflite` is the one there is."""
+"""What any inference engine offers; `edge.engine.engines` has those that there are."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from edge.tensors import Data, TensorSpec
+
+LITERT, TFLITE = "litert", "tflite"  # engines
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -37,12 +39,13 @@ class DelegateRef:
 class SessionOptions:
     """How a model is opened: what its package wants, and what its trial found out.
 
-    `signature`: the one to call, by its key; None for the model's first graph. `signature_names`: tensors have the names that
+    `engine`: which serves it. `signature`: the one to call, by its key; None for the model's first graph. `signature_names`: tensors have the names that
     a signature gives them. `keeps_state`: what the model remembers lives from call to call. `allocate`: lay the tensors out at
     once, by the shapes the model has; else by those of the first call. `in_place`: an inference moves no tensor. `borrows`:
     the inputs, by position, that it can read where they are lent.
     """
 
+    engine: str = TFLITE
     threads: int = 1
     delegate: DelegateRef | None = None
     signature: str | None = None
@@ -90,7 +93,7 @@ class Engine(Protocol):
     """Makes sessions."""
 
     def describe(self) -> str:
-        """The interpreter package and its version; it is not loaded for that."""
+        """The engine and its version; it is not loaded for that."""
         ...
 
     def prepare(self) -> object:

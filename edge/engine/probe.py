@@ -11,11 +11,11 @@ import mmap
 import os
 import signal
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edge.engine.child import Child
-from edge.engine.engine import SessionOptions
+from edge.engine.engine import TFLITE, SessionOptions
 from edge.engine.model_file import check_model_file
 from edge.engine.samples import Sample
 from edge.errors import EdgeError, MemoryLimitError, ModelRefusedError, TargetError, UnsupportedModelError
@@ -36,7 +36,7 @@ class ProbeResult:
     `session_bytes`: the memory that one interpreter of the model takes beyond the model file itself. `kind`: the values that it
     runs on (`edge.engine.samples`), empty where it ran on none; `reason` then says why. `allocate`: the shapes it has may be
     laid out. `in_place`: its tensors are where they are from one inference to the next. `borrows`: the inputs, by position,
-    that it can read where they are lent.
+    that it can read where they are lent. `engine`: which serves it; `passed_over`: why one that was tried before does not.
     """
 
     session_bytes: int
@@ -45,12 +45,20 @@ class ProbeResult:
     allocate: bool = True
     in_place: bool = False
     borrows: tuple[int, ...] = ()
+    engine: str = TFLITE
+    passed_over: str = ""
 
 
 def probe(
-    model_fd: int, options: SessionOptions, sample: Sample, *, run_seconds: float, engine: str, idle: bool = False
+    model_fd: int,
+    options: SessionOptions,
+    sample: Sample,
+    *,
+    run_seconds: float,
+    engines: Sequence[str] = (TFLITE,),
+    idle: bool = False,
 ) -> ProbeResult:
-    """Try the model out in a child process, an `idle` one if wanted (`Child`); `engine` is what refusals call the runtime.
+    """Try the model out in a child process, an `idle` one if wanted (`Child`), in one engine after another until it runs.
 
     Raises:
         ModelRefusedError: the runtime refuses it, crashes on it, or an inference takes longer than `run_seconds`.
@@ -60,10 +68,15 @@ def probe(
     check_structure(model_fd)
     kinds = sample.kinds
     endless: list[str] = []
+    crash = ""
     while True:
         try:
-            trial = _Trial(model_fd, options, sample, kinds[len(endless) :], engine=engine, idle=idle)
-            return trial.result(run_seconds)
+            trial = _Trial(model_fd, options, sample, kinds[len(endless) :], engines=engines, idle=idle)
+            found = trial.result(run_seconds)
+            return replace(found, passed_over=found.passed_over or crash)
+        except _CrashError as error:
+            crash, engines = str(error), engines[1:]
+            continue
         except _EndlessError as error:
             endless.append(str(error))
         if len(endless) == len(kinds):
@@ -87,9 +100,17 @@ def check_structure(model_fd: int) -> None:
         check_model_file(data)
 
 
-def task_of(model_fd: int, options: SessionOptions, sample: Sample, kinds: Sequence[str]) -> dict[str, Any]:
+def task_of(
+    model_fd: int, options: SessionOptions, sample: Sample, kinds: Sequence[str], engines: Sequence[str] = (TFLITE,)
+) -> dict[str, Any]:
     """What a child is told of a model."""
-    return {"fd": model_fd, "options": asdict(options), "sample": asdict(sample), "kinds": list(kinds)}
+    return {
+        "fd": model_fd,
+        "options": asdict(options),
+        "sample": asdict(sample),
+        "kinds": list(kinds),
+        "engines": list(engines),
+    }
 
 
 def descriptors_of(model_fd: int, sample: Sample) -> list[int]:
@@ -107,6 +128,10 @@ class _EndlessError(Exception):
     """The kind of values on which an inference did not end in time."""
 
 
+class _CrashError(Exception):
+    """An engine crashes, and another is there to be tried; the text says how."""
+
+
 class _Trial:
     """One child's trial of a model."""
 
@@ -117,12 +142,13 @@ class _Trial:
         sample: Sample,
         kinds: Sequence[str],
         *,
-        engine: str,
+        engines: Sequence[str],
         idle: bool,
     ) -> None:
-        task = task_of(model_fd, options, sample, kinds)
+        task = task_of(model_fd, options, sample, kinds, engines)
         self._child = Child(task, descriptors_of(model_fd, sample), idle=idle)
-        self._engine = engine
+        self._engine = ""  # what refusals call it
+        self._others = False  # are to be tried after it
         self._step = ""  # what it is at: opening, "layout", or a kind of values
         self._lenient = False  # a failure is that of shapes that nobody gave
         self._answer: dict[str, Any] | None = None
@@ -133,6 +159,7 @@ class _Trial:
             while (said := self._child.hear(self._seconds(run_seconds))) is not None:
                 if "step" in said:
                     self._step, self._lenient = said["step"], said["lenient"]
+                    self._engine, self._others = said.get("engine", self._engine), said.get("others", self._others)
                 else:
                     self._answer = said
             patience = AFTERWARDS_SECONDS
@@ -163,6 +190,8 @@ class _Trial:
             where = f"on {self._step}" if self._running else "on the model file"
             text = f"{crash_text(self._engine, ended_by)} {where}"
             log.warning("%s: %s", text, self._child.last_words)
+            if self._others:
+                raise _CrashError(text)
             if self._lenient:
                 return ProbeResult(0, reason=text, allocate=False)
             raise ModelRefusedError(text)

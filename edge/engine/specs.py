@@ -52,6 +52,19 @@ def chosen_signature(options: SessionOptions, facts: ModelFacts) -> Signature | 
     raise UnsupportedModelError(f"the model has no signature {options.signature!r}; it has {there}")
 
 
+def check_state(facts: ModelFacts, graph: int, options: SessionOptions) -> None:
+    """Whether the model may keep what it keeps.
+
+    Raises:
+        UnsupportedModelError: calls would depend on those before, which the package does not want.
+    """
+    if graph in facts.assigning and not options.keeps_state:
+        raise UnsupportedModelError(
+            "the model assigns to variables of its own (ASSIGN_VARIABLE), so that an answer depends on the calls before "
+            'it; package it with --state keep (runtime.state "keep") if that is what the application wants'
+        )
+
+
 def _specs(ends: Sequence[End], kind: str, signature: tuple[tuple[str, int], ...], *, by_signature: bool) -> Specs:
     left = list(signature)
     names, others = [end.name for end in ends], [""] * len(ends)

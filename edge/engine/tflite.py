@@ -16,8 +16,9 @@ from edge.engine.interpreter import ENGINE_ERRORS, operators_of
 from edge.engine.model_facts import ModelFacts
 from edge.engine.model_reading import facts_of
 from edge.engine.native_words import as_log_lines
+from edge.engine.specs import check_state, chosen_signature
 from edge.engine.xnnpack import Delegate, Xnnpack
-from edge.errors import EdgeError, ModelRefusedError, TargetError, UnsupportedModelError
+from edge.errors import EdgeError, ModelRefusedError, TargetError
 from edge.host import memory
 from edge.text import printable
 
@@ -81,7 +82,6 @@ class TfliteEngine:
         """See `Engine.open`."""
         from edge.engine.session import TfliteSession
         from edge.engine.signature import GraphInterpreter
-        from edge.engine.specs import chosen_signature
 
         module = self.prepare()
         facts = facts_of(model_path)
@@ -123,11 +123,7 @@ class TfliteEngine:
             raise TargetError(
                 f"the model has weights quantised in blocks, which {self.describe()} gets wrong; ai_edge_litert 1.4.0 runs it"
             )
-        if graph in facts.assigning and not options.keeps_state:
-            raise UnsupportedModelError(
-                "the model assigns to variables of its own (ASSIGN_VARIABLE), so that an answer depends on the calls before "
-                'it; package it with --state keep (runtime.state "keep") if that is what the application wants'
-            )
+        check_state(facts, graph, options)
 
     def _opened(self, model_path: str, options: SessionOptions, delegate: Any, facts: ModelFacts) -> "Opened":
         """An interpreter, and where its tensors are if that is to be looked up."""

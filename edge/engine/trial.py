@@ -7,19 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from edge.engine.child import Voice, become
-from edge.engine.engine import DelegateRef, Session, SessionOptions, Shapes
+from edge.engine.engine import TFLITE, DelegateRef, Session, SessionOptions, Shapes
+from edge.engine.engines import Engines
 from edge.engine.lending import borrowable
 from edge.engine.lent_inputs import borrows_well
 from edge.engine.model_reading import graph_of
 from edge.engine.probe import ProbeResult
 from edge.engine.sample_inputs import SampleInputs
 from edge.engine.samples import Sample
-from edge.engine.tflite import TfliteEngine
 from edge.errors import (
     EdgeError,
     InferenceError,
     MemoryLimitError,
     ModelRefusedError,
+    TargetError,
     TensorError,
 )
 from edge.host import signals, threads
@@ -69,7 +70,8 @@ class Trial:
         self._kinds: list[str] = task["kinds"]
         self._path = f"/proc/self/fd/{task['fd']}"
         self._voice = voice
-        self._engine = TfliteEngine()
+        self._names: list[str] = task["engines"]
+        self._engines = Engines()
 
     def run(self) -> None:
         """The whole trial.
@@ -78,19 +80,45 @@ class Trial:
             EdgeError: what refuses the model.
         """
         threads.make_sure_of(self._options.threads)
-        self._engine.prepare()
-        answer, inputs = self.first_run()
+        answer, inputs = self._first_that_serves()
         self._voice.say(asdict(answer))
         # What follows only makes calls cheaper: whatever becomes of it, the answer stands.
         if not answer.kind or not answer.allocate or self._options.delegate is not None or self._options.signature:
             return
-        if self._serves_in_place(inputs, answer.kind):
+        if answer.engine == TFLITE:
+            if not self._serves_in_place(inputs, answer.kind):
+                return
             answer = replace(answer, in_place=True)
             self._voice.say(asdict(answer))
-            borrows = borrowable(graph_of(self._path))
-            lending = replace(self._options, in_place=True, borrows=borrows)
-            if borrows and borrows_well(self._engine.open(self._path, lending), frozenset(borrows)):
-                self._voice.say(asdict(replace(answer, borrows=borrows)))
+        borrows = borrowable(graph_of(self._path))
+        lending = replace(self._options, in_place=answer.in_place, borrows=borrows)
+        if borrows and borrows_well(self._engines.open(self._path, lending), frozenset(borrows)):
+            self._voice.say(asdict(replace(answer, borrows=borrows)))
+
+    def _first_that_serves(self) -> tuple[ProbeResult, SampleInputs]:
+        """The first run in the first engine that the model runs in, else in the last."""
+        refusal = ""
+        for name in self._names[:-1]:
+            try:
+                answer, inputs = self._run_in(name)
+                if answer.kind:
+                    return answer, inputs
+                refusal = answer.reason
+            except (ModelRefusedError, TargetError) as error:
+                refusal = str(error)
+        answer, inputs = self._run_in(self._names[-1])
+        return replace(answer, passed_over=refusal), inputs
+
+    def _run_in(self, name: str) -> tuple[ProbeResult, SampleInputs]:
+        self._options = replace(self._options, engine=name)
+        self._say_engine(name)
+        self._engines.prepare(name)
+        self._say_engine(name)  # now known for certain
+        return self.first_run()
+
+    def _say_engine(self, name: str) -> None:
+        others = name != self._names[-1]
+        self._voice.say({"step": "", "lenient": False, "engine": self._engines.describe(name), "others": others})
 
     def first_run(self) -> tuple[ProbeResult, SampleInputs]:
         """Open the model and run it on the first values that it accepts.
@@ -98,7 +126,7 @@ class Trial:
         Raises:
             EdgeError: what refuses the model.
         """
-        session: Session = self._engine.open(self._path, replace(self._options, allocate=False))
+        session: Session = self._engines.open(self._path, replace(self._options, allocate=False))
         inputs = SampleInputs(session.inputs, self._sample)
         own = inputs.shapes == tuple(spec.shape for spec in session.inputs)
         lenient = not self._sample.given and any(DYNAMIC in spec.signature for spec in session.inputs)
@@ -106,17 +134,17 @@ class Trial:
         self._voice.say({"step": "layout", "lenient": lenient})
         before = _private_bytes()
         try:
-            session = self._engine.open(self._path, replace(self._options, allocate=own))
+            session = self._engines.open(self._path, replace(self._options, allocate=own))
         except ModelRefusedError as error:
             if not lenient:
                 raise
-            return ProbeResult(0, reason=str(error), allocate=False), inputs
+            return ProbeResult(0, reason=str(error), allocate=False, engine=self._options.engine), inputs
         kind, reason = self._run_on_some(session, inputs, lenient=lenient)
         if not kind and self._sample.fd is not None:
             raise ModelRefusedError(f"the first inference fails on the package's sample: {reason}")
         size = max(0, _private_bytes() - before)
         session.close()
-        return ProbeResult(size, kind, reason, allocate=own), inputs
+        return ProbeResult(size, kind, reason, allocate=own, engine=self._options.engine), inputs
 
     def _run_on_some(self, session: Session, inputs: SampleInputs, *, lenient: bool) -> tuple[str, str]:
         """The first kind of values that the model runs on, or none and why."""
@@ -134,9 +162,9 @@ class Trial:
 
     def _serves_in_place(self, inputs: SampleInputs, kind: str) -> bool:
         """Whether the model's tensors stay in place, by what is known of its graph and by trying it."""
-        if not self._engine.stays_in_place(self._path):
+        if not self._engines.tflite.stays_in_place(self._path):
             return False
-        session = self._engine.open(self._path, replace(self._options, in_place=True))
+        session = self._engines.tflite.open(self._path, replace(self._options, in_place=True))
         for _ in range(2):
             inputs.run(session, kind)
         return session.is_in_place()
@@ -144,7 +172,7 @@ class Trial:
     def serve(self) -> None:
         """Try shapes, one question after another, for as long as the agent lets it."""
         threads.make_sure_of(self._options.threads)
-        self._engine.prepare()
+        self._engines.prepare(self._options.engine)
         self._voice.say({"ready": True})
         for line in sys.stdin.buffer:
             self._voice.say(self.try_shapes(tuple(map(tuple, json.loads(line)["shapes"]))))
@@ -159,7 +187,7 @@ class Trial:
         try:
             for options in (replace(self._options, allocate=False), self._options):
                 before = _private_bytes()
-                sessions.append(self._engine.open(self._path, options))
+                sessions.append(self._engines.open(self._path, options))
                 outcomes.append(self._outcome(sessions[-1], shapes))
                 size = max(0, _private_bytes() - before)
         except TensorError as error:

@@ -12,7 +12,7 @@ from edge.arrays import numpy_dtype
 from edge.durable import write_all
 from edge.engine.child import Voice, become
 from edge.engine.engine import Session
-from edge.engine.tflite import TfliteEngine
+from edge.engine.engines import Engines
 from edge.engine.trial import options_of, refusal
 from edge.errors import EdgeError, InferenceError, MemoryLimitError, ModelRefusedError, SelfTestError, TensorError
 from edge.host import signals, threads
@@ -53,9 +53,7 @@ def _run(task: dict[str, Any], voice: Voice) -> None:
     data = _mapped(files["data"])
     selftest = parse_selftest(_read(files["selftest"]), len(data), recorded=record is None)
     threads.make_sure_of(options.threads)
-    engine = TfliteEngine()
-    engine.prepare()
-    (session,) = adapted([engine.open(f"/proc/self/fd/{files['model']}", options)], manifest)
+    (session,) = adapted([Engines().open(f"/proc/self/fd/{files['model']}", options)], manifest)
     golden = _Golden(session, data)
     voice.say({"ready": True})
     for case, _ in zip(selftest.cases, sys.stdin.buffer, strict=False):

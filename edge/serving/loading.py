@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edge.clock import Clock
-from edge.engine.engine import DelegateRef, Engine, Session, SessionOptions
+from edge.engine.engine import DelegateRef, Session, SessionOptions
+from edge.engine.engines import Engines
 from edge.engine.probe import ProbeResult, probe
 from edge.engine.samples import Sample
 from edge.engine.shapes import ShapeTrials
@@ -77,6 +78,7 @@ class LoadedModel:
     remarks: Remarks
     shape_trials: ShapeTrials | None  # None: it takes its own shapes alone
     warning: str  # why it has not run yet, in words; empty where it has
+    engine: str  # which serves it, and its release
     earlier: tuple[Served, ...] = ()
 
     @property
@@ -115,13 +117,13 @@ class Loader:
 
     def __init__(
         self,
-        engine: Engine,
+        engines: Engines,
         open_package: "Callable[[str, Load], Package]",
         defaults: ModelDefaults,
         clock: Clock,
         loads: Loads,
     ) -> None:
-        self._engine = engine
+        self._engines = engines
         self._open_package = open_package
         self._defaults = defaults
         self._clock = clock
@@ -140,18 +142,19 @@ class Loader:
             load.taken()
             manifest = package.manifest
             check_target(manifest, os="linux", arch=platform.machine())
-            self._engine.prepare()  # what it takes must be there before memory is looked at
+            self._engines.prepare()  # what it takes must be there before memory is looked at
             instances = 1 if manifest.state == "keep" else manifest.instances or self._defaults.instances
             threads_each = self._defaults.threads or default_threads(instances)
             options = options_for(manifest, threads=threads_each, delegate=self._delegate(manifest))
-            engine = self._engine.describe()
             sample = Sample(manifest.sample_shapes, package.sample_fd)
             with self._loads.trial(load):
                 threads.make_sure_of(1 + options.threads + SPARE_THREADS)  # the child's count as the agent's
-                options, trial = try_out(package.model_fd, manifest, options, sample, engine=engine, idle=idle)
+                options, trial = try_out(package.model_fd, manifest, options, sample, engines=self._engines, idle=idle)
                 if package.selftest is not None and package.selftest_fd is not None:
+                    engine = self._engines.describe(options.engine)
                     model = selftest.Model(package.model_fd, manifest, options, engine)
                     selftest.run_selftest(model, package.selftest, package.selftest_fd, idle=idle, go_on=load.go_on)
+            self._engines.prepare(options.engine)
             needed = instances * trial.session_bytes
             with self._loads.turn(load):
                 load.claim("the model", needed)
@@ -181,6 +184,8 @@ class Loader:
     ) -> LoadedModel:
         served = adapted(sessions, package.manifest)
         first = served[0]
+        if trial.passed_over:
+            log.info("model %s is served by the interpreter: %s", name, trial.passed_over)
         if trial.reason:
             log.warning("model %s is loaded and has not run yet: %s", name, trial.reason)
         return LoadedModel(
@@ -197,6 +202,7 @@ class Loader:
             Remarks(name),
             self._shape_trials(name, package, sessions[0], options, trial, instances=len(sessions)),
             trial.reason,
+            self._engines.describe(options.engine),
         )
 
     def _shape_trials(
@@ -217,7 +223,7 @@ class Loader:
             options,
             trial.kind,
             run_seconds=package.manifest.trial_seconds,
-            engine=self._engine.describe(),
+            engine=self._engines.describe(options.engine),
             session_bytes=trial.session_bytes,
             instances=instances,
             check_room=self._loads.check_room,
@@ -243,7 +249,7 @@ class Loader:
         sessions: list[Session] = []
         try:
             for _ in range(instances):
-                session = self._engine.open(f"/proc/self/fd/{package.model_fd}", options)
+                session = self._engines.open(f"/proc/self/fd/{package.model_fd}", options)
                 sessions.append(session)
                 if trial.kind:
                     SampleInputs(session.inputs, sample).run(session, trial.kind)
@@ -269,15 +275,19 @@ def options_for(manifest: Manifest, *, threads: int, delegate: DelegateRef | Non
 
 
 def try_out(
-    model_fd: int, manifest: Manifest, options: SessionOptions, sample: Sample, *, engine: str, idle: bool = False
+    model_fd: int, manifest: Manifest, options: SessionOptions, sample: Sample, *, engines: Engines, idle: bool = False
 ) -> tuple[SessionOptions, ProbeResult]:
     """Try a model out in a process of its own; the options to serve it with, and what was found.
 
     Raises:
         EdgeError: as `probe`.
     """
-    trial = probe(model_fd, options, sample, run_seconds=manifest.trial_seconds, engine=engine, idle=idle)
-    return replace(options, allocate=trial.allocate, in_place=trial.in_place, borrows=trial.borrows), trial
+    names = engines.for_model(options)
+    trial = probe(model_fd, options, sample, run_seconds=manifest.trial_seconds, engines=names, idle=idle)
+    found = replace(
+        options, engine=trial.engine, allocate=trial.allocate, in_place=trial.in_place, borrows=trial.borrows
+    )
+    return found, trial
 
 
 def adapted(sessions: list[Session], manifest: Manifest) -> list[Session]:

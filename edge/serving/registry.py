@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from edge.clock import Clock
-from edge.engine.engine import Engine
+from edge.engine.engines import Engines
 from edge.errors import (
     EdgeError,
     MemoryLimitError,
@@ -57,14 +57,14 @@ class Registry:
 
     def __init__(
         self,
-        engine: Engine,
+        engines: Engines,
         open_package: "Callable[[str, Load], Package]",
         defaults: ModelDefaults,
         clock: Clock,
         on_change: Callable[[str, bool], None] = lambda name, serving: None,
     ) -> None:
         self._loads = Loads(clock, defaults.memory_budget_bytes, lambda: self.reserved_bytes)
-        self._loader = Loader(engine, open_package, defaults, clock, self._loads)
+        self._loader = Loader(engines, open_package, defaults, clock, self._loads)
         self._clock = clock
         self._on_change = on_change
         self._on_gone: list[Callable[[], None]] = []
@@ -337,11 +337,12 @@ def _check_name(name: str) -> None:
 def _log_loaded(model: LoadedModel) -> None:
     before = f" in place of {model.earlier[0].manifest.model_version}" if model.earlier else ""
     log.info(
-        "model %s loaded: package %s %s%s, %s, %.1f MiB",
+        "model %s loaded: package %s %s%s, %s, %.1f MiB, on %s",
         model.name,
         model.manifest.model_name,
         model.manifest.model_version,
         before,
         counted(model.instances, "instance"),
         model.memory_bytes / MIB,
+        model.engine,
     )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edge.engine.tflite import TfliteEngine
+from edge.engine.engines import Engines
 from edge.package.manifest import Manifest, format_manifest
 from edge.package.open import Package, open_package
 from edge.serving.aliases import ModelState
@@ -28,7 +28,7 @@ class Bench:
         self.health: list[tuple[str, bool]] = []
         self.before: Callable[[str, Load], None] = lambda url, load: None
         self.registry = Registry(
-            TfliteEngine(),
+            Engines(),
             self._open,
             ModelDefaults(1, 1, 4, budget_bytes, delegates),
             self.clock,

@@ -250,7 +250,7 @@ def test_the_runtime_fails(
     assert array_of(value).tolist() == [12]
     with refused("INVALID_ARGUMENT", "the runtime fails on these inputs", "gather"):
         client.predict("table", [pb.Tensor(byte_data=np.array([99], np.int32).tobytes())])
-    assert "gather" in agent.log.lower()
+    eventually(lambda: "gather" in agent.log.lower(), what="the log has it")
     (value,) = client.predict("table", [good])
     assert array_of(value).tolist() == [12]
 

@@ -183,7 +183,9 @@ def test_the_log_counts_as_people_do(agents: Any, package_of: PackageOf) -> None
     agent = agents().start()
     agent.client.load(package_of("add_one"), "adder")
     agent.stop()
-    assert re.search(r"model adder loaded: package add-one 1\.0, 1 instance, \d+\.\d MiB$", agent.log, re.MULTILINE)
+    assert re.search(
+        r"model adder loaded: package add-one 1\.0, 1 instance, \d+\.\d MiB, on \w+ [\d.]+$", agent.log, re.MULTILINE
+    )
 
 
 def test_verbose_means_debug(agents: Any) -> None:

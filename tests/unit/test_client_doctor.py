@@ -18,8 +18,11 @@ from cryptography.x509.oid import NameOID
 from edge.client import doctor
 from edge.client.doctor import Finding, Level
 from edge.config import Config, parse_config
+from edge.engine import tflite
+from edge.engine.engines import Engines
 from edge.settings import full_key
 from tests.fakes.disk import file_system
+from tests.fakes.engines import litert_is_there
 
 NOW = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
 
@@ -173,8 +176,26 @@ def test_memory(tmp_path: Path) -> None:
     assert levels(list(doctor.check_memory(meminfo))) == []
 
 
-def test_engine_and_clock_are_there() -> None:
-    assert levels(list(doctor.check_engine())) == [Level.OK]
+def test_the_engine_that_serves_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one that is installed beside it, or before it and cannot be loaded."""
+    (found,) = doctor.check_engine()
+    assert (found.level, found.text) == (Level.OK, Engines().describe())
+    monkeypatch.setattr(tflite, "PACKAGES", ("nowhere_at_all", "tests", "ai_edge_litert"))
+    (found,) = doctor.check_engine()
+    assert found.level is Level.OK and found.text.startswith("ai_edge_litert ")
+    monkeypatch.setattr(tflite, "PACKAGES", ("tests",))
+    (found,) = doctor.check_engine()
+    assert (found.level, found.fix) == (Level.FAIL, "install the agent's requirements again")
+
+
+@pytest.mark.skipif(not litert_is_there(), reason="no LiteRT library is installed for this platform")
+def test_both_engines_are_named_where_both_are_used() -> None:
+    found = list(doctor.check_engine("litert"))
+    assert levels(found) == [Level.OK, Level.OK]
+    assert [one.text.split(" ")[0] for one in found] == ["LiteRT", "ai_edge_litert"]
+
+
+def test_the_clock_is_there() -> None:
     assert len(levels(list(doctor.check_clock()))) == 1
 
 

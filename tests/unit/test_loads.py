@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge.clock import SystemClock
-from edge.engine.tflite import TfliteEngine
+from edge.engine.engines import Engines
 from edge.errors import DeadlineError, LoadQueueFullError, MemoryLimitError, ModelNotFoundError, StoppingError
 from edge.host import memory
 from edge.package.open import Package, open_package
@@ -231,7 +231,7 @@ def registry_of(tmp_path: Path, before: Callable[[str, Load], None], budget_byte
             go_on=load.go_on,
         )
 
-    return Registry(TfliteEngine(), opened, ModelDefaults(1, 1, 4, budget_bytes, ()), SystemClock())
+    return Registry(Engines(), opened, ModelDefaults(1, 1, 4, budget_bytes, ()), SystemClock())
 
 
 def test_a_check_that_takes_long_holds_up_no_other_load(tmp_path: Path, package: Path) -> None:  # [L-8] [L-9] [L-12]

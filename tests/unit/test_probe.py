@@ -17,6 +17,7 @@ from tests.fakes import descriptors
 
 DATA = Path(__file__).parents[1] / "data"
 ANSWER = '{"session_bytes": 5, "kind": "zeros", "borrows": []}'
+STEP = '{"step": "", "lenient": false, "engine": "an engine 1.0", "others": false}'
 BETTER = '{"session_bytes": 5, "kind": "zeros", "in_place": true, "borrows": []}'
 BEST = '{"session_bytes": 5, "kind": "zeros", "in_place": true, "borrows": [0, 2]}'
 
@@ -33,7 +34,7 @@ def probed(tmp_path: Path) -> Probed:
             model = tmp_path / "model.tflite"
         fd = os.open(model, os.O_RDONLY)
         try:
-            return probe.probe(fd, SessionOptions(), Sample(), run_seconds=30, engine="an engine 1.0")
+            return probe.probe(fd, SessionOptions(), Sample(), run_seconds=30)
         finally:
             os.close(fd)
 
@@ -91,7 +92,7 @@ def test_an_end_after_the_answer_costs_the_short_cut_only(
     ("end", "error", "words"),
     [
         ("kill -KILL $$", MemoryLimitError, "lack of memory"),
-        ("kill -SEGV $$", ModelRefusedError, r"an engine 1\.0\) crashes, SIGSEGV, on the model file"),
+        (f"echo '{STEP}'; kill -SEGV $$", ModelRefusedError, r"an engine 1\.0\) crashes, SIGSEGV, on the model file"),
         ("exit 139", ModelRefusedError, "SIGSEGV"),  # as an emulator says it
         ('echo \'{"step": "ones", "lenient": false}\'; kill -FPE $$', ModelRefusedError, "SIGFPE, on ones"),
         ("exit 0", ModelRefusedError, "fails on the model file"),

@@ -31,7 +31,7 @@ class TensorStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., data_type: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ModelStatus(_message.Message):
-    __slots__ = ("name", "package_name", "package_version", "state", "instances", "waiting", "running", "predicted", "memory_bytes", "mislabelled", "inputs", "outputs", "warning", "url")
+    __slots__ = ("name", "package_name", "package_version", "state", "instances", "waiting", "running", "predicted", "memory_bytes", "mislabelled", "inputs", "outputs", "warning", "url", "engine")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PACKAGE_NAME_FIELD_NUMBER: _ClassVar[int]
     PACKAGE_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +46,7 @@ class ModelStatus(_message.Message):
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     WARNING_FIELD_NUMBER: _ClassVar[int]
     URL_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
     name: str
     package_name: str
     package_version: str
@@ -60,7 +61,8 @@ class ModelStatus(_message.Message):
     outputs: _containers.RepeatedCompositeFieldContainer[TensorStatus]
     warning: str
     url: str
-    def __init__(self, name: _Optional[str] = ..., package_name: _Optional[str] = ..., package_version: _Optional[str] = ..., state: _Optional[str] = ..., instances: _Optional[int] = ..., waiting: _Optional[int] = ..., running: _Optional[int] = ..., predicted: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., mislabelled: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[TensorStatus, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorStatus, _Mapping]]] = ..., warning: _Optional[str] = ..., url: _Optional[str] = ...) -> None: ...
+    engine: str
+    def __init__(self, name: _Optional[str] = ..., package_name: _Optional[str] = ..., package_version: _Optional[str] = ..., state: _Optional[str] = ..., instances: _Optional[int] = ..., waiting: _Optional[int] = ..., running: _Optional[int] = ..., predicted: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., mislabelled: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[TensorStatus, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorStatus, _Mapping]]] = ..., warning: _Optional[str] = ..., url: _Optional[str] = ..., engine: _Optional[str] = ...) -> None: ...
 
 class CaptureStatus(_message.Message):
     __slots__ = ("destination", "pending", "pending_bytes", "oldest_pending_unix_seconds", "succeeded", "failed", "dropped", "last_error", "last_error_unix_seconds", "refused", "refusing_since_unix_seconds")

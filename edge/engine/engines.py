@@ -1,0 +1,40 @@
+"""The engines that there are, and which are tried for a model, the first that serves it being the one.
+
+LiteRT takes most models and needs no numpy; the interpreter of TensorFlow Lite takes those as well that keep state in
+variable tensors, whose outputs get their size during the inference, or that name a delegate. The trial of a model finds out
+which it is (docs/adr/0028-litert.md).
+"""
+
+from edge.engine.engine import LITERT, TFLITE, Engine, Session, SessionOptions
+from edge.engine.litert import LitertEngine
+from edge.engine.tflite import TfliteEngine
+
+
+class Engines:
+    """See `Engine`; `open` takes the engine that the options name."""
+
+    def __init__(self, choice: str = "auto") -> None:
+        """`choice` is what edge_engine says: litert, tflite, or auto, which is the interpreter."""
+        self.tflite = TfliteEngine()
+        self._by_name: dict[str, Engine] = {LITERT: LitertEngine(), TFLITE: self.tflite}
+        self._first = LITERT if choice == LITERT else TFLITE
+
+    def for_model(self, options: SessionOptions) -> tuple[str, ...]:
+        """The engines to try a model with, the first choice first."""
+        return (LITERT, TFLITE) if self._first == LITERT and options.delegate is None else (TFLITE,)
+
+    def describe(self, name: str = "") -> str:
+        """An engine and its release, or those of the first choice; it is not loaded for that."""
+        return self._by_name[name or self._first].describe()
+
+    def prepare(self, name: str = "") -> None:
+        """Load an engine, or the first choice.
+
+        Raises:
+            TargetError: that cannot be loaded here.
+        """
+        self._by_name[name or self._first].prepare()
+
+    def open(self, model_path: str, options: SessionOptions) -> Session:
+        """See `Engine.open`."""
+        return self._by_name[options.engine].open(model_path, options)

@@ -1,0 +1,195 @@
+"""LiteRT by its C interface: the library libLiteRt.so of ai-edge-litert, without its Python bindings (docs/adr/0028-litert.md)."""
+
+import importlib.metadata
+import importlib.util
+import mmap
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge.engine.engine import SessionOptions
+from edge.engine.litert_api import MAX_RANK, Api, LitertError
+from edge.engine.litert_memory import address_of
+from edge.engine.model_facts import ModelFacts, Signature
+from edge.engine.model_graph import Graph, read_graph
+from edge.engine.model_reading import facts_of
+from edge.engine.native_words import as_log_lines
+from edge.engine.specs import check_state, chosen_signature
+from edge.errors import ModelRefusedError, TargetError
+from edge.host import memory
+from edge.tensors import shape_text
+
+if TYPE_CHECKING:
+    from edge.engine.litert_session import LitertSession
+
+PACKAGE, LIBRARY = "ai_edge_litert", "libLiteRt.so"
+RELEASE = "2.3"  # whose calls `edge.engine.litert_api` knows: other releases have others
+
+
+def library() -> str:
+    """Where the library is.
+
+    Raises:
+        TargetError: there is none, or it is of another release.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    folders = spec.submodule_search_locations if spec else None
+    found = next((path for folder in folders or () if (path := Path(folder) / LIBRARY).exists()), None)
+    if found is None:
+        raise TargetError(f"LiteRT's library ({LIBRARY}) is not installed; ai-edge-litert {RELEASE} has it")
+    if (release := _release()) != RELEASE and not release.startswith(f"{RELEASE}."):
+        raise TargetError(f"{found} is of ai-edge-litert {release or 'unknown'}; this agent needs {RELEASE}")
+    return str(found)
+
+
+def _release() -> str:
+    try:
+        return importlib.metadata.version(PACKAGE.replace("_", "-"))
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+class LitertEngine:
+    """Sessions of LiteRT, on the CPU. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._loaded: tuple[Api, int] | None = None  # the library, and its environment
+
+    def describe(self) -> str:
+        """The engine and its release, as `LiteRT 2.3.0`."""
+        return f"LiteRT {_release() or RELEASE}"
+
+    def prepare(self) -> object:
+        """See `Engine.prepare`."""
+        return self._api()
+
+    def _api(self) -> tuple[Api, int]:
+        with self._lock:
+            if self._loaded is None:
+                path = library()
+                try:
+                    with as_log_lines():
+                        api = Api(path)
+                        self._loaded = api, api.environment()
+                except (OSError, AttributeError, LitertError) as error:
+                    raise TargetError(f"LiteRT's library cannot be loaded: {error}") from None
+                memory.settle()
+            return self._loaded
+
+    def open(self, model_path: str, options: SessionOptions) -> "LitertSession":
+        """See `Engine.open`."""
+        from edge.engine.litert_session import LitertSession
+
+        api, environment = self._api()
+        facts = facts_of(model_path)
+        signature = chosen_signature(options, facts)
+        number = signature.graph if signature else 0
+        check_state(facts, number, options)
+        with Path(model_path).open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+        graph = _graph(memoryview(mapped), number, signature)
+        compiled = _Compiled(api, environment, mapped, options.threads)
+        try:
+            with as_log_lines():
+                compiled.open(_key(signature, facts), graph)
+            return LitertSession(
+                compiled, graph, facts, options, steady=number not in facts.branching, reopens=number in facts.assigning
+            )
+        except LitertError as error:
+            compiled.close()
+            raise ModelRefusedError(f"LiteRT refuses the model file: {error}") from None
+        except BaseException:
+            compiled.close()
+            raise
+
+
+def _graph(data: memoryview, number: int, signature: Signature | None) -> Graph:
+    """The graph that is called; one that is not the model's first has its ends in the signature's order.
+
+    Raises:
+        ModelRefusedError: it is one that LiteRT does not take.
+    """
+    graph = read_graph(data, number)
+    if signature is not None and number:
+        ends = {end.index: end for end in (*graph.inputs, *graph.outputs)}
+        try:
+            inputs, outputs = (
+                tuple(ends[index] for _, index in named) for named in (signature.inputs, signature.outputs)
+            )
+        except KeyError:
+            raise ModelRefusedError("LiteRT takes signatures of a graph's own inputs and outputs alone") from None
+        graph = replace(graph, inputs=inputs, outputs=outputs)
+    for end in (*graph.inputs, *graph.outputs):
+        if len(end.shape) > MAX_RANK or 0 in end.shape:
+            raise ModelRefusedError(f"LiteRT takes no tensor of shape {shape_text(end.shape)}")
+    return graph
+
+
+def _key(signature: Signature | None, facts: ModelFacts) -> str | None:
+    """The key of the signature to call; None for the one that LiteRT makes up where the model has none.
+
+    Raises:
+        ModelRefusedError: none is for the model's first graph.
+    """
+    if signature is not None:
+        return signature.key
+    if not facts.signatures:
+        return None
+    for one in facts.signatures:
+        if one.graph == 0:
+            return one.key
+    raise ModelRefusedError("LiteRT calls signatures alone, and none is for the model's first graph")
+
+
+class _Compiled:
+    """See `edge.engine.litert_session.Compiled`."""
+
+    def __init__(self, api: Api, environment: int, file: mmap.mmap, threads: int) -> None:
+        self.api = api
+        self._environment = environment
+        self._file = file
+        self._threads = threads
+        self._model = self.handle = self.signature = 0
+        self.inputs: list[int] = []
+        self.outputs: list[int] = []
+
+    def open(self, key: str | None, graph: Graph) -> None:
+        """Read the file, and make the model ready for calls of a signature.
+
+        Raises:
+            LitertError: LiteRT refuses the file.
+            ModelRefusedError: it has no such signature.
+        """
+        self._model = self.api.model(self._environment, address_of(self._file), len(self._file))
+        names, signatures = zip(*self.api.signatures(self._model), strict=True)
+        self.signature = names.index(key) if key in names else 0
+        self.inputs, self.outputs = (self.api.ends(signatures[self.signature], kind) for kind in ("Input", "Output"))
+        found, wanted = (
+            (set(inputs), set(outputs))
+            for inputs, outputs in (
+                (self.inputs, self.outputs),
+                ([end.index for end in graph.inputs], [end.index for end in graph.outputs]),
+            )
+        )
+        if found != wanted:
+            raise ModelRefusedError("LiteRT does not have the model's inputs and outputs")
+        self.renew()
+
+    def renew(self) -> None:
+        """See `Compiled.renew`."""
+        self._drop()
+        self.handle = self.api.compiled(self._environment, self._model, self._threads)
+
+    def _drop(self) -> None:
+        if self.handle:
+            self.api.destroy("CompiledModel", self.handle)
+            self.handle = 0
+
+    def close(self) -> None:
+        """See `Compiled.close`."""
+        self._drop()
+        if self._model:
+            self.api.destroy("Model", self._model)
+            self._model = 0

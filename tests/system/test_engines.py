@@ -1,0 +1,34 @@
+"""Models in LiteRT, and in the interpreter where LiteRT does not take them, side by side in one agent."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.data import hard_models, make_models
+from tests.fakes.engines import litert_is_there
+from tests.system.conftest import run_tool
+from tests.system.harness import array_of, from_source, tensor_of
+
+pytestmark = pytest.mark.skipif(
+    not (from_source() and litert_is_there()), reason="no LiteRT library is installed for this platform"
+)
+ONE = np.ones((1, 1), np.float32)
+
+
+def test_each_model_has_its_engine(agents: Any, signer: Any) -> None:  # [L-7]
+    agent = agents(edge_engine="litert").start()
+    client = agent.client
+    client.load(signer.package(make_models.add_one((1, 1)), "plain"), "plain")
+    client.load(signer.package(hard_models.counter(), "counter", "--state", "keep"), "counter")
+    for number in (1, 2, 3):
+        assert array_of(client.predict("plain", [tensor_of(ONE, "x")])[0]).item() == 2
+        assert array_of(client.predict("counter", [tensor_of(ONE, "x")])[0]).item() == 2 * number
+    status = client.status()
+    assert [model.engine.split(" ")[0] for model in status.models] == ["LiteRT", "ai_edge_litert"]
+    assert status.engine.startswith("LiteRT ")
+    said = run_tool("status", "--socket", agent.socket).stdout
+    assert "engine LiteRT 2.3" in said and "counter runs on ai_edge_litert 2.3" in said and "plain runs on" not in said
+    assert "model counter is served by the interpreter: LiteRT refuses the model file: unsupported" in agent.log
+    assert "XNNPACK delegate" not in said
+    assert agent.stop() == 0
