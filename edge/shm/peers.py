@@ -4,6 +4,7 @@ gRPC does not tell from which connection a call came. But the kernel tells who i
 not have read a segment by itself, or means another one by its number. docs/adr/0024-callers-of-segments.md weighs it.
 """
 
+import ctypes
 import os
 import socket
 import struct
@@ -14,8 +15,9 @@ from edge.shm.checks import Peer, SegmentStatus, check_peer
 
 _UCRED = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 _SO_PEERGROUPS = 59  # asm-generic/socket.h
-_MAX_GROUPS_BYTES = 1024  # the most that Python's getsockopt takes; 256 groups
+_MAX_GROUPS = 65_536  # of a process: NGROUPS_MAX in linux/limits.h
 _FDS = "/proc/self/fd"
+_getsockopt = ctypes.CDLL(None).getsockopt
 
 
 def _ipc_namespace(process: int | str) -> str | None:
@@ -81,9 +83,9 @@ class Peers:
 
 
 def _groups(sock: socket.socket) -> frozenset[int]:
-    """The supplementary groups of the other end; none where there are too many."""
-    try:
-        groups = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_GROUPS_BYTES)
-    except OSError:
-        return frozenset()
-    return frozenset(group for (group,) in struct.iter_unpack("=I", groups))
+    """The supplementary groups of the other end. Python's own getsockopt has room for 256."""
+    found = (ctypes.c_uint32 * _MAX_GROUPS)()
+    size = ctypes.c_uint32(ctypes.sizeof(found))
+    if _getsockopt(sock.fileno(), socket.SOL_SOCKET, _SO_PEERGROUPS, found, ctypes.byref(size)) != 0:
+        return frozenset()  # a kernel before 4.13
+    return frozenset(found[: size.value // ctypes.sizeof(ctypes.c_uint32)])

@@ -87,3 +87,15 @@ def test_the_clients_that_are_connected(listener: socket.socket) -> None:
         assert found in peers.connected()
     client.communicate()
     assert peers.connected() == before
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root: to be in many groups")
+def test_a_client_in_very_many_groups(listener: socket.socket) -> None:  # [P-3]
+    groups = set(range(3000, 4000))
+    code = f"import os; os.setgroups(range({min(groups)}, {max(groups) + 1})); {CONNECT}"
+    client = subprocess.Popen([sys.executable, "-c", code, listener.getsockname()], stdin=subprocess.PIPE)
+    accepted, _ = listener.accept()
+    with accepted:
+        (found,) = [one for one in Peers().connected() if one.pid == client.pid]
+        assert found.groups == groups | {os.getgid()}
+    client.communicate()
