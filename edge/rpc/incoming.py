@@ -10,7 +10,7 @@ from edge.rpc import codec
 from edge.serving.binding import Segment, declaration
 from edge.serving.loading import LoadedModel
 from edge.shm.sysv import SegmentReader
-from edge.tensors import DType, TensorSpec, byte_count, byte_count_fault, dtype_name, own_shape, rank_fault
+from edge.tensors import DType, TensorSpec, byte_count, byte_count_fault, dtype_name, own_shape, positions, rank_fault
 from edge.text import shown
 
 
@@ -69,8 +69,9 @@ class Incoming:
             raise CaptureContentError(f"tensor {shown(name)}: its shape has a negative dimension")
         size = len(data) if isinstance(data, bytes | memoryview) else data.size or byte_count(dtype, shape)
         if fault := byte_count_fault(dtype, shape, size):
-            spec = next((spec for spec in specs if name in (spec.name, spec.other_name)), None)
-            own = own_shape(spec, dtype, shape, size) if spec and not self._model.binder.strict else None
+            at = positions(specs).get(name)
+            spec = None if at is None or self._model.binder.strict else specs[at]
+            own = own_shape(spec, dtype, shape, size) if spec is not None else None
             if spec is None or own is None:
                 raise CaptureContentError(f"tensor {shown(name)}: {fault}")
             self._model.remarks.say_mislabelled(name, declaration(dtype, shape), declaration(spec.dtype, own))
