@@ -3,22 +3,28 @@
 import logging
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from edge import address
+from edge import address, paths
 from edge.capture.record import iso_seconds
 from edge.capture.service import CaptureService
 from edge.capture.settings import capture_settings
 from edge.capture.upload import Uploader
 from edge.clock import Clock, SystemClock
 from edge.config import Config, Loaded
+from edge.deploy.adoption import Models
+from edge.deploy.deployments import Deployments
+from edge.deploy.note import Note
+from edge.deploy.store import Store
 from edge.engine.engines import Engines
 from edge.host import memory, signals
 from edge.host.evidence import InferencesEnd, ServerAnswers, SocketIsThere, WorkerTurns
 from edge.host.notify import Notifier
 from edge.host.watchdog import Watchdog, answer_seconds
 from edge.package import trust_folder
+from edge.rpc import managed
 from edge.rpc._generated import operations_pb2 as ops
 from edge.rpc.oip.servicer import InferenceServicer
 from edge.rpc.server import Server, claim_socket
@@ -34,7 +40,7 @@ from edge.text import counted
 from edge.version import version
 
 if TYPE_CHECKING:
-    from edge.package.open import Package
+    from edge.package.open import Acceptance, Package
 
 log = logging.getLogger(__name__)
 
@@ -73,10 +79,21 @@ class App:
         self._registry = Registry(
             self._engines, self._open_package, _defaults(self._config), self._clock, self._server.set_serving
         )
+        store = self._config.edge_package_store_path
+        deployments = Deployments(
+            self._registry,
+            Store(Path(store) if store else None, self._config.edge_package_store_max_mib * MIB, self._accept_package),
+            Path(self._config.edge_models_path),
+            self._clock,
+            lambda name: self._server.set_serving(name, False),
+        )
+        note = Note(paths.runtime_folder(), self._clock)
+        self._models = Models(self._registry, deployments, note, self._clock, strict=self._config.edge_models_strict)
         servicer = Servicer(
             self._registry,
             self._captures,
             self._segments,
+            models=self._models,
             max_message_bytes=max_message_bytes,
             describe=self._status,
         )
@@ -84,6 +101,24 @@ class App:
 
     def _open_package(self, url: str, load: Load) -> "Package":
         # With the first model only: what reads signatures is a fifth of an idle agent's memory and of its start.
+        from edge.package.open import Acceptance
+
+        version = self._models.deployments.acceptance(url)
+        accepted = Acceptance(version.id, version.accepted) if version is not None else None
+        return self._verified(url, load.claim, load.go_on, accepted)
+
+    def _accept_package(self, url: str, go_on: Callable[[], None]) -> "Package":
+        from edge.package.open import claim_of_system
+
+        return self._verified(url, claim_of_system, go_on)
+
+    def _verified(
+        self,
+        url: str,
+        claim: Callable[[str, int], None],
+        go_on: Callable[[], None],
+        accepted: "Acceptance | None" = None,
+    ) -> "Package":
         from edge.package.open import open_package
 
         return open_package(
@@ -91,8 +126,9 @@ class App:
             trust_dir=Path(self._config.core_root_certs_path),
             clock=self._clock,
             build_date=self._build_date,
-            claim=load.claim,
-            go_on=load.go_on,
+            claim=claim,
+            go_on=go_on,
+            accepted=accepted,
         )
 
     def run(self) -> NoReturn:
@@ -104,7 +140,7 @@ class App:
             log.warning("%s", trouble)
         log.info("captures wait in %s (%s)", self._config.edge_spool_path, self._spool_source)
         self._captures.start()
-        self._server.start()
+        self._server.start(serving=False)
         housekeeper = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
         housekeeper.start()
         watchdog = self._watchdog()
@@ -115,7 +151,7 @@ class App:
             log.warning(
                 "any program in this network namespace can connect: an abstract socket has no owner and no mode"
             )
-        self._notifier.ready()
+        self._models.start(self._ready)
         self._stop.wait()
         end = self._clock.monotonic() + STOP_SECONDS
         self._notifier.stopping()
@@ -126,12 +162,19 @@ class App:
         logging.shutdown()
         os._exit(0)
 
+    def _ready(self) -> None:
+        """What is to serve from the start does (M-4)."""
+        if not self._stop.is_set():
+            self._server.set_serving("", True)
+            self._notifier.ready()
+
     def _shut_down(self, end: float) -> None:
         log.info("stopping: finishing calls in flight")
         self._registry.stop_loads()
         self._server.stop(GRACE_SECONDS)
         self._captures.stop(max(CAPTURES_SECONDS, end - self._clock.monotonic()))
         self._segments.close()
+        self._models.stop()
         log.info("stopped")
 
     def _watchdog(self) -> Watchdog:
@@ -158,6 +201,7 @@ class App:
         trim = memory.IdleTrim()
         while not self._clock.wait(self._stop, HOUSEKEEPING_SECONDS):
             self._segments.sweep()
+            self._models.look()
             models = self._registry.models()
             for model in models:
                 if model.shape_trials is not None:
@@ -174,6 +218,8 @@ class App:
             captures=_capture_status(self._captures.snapshot()),
             memory_budget_bytes=self._config.edge_memory_budget_mib * MIB,
             memory_reserved_bytes=self._registry.reserved_bytes,
+            managed=managed.messages(self._models, self._registry),
+            models_path=self._config.edge_models_path,
         )
 
 

@@ -22,6 +22,7 @@ from edge.paths import absolute
 from edge.settings import OLD_NAMES, PREFIX, SETTINGS, UNUSED, Kind, Setting
 
 INSTALLED_CONFIG = "/etc/sagemaker-edge-agent/config.json"  # read where none is named
+MODELS_FOLDER = "models.d"  # of declarations, beside the configuration file
 MAX_CONFIG_BYTES = 1 << 20  # of the file; it is read whole
 _TRUE_FALSE = {"true": True, "false": False}
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}\Z")
@@ -61,6 +62,10 @@ class Config:
     edge_inference_stuck_seconds: int
     edge_memory_budget_mib: int
     edge_strict_tensors: bool
+    edge_models_path: str
+    edge_package_store_path: str
+    edge_package_store_max_mib: int
+    edge_models_strict: bool
     edge_delegate_paths: tuple[str, ...]
     edge_spool_path: str
     edge_spool_max_mib: int
@@ -98,7 +103,15 @@ def load_config(path: str | Path) -> Loaded:
     except OSError as error:
         what = "this is the default; name another" if str(path) == INSTALLED_CONFIG else "name one that can be read"
         raise ConfigError(f"configuration file {path}: {error.strerror}; {what} with -c CONFIG") from None
-    return parse_config(data, f"the configuration file {path}")
+    loaded = parse_config(data, f"the configuration file {path}")
+    if loaded.config.edge_models_path:
+        return loaded
+    folder = str(Path(absolute(str(path))).parent / MODELS_FOLDER)
+    return Loaded(
+        dataclasses.replace(loaded.config, edge_models_path=folder),
+        {**loaded.sources, "edge_models_path": "beside the configuration file"},
+        loaded.warnings,
+    )
 
 
 def parse_config(data: bytes, file: str = "the configuration") -> Loaded:

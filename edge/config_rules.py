@@ -46,13 +46,14 @@ def derive(values: dict[str, Any], sources: dict[str, str]) -> None:
     bucket = values["provider_s3_bucket_name"]
     fill("provider_provider", "Aws" if bucket else "None", "a bucket is set" if bucket else "no bucket is set")
     fill("edge_log_stream", log.usual_stream(), "default")
+    folder, source = _state_folder()
+    if folder:
+        fill("edge_package_store_path", folder + "/packages", source)
     disk = values["core_capture_data_disk_path"]
     if disk and (values["core_capture_data_destination"] == "Disk" or _without_provider(values, sources)):
         fill("edge_spool_path", disk.rstrip("/") + "/.spool", "inside the capture folder")
-    else:
-        folder, source = _state_folder()
-        if folder:
-            fill("edge_spool_path", folder + "/spool", source)
+    elif folder:
+        fill("edge_spool_path", folder + "/spool", source)
 
 
 def _state_folder() -> tuple[str, str]:

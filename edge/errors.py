@@ -98,6 +98,26 @@ class SelfTestError(ModelRefusedError):
     """The model does not answer the package's self-test as it must (L-13)."""
 
 
+class DeclarationError(EdgeError):
+    """The declaration of a model is none (M-3)."""
+
+
+class StoreError(EdgeError):
+    """The package store, or its state, cannot be used."""
+
+
+class StoreFullError(StoreError):
+    """A package finds no room in the package store."""
+
+
+class VersionRefusedError(EdgeError):
+    """A version that was taken back is not tried again by itself (W-7)."""
+
+
+class NoPreviousError(EdgeError):
+    """There is no version to go back to."""
+
+
 class StateError(EdgeError):
     """The model keeps no state that could be reset."""
 

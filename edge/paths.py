@@ -1,5 +1,6 @@
 """Relative paths, which the original agent took from its working folder; so do configuration files and LoadModel here."""
 
+import os
 from pathlib import Path, PurePath
 
 from edge.errors import PackageNotFoundError
@@ -40,3 +41,9 @@ def model_url(url: str) -> str:
         raise PackageNotFoundError(
             f"a relative path, and the agent's working folder is gone: {error.strerror}"
         ) from error
+
+
+def runtime_folder() -> Path | None:
+    """The service's folder below /run, which outlives a crash and no reboot (systemd.exec(5)); None without one."""
+    given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    return Path(given) if given.startswith("/") else None

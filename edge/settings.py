@@ -218,6 +218,23 @@ SETTINGS: tuple[Setting, ...] = (
         "Refuse tensors whose declaration does not match their bytes, even if the bytes fit the model (P-2).",
         default=False,
     ),
+    _path(
+        "edge_models_path",
+        "Folder of the declarations of models, a file ALIAS.json each. Default: models.d beside the configuration file.",
+    ),
+    _path(
+        "edge_package_store_path",
+        "Folder of the packages that declared models are served from. Default: packages in the first state folder that the user can write: $STATE_DIRECTORY, /var/lib/sagemaker-edge-agent, ~/.local/state.",
+    ),
+    _int(
+        "edge_package_store_max_mib", 4096, 1, 1 << 24, "Most disk space for the packages of declared models, in MiB."
+    ),
+    Setting(
+        "edge_models_strict",
+        Kind.BOOL,
+        "Answer ALREADY_EXISTS to the first LoadModel of a declared or restored model too (M-9).",
+        default=False,
+    ),
     Setting("edge_delegate_paths", Kind.PATHS, "Delegate libraries that a manifest may name.", default=()),
     _path(
         "edge_spool_path",

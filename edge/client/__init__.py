@@ -11,6 +11,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "describe": "show one loaded model",
         "reset": "reset the state of a model that keeps one",
         "predict": "run a loaded model on files",
+        "models": "declare which models serve from every start on, replace them, go back",
     },
     "captures": {"capture-status": "show the status of a capture"},
     "the agent": {

@@ -137,6 +137,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     _add_predict(commands, common)
     _add_original_predicts(commands, common)
     _add_checks(commands, common)
+    _add_models(commands, common)
     _add_greengrass(commands, common)
     from edge.client.packaging import add_parsers
 
@@ -233,6 +234,34 @@ def _add_original_predicts(commands: Parsers, common: argparse.ArgumentParser) -
             help="pixels to resize it to and channels (1 grey, 3 red green blue), or NHWC 1 h w c, or NCHW 1 c h w",
         )
         one.set_defaults(run=_later("edge.client.commands", "predict_picture"), shm=shm, capture=capture)
+
+
+def _add_models(commands: Parsers, common: argparse.ArgumentParser) -> None:
+    parser = commands.add_parser("models", description=f"{SUMMARIES['models'].capitalize()}.", parents=[common])
+    words = parser.add_subparsers(dest="models_word", metavar="WORD", required=True, parser_class=_Parser)
+
+    def add(word: str, text: str) -> Any:
+        one = words.add_parser(word, help=text, description=f"{text.capitalize()}.", parents=[common])
+        run = _later("edge.client.models", f"{word}_model{'s' if word in ('list', 'apply') else ''}")
+        one.set_defaults(run=run, talks=True, patience=PEOPLE_TIMEOUT_SECONDS)
+        return one
+
+    add("list", "show every model: version, why and since when it serves, what was refused")
+    one = add("set", "declare a package for an alias and have it serve, now and after every start")
+    _add_alias(one)
+    one.add_argument("package", help="a folder or a .tar.gz, on the agent's machine")
+    one.add_argument("--copy", action="store_true", help="the agent's user cannot read it there: give it a copy")
+    one.add_argument("--wait", type=seconds, metavar="SECONDS", help="wait so long for the agent, and for the model")
+    one.add_argument("--allow-changed-tensors", action="store_true", help="its inputs and outputs may be others")
+    one.add_argument("--allow-gap", action="store_true", help="without memory for both, unload the old one first")
+    add("apply", "read the declarations again and bring them about").add_argument("alias", nargs="*")
+    _add_alias(add("rollback", "have the version before serve again"))
+    one = add("forget", "remove the declaration of an alias, and unload its model")
+    _add_alias(one)
+
+
+def _add_alias(parser: Any) -> None:
+    parser.add_argument("alias", help="the name that applications call the model by")
 
 
 def _add_greengrass(commands: Parsers, common: argparse.ArgumentParser) -> None:

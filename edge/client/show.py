@@ -7,12 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edge.rpc._generated import agent_pb2 as pb
+from edge.rpc._generated import operations_pb2 as ops
 from edge.tensors import dtype_name, shape_text
 from edge.text import printable
 
 PATH_CHARACTERS = 4096  # of a path that is shown; the most that Linux takes
 FEW_VALUES = 16  # shown in full
 TOP_CLASSES = 5
+MANAGED_HEAD = ["ALIAS", "SERVES", "WHY", "FOR", "BEFORE", "PACKAGE"]
 BAR_WIDTH = 20  # characters
 
 
@@ -109,3 +111,24 @@ def _classes(scores: npt.NDArray[Any], labels: list[str], top: int) -> list[str]
         value = f"{scores[n]:7.2%}  {'█' * round(float(scores[n]) * BAR_WIDTH)}" if shares else f"{scores[n]:.6g}"
         lines.append(f"  {name:>{width}}  {value}".rstrip())
     return lines
+
+
+def managed(models: list[ops.ManagedModel], now: float) -> str:
+    """Aliases, a line each, and below them what was refused."""
+    rows = [
+        [
+            one.name,
+            (one.version or "nothing") + ("" if one.committed or one.why != "declared" else " (on trial)"),
+            one.why + (", released" if one.released else ""),
+            duration(now - one.since_unix_seconds) if one.since_unix_seconds else "",
+            one.previous_version,
+            one.package,
+        ]
+        for one in models
+    ]
+    return "\n".join([table(rows, MANAGED_HEAD), *map(refusal, filter(lambda one: one.refused, models))])
+
+
+def refusal(one: ops.ManagedModel) -> str:
+    """Why what is declared does not serve."""
+    return f"{printable(one.name)}: what is declared does not serve: {printable(one.refused, PATH_CHARACTERS)}"

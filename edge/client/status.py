@@ -4,6 +4,8 @@ import time
 from argparse import Namespace
 from typing import Any
 
+from google.protobuf.message import Message
+
 from edge.client import show
 from edge.client.commands import agent_of
 from edge.client.connection import OPERATIONS
@@ -23,7 +25,7 @@ def status(options: Namespace) -> Exit:
     return Exit.OK
 
 
-def as_json(reply: ops.GetStatusResponse) -> dict[str, Any]:
+def as_json(reply: Message) -> dict[str, Any]:
     """Every field by its name in proto/operations.proto, numbers as numbers."""
 
     def fields(message: Any) -> dict[str, Any]:
@@ -47,7 +49,10 @@ def as_text(reply: ops.GetStatusResponse, now: float) -> str:
     lines[0] += f", engine {printable(reply.engine)}" if reply.engine else ""
     budget, reserved = reply.memory_budget_bytes, reply.memory_reserved_bytes
     lines.append(f"memory for models: {show.size(reserved)}" + (f" of {show.size(budget)}" if budget else ""))
-    lines += ["", _models(reply), "", _captures(reply.captures, now)]
+    lines += ["", _models(reply)]
+    managed = [one for one in reply.managed if one.why in ("declared", "restored")]
+    lines += ["", show.managed(managed, now)] if managed else []
+    lines += ["", _captures(reply.captures, now)]
     return "\n".join(lines)
 
 

@@ -10,7 +10,9 @@ import hashlib
 import hmac
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -49,6 +51,14 @@ _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_
 _NOTHING_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG}
 _NO_MEMORY = {errno.ENOSPC, errno.ENOMEM}
 _MOST_BYTES = {SELFTEST_FILE: MAX_SELFTEST_BYTES, SELFTEST_DATA: MAX_SELFTEST_DATA_BYTES}
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """A package that was found good before: the SHA-256 of its signature file in hex, and as of when, in seconds since the epoch."""
+
+    signature_sha256: str
+    at: float
 
 
 class Package:
@@ -117,6 +127,7 @@ def open_package(
     limits: PackageLimits | None = None,
     claim: Callable[[str, int], None] = claim_of_system,
     go_on: Callable[[], None] = lambda: None,
+    accepted: Acceptance | None = None,
 ) -> Package:
     """Verify the package at a path or file:// URL; on any error nothing stays open (L-9).
 
@@ -125,13 +136,36 @@ def open_package(
         build_date: the agent's, in seconds since the epoch (S-6).
         claim: called with what takes memory and how much, in bytes, before it does; to refuse, it raises.
         go_on: called again and again; to stop the check, it raises.
+        accepted: it must be that package, and the signer's certificate is judged as it was then (M-6).
 
     Raises:
         PackageNotFoundError: not a local path, or nothing is there (L-3).
         PackageError, ManifestError, SignatureError, TrustError: the package is not what it must be (L-4, L-11).
         MemoryLimitError: no memory for the copy (L-6).
     """
-    limits = limits or PackageLimits()
+    with contents_at(url, go_on, limits) as contents:
+        if accepted is None:
+            reading = TimeReading(clock.now(), clock.synchronised(), build_date)
+        else:
+            reading = TimeReading(accepted.at, synchronised=True, build_date=0)
+        package = _verify(contents, trust_dir, reading, claim, accepted)
+    verified = package.verified
+    if verified.clock_note:
+        log.warning("%s: the signature was judged as of %s", verified.clock_note, verified.judged_at.isoformat())
+    log.info("package at %s is whole and signed by %s", shown_path(local_path(url)), verified.signer)
+    return package
+
+
+@contextmanager
+def contents_at(
+    url: str, go_on: Callable[[], None] = lambda: None, limits: PackageLimits | None = None
+) -> Iterator[Contents]:
+    """What the package at a path or file:// URL holds, unverified, for the length of the `with` block.
+
+    Raises:
+        PackageNotFoundError: not a local path, or nothing is there (L-3).
+        PackageError: it is none, or cannot be read.
+    """
     path = local_path(url)
     try:
         fd = open_without_surprise(path, follow=True)
@@ -141,18 +175,11 @@ def open_package(
         raise cannot_read(f"the package at {shown_path(path)}", error) from error
     try:
         fd = into_only_folder(fd)
-        contents = open_contents(fd, limits, go_on)
-        reading = TimeReading(clock.now(), clock.synchronised(), build_date)
-        package = _verify(contents, trust_dir, reading, claim)
+        yield open_contents(fd, limits or PackageLimits(), go_on)
     except OSError as error:  # a file that is none, such as those of /proc
         raise cannot_read(f"the package at {shown_path(path)}", error) from error
     finally:
         os.close(fd)
-    verified = package.verified
-    if verified.clock_note:
-        log.warning("%s: the signature was judged as of %s", verified.clock_note, verified.judged_at.isoformat())
-    log.info("package at %s is whole and signed by %s", shown_path(path), verified.signer)
-    return package
 
 
 def local_path(url: str) -> str:
@@ -192,15 +219,22 @@ def shown_path(path: str) -> str:
     return printable(path, 300)
 
 
-def _verify(contents: Contents, trust_dir: Path, reading: TimeReading, claim: Callable[[str, int], None]) -> Package:
+def _verify(
+    contents: Contents,
+    trust_dir: Path,
+    reading: TimeReading,
+    claim: Callable[[str, int], None],
+    accepted: Acceptance | None,
+) -> Package:
     head = contents.head()
     if MANIFEST_FILE not in head:
         raise ManifestError(
             f"the package has no manifest: {MANIFEST_FILE} is missing; make the package with this agent's tool (package)"
         )
-    if SIGNATURE_FILE not in head:
-        raise SignatureError(f"the package is not signed: {SIGNATURE_FILE} is missing")
-    verified = verify_signature(head[SIGNATURE_FILE], load_roots(trust_dir), reading)
+    signature = signature_of(head)
+    if accepted is not None and hashlib.sha256(signature).hexdigest() != accepted.signature_sha256:
+        raise SignatureError("the package is not the one that was accepted: its signature is another")
+    verified = verify_signature(signature, load_roots(trust_dir), reading)
     manifest_bytes = head[MANIFEST_FILE]
     _compare(MANIFEST_FILE, hashlib.sha256(manifest_bytes).digest(), verified)
     manifest = parse_manifest(manifest_bytes)
@@ -267,6 +301,17 @@ def _selftest(copies: "dict[str, _SealedCopy]") -> SelfTest:
         return parse_selftest(described.read(), copies[SELFTEST_DATA].size)
     finally:
         described.close()
+
+
+def signature_of(head: Mapping[str, bytes]) -> bytes:
+    """The signature file of a package.
+
+    Raises:
+        SignatureError: it has none.
+    """
+    if SIGNATURE_FILE not in head:
+        raise SignatureError(f"the package is not signed: {SIGNATURE_FILE} is missing")
+    return head[SIGNATURE_FILE]
 
 
 def _check_file(file: PackageFile, verified: Verified, copy: "_SealedCopy | None") -> None:

@@ -10,6 +10,7 @@ Whether the files are those of the statement is checked where they are read (`pa
 """
 
 import datetime
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,6 +46,7 @@ class Verified:
     expires: datetime.datetime
     judged_at: datetime.datetime
     clock_note: str
+    signature_sha256: str = ""  # of the signature file, in hex
 
 
 def judging_time(reading: TimeReading, not_before: datetime.datetime) -> tuple[datetime.datetime, str]:
@@ -78,7 +80,9 @@ def verify_signature(data: bytes, roots: Sequence[x509.Certificate], reading: Ti
     check_path(chain, roots, at)
     _verify(key, bundle.signature, pae(bundle.payload))
     statement = parse_statement(bundle.payload)
-    return Verified(statement.digests, subject(chain[0]), chain[0].not_valid_after_utc, at, note)
+    return Verified(
+        statement.digests, subject(chain[0]), chain[0].not_valid_after_utc, at, note, hashlib.sha256(data).hexdigest()
+    )
 
 
 def sign_files(

@@ -232,7 +232,15 @@ class Server:
         }
         self._add(AGENT_SERVICE, quick, quick=True)
         self._add(AGENT_SERVICE, others)
-        self._add(OPERATIONS_SERVICE, {"GetStatus": servicer.get_status, "ResetState": servicer.reset_state})
+        self._add(
+            OPERATIONS_SERVICE,
+            {
+                "GetStatus": servicer.get_status,
+                "ResetState": servicer.reset_state,
+                "ApplyModels": servicer.apply_models,
+                "RollbackModel": servicer.rollback_model,
+            },
+        )
         self._add(INFERENCE_SERVICE, inference.quick_calls(), quick=True)
         self._core.add_stream(
             f"/{INFERENCE_SERVICE}/ModelStreamInfer", lambda stream: NoStream("ModelStreamInfer", stream)
@@ -254,8 +262,8 @@ class Server:
         """The health of a model, or of the whole agent with the empty name."""
         self._health.set(name, serving)
 
-    def start(self) -> None:
-        """Listen.
+    def start(self, *, serving: bool = True) -> None:
+        """Listen; without `serving`, the agent's health is not yet SERVING.
 
         Raises:
             SocketInUseError: the socket cannot be made.
@@ -269,7 +277,8 @@ class Server:
             os.umask(before)
         self._core.start()
         self._inode = self._inode_there()
-        self.set_serving("", True)
+        if serving:
+            self.set_serving("", True)
 
     def stop(self, grace_seconds: float) -> None:
         """Take no new calls, let those in flight finish for `grace_seconds`, and remove the socket (X-4)."""

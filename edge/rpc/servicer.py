@@ -8,10 +8,11 @@ from typing import Any
 
 from edge.capture.record import CaptureRequest
 from edge.capture.service import CaptureService
+from edge.deploy.adoption import Models
 from edge.engine.engine import Output
 from edge.engine.placement import Placement
 from edge.errors import CaptureContentError, ModelGoneError, QueueFullError, SharedMemoryError
-from edge.rpc import codec
+from edge.rpc import codec, managed, status
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
 from edge.rpc.calls import step_far_aside
@@ -61,6 +62,8 @@ class Predictions:
             traceback.clear_frames(error.__traceback__)  # they may hold outputs
             if isinstance(error, SharedMemoryError):
                 plan.model.remarks.say_refused(error)
+            elif status.status_of(error)[0] is status.INTERNAL:
+                plan.model.remarks.count_failed()
             stay.end(done=False)
             raise
         if scheduler.waiting:
@@ -102,10 +105,12 @@ class Servicer:
         captures: CaptureService,
         segments: SegmentReader,
         *,
+        models: Models,
         max_message_bytes: int,
         describe: Callable[[], Any],
     ) -> None:
         self._registry = registry
+        self._models = models
         self._captures = captures
         self.segments = segments
         self._max_message_bytes = max_message_bytes
@@ -133,13 +138,13 @@ class Servicer:
         """[L]"""
         step_far_aside(context)
         request = codec.parse(pb.LoadModelRequest, raw)
-        model = self._registry.load(codec.model_name(request.name, request.handle), request.url, context)
+        model = self._models.load(codec.model_name(request.name, request.handle), request.url, context)
         return pb.LoadModelResponse(model=codec.model_message(model)).SerializeToString()
 
     def unload_model(self, raw: bytes, context: Caller) -> bytes:
         """[U]"""
         request = codec.parse(pb.UnLoadModelRequest, raw)
-        self._registry.unload(codec.model_name(request.name, request.handle))
+        self._models.unload(codec.model_name(request.name, request.handle))
         return b""  # an UnLoadModelResponse has no fields
 
     def list_models(self, raw: bytes, context: Caller) -> bytes:
@@ -198,6 +203,22 @@ class Servicer:
         """Let a model forget the state it keeps."""
         self._registry.reset_state(codec.parse(ops.ResetStateRequest, raw).name, context)
         return b""  # a ResetStateResponse has no fields
+
+    def apply_models(self, raw: bytes, context: Caller) -> bytes:
+        """Bring about what is declared."""
+        step_far_aside(context)
+        request = codec.parse(ops.ApplyModelsRequest, raw)
+        done = self._models.deployments.apply(list(request.names), context, retry=request.retry)
+        return ops.ApplyModelsResponse(
+            models=[managed.message(self._models, self._registry, one.name, one) for one in done]
+        ).SerializeToString()
+
+    def rollback_model(self, raw: bytes, context: Caller) -> bytes:
+        """Have the version before serve again."""
+        step_far_aside(context)
+        one = self._models.deployments.rollback(codec.parse(ops.RollbackModelRequest, raw).name, context)
+        message: bytes = managed.message(self._models, self._registry, one.name, one).SerializeToString()
+        return message
 
     def get_status(self, raw: bytes, context: Caller) -> bytes:
         """The state of the agent for operators."""

@@ -28,7 +28,7 @@ from edge.serving.agreement import check_tensors
 from edge.serving.aliases import Aliases, Entry, ModelState, already
 from edge.serving.loading import LoadedModel, Loader, ModelDefaults, Served
 from edge.serving.loads import MIB, Load, Loads
-from edge.serving.scheduler import Caller
+from edge.serving.scheduler import Caller, Nobody
 from edge.text import counted, shown
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ class Registry:
         except BaseException:
             if task.old is not None:
                 try:
-                    self.load(task.entry.name, task.old.url, _Nobody())
+                    self.load(task.entry.name, task.old.url, Nobody())
                 except (EdgeError, OSError) as error:
                     log.error("model %s: what served before cannot be loaded again: %s", task.entry.name, error)
             raise
@@ -306,25 +306,6 @@ class Registry:
 
     def _loaded(self) -> list[LoadedModel]:
         return [model for entry in self._aliases.entries() if (model := entry.model) is not None]
-
-
-class _Nobody:
-    """A caller that waits for ever."""
-
-    def time_remaining(self) -> None:
-        """There is no deadline."""
-
-    def step_aside(self) -> bool:
-        """Nobody is kept waiting."""
-        return True
-
-    def after_answer(self, callback: Callable[[], None]) -> None:
-        """There is no answer."""
-        callback()
-
-    def add_callback(self, callback: Callable[[], None]) -> bool:
-        """It does not end."""
-        return True
 
 
 def _check_name(name: str) -> None:

@@ -10,10 +10,14 @@ log = logging.getLogger(__name__)
 
 
 class Remarks:
-    """Safe from any thread. `mislabelled`: calls with a tensor that was declared as something that it is not (P-12)."""
+    """Safe from any thread. `mislabelled`: calls with a tensor that was declared as something that it is not (P-12);
+
+    `failed`: Predicts that ended with INTERNAL (W-6).
+    """
 
     def __init__(self, model: str) -> None:
         self.mislabelled = 0
+        self.failed = 0
         self._model = model
         self._said: set[str] = set()
         self._lock = threading.Lock()
@@ -22,6 +26,11 @@ class Remarks:
         """One more call was taken."""
         with self._lock:
             self.mislabelled += 1
+
+    def count_failed(self) -> None:
+        """One more call failed by a fault of the agent or the model."""
+        with self._lock:
+            self.failed += 1
 
     def say_mislabelled(self, tensor: str, declared: str, own: str) -> None:
         """Such a tensor is taken."""

@@ -33,6 +33,25 @@ class Caller(Protocol):
         ...
 
 
+class Nobody:
+    """A caller that waits for ever."""
+
+    def time_remaining(self) -> None:
+        """There is no deadline."""
+
+    def step_aside(self) -> bool:
+        """Nobody is kept waiting."""
+        return True
+
+    def after_answer(self, callback: Callable[[], None]) -> None:
+        """There is no answer."""
+        callback()
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """It does not end."""
+        return True
+
+
 class Seat:
     """A place for one call on a model: a session, and since when it runs on the monotonic clock (0: it is idle)."""
 

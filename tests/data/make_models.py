@@ -53,12 +53,12 @@ def string() -> bytes:
     return model.to_bytes()
 
 
-def add_one(shape: tuple[int, ...] = (1, 4)) -> bytes:
-    """`y` is `x` + 1, float32; -1 in `shape` is dynamic, () a scalar."""
+def add_one(shape: tuple[int, ...] = (1, 4), amount: float = 1) -> bytes:
+    """`y` is `x` + `amount`, float32; -1 in `shape` is dynamic, () a scalar."""
     model = Model()
     graph = model.graph()
     x, y = graph.tensor("x", np.float32, shape), graph.tensor("y", np.float32, shape)
-    graph.op(Op.ADD, [x, graph.constant("one", np.float32(1))], [y])
+    graph.op(Op.ADD, [x, graph.constant("one", np.float32(amount))], [y])
     graph.ends([x], [y])
     return model.to_bytes()
 

@@ -41,8 +41,9 @@ MAY_IMPORT = {
     "capture": {"host"},
     "cloud": {"capture"},
     "serving": {"host", "package", "engine", "shm"},
-    "rpc": {"host", "engine", "shm", "serving", "capture"},
-    "client": {"package", "engine", "serving", "rpc"},
+    "deploy": {"host", "package", "serving"},
+    "rpc": {"host", "engine", "shm", "serving", "capture", "deploy"},
+    "client": {"package", "engine", "serving", "rpc", "deploy"},
 }
 BANNED_IN_RULES = {"socket", "grpc", "time", "os", "pathlib", "subprocess", "threading", "http", "ssl", "tempfile"}
 MAX_LINES = 400

@@ -6,6 +6,48 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class ApplyModelsRequest(_message.Message):
+    __slots__ = ("names", "retry")
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    RETRY_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    retry: bool
+    def __init__(self, names: _Optional[_Iterable[str]] = ..., retry: _Optional[bool] = ...) -> None: ...
+
+class ApplyModelsResponse(_message.Message):
+    __slots__ = ("models",)
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    models: _containers.RepeatedCompositeFieldContainer[ManagedModel]
+    def __init__(self, models: _Optional[_Iterable[_Union[ManagedModel, _Mapping]]] = ...) -> None: ...
+
+class RollbackModelRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ManagedModel(_message.Message):
+    __slots__ = ("name", "why", "package", "version", "since_unix_seconds", "committed", "previous_version", "released", "refused")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    PACKAGE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SINCE_UNIX_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    COMMITTED_FIELD_NUMBER: _ClassVar[int]
+    PREVIOUS_VERSION_FIELD_NUMBER: _ClassVar[int]
+    RELEASED_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    why: str
+    package: str
+    version: str
+    since_unix_seconds: int
+    committed: bool
+    previous_version: str
+    released: bool
+    refused: str
+    def __init__(self, name: _Optional[str] = ..., why: _Optional[str] = ..., package: _Optional[str] = ..., version: _Optional[str] = ..., since_unix_seconds: _Optional[int] = ..., committed: _Optional[bool] = ..., previous_version: _Optional[str] = ..., released: _Optional[bool] = ..., refused: _Optional[str] = ...) -> None: ...
+
 class GetStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -91,7 +133,7 @@ class CaptureStatus(_message.Message):
     def __init__(self, destination: _Optional[str] = ..., pending: _Optional[int] = ..., pending_bytes: _Optional[int] = ..., oldest_pending_unix_seconds: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., dropped: _Optional[int] = ..., last_error: _Optional[str] = ..., last_error_unix_seconds: _Optional[int] = ..., refused: _Optional[int] = ..., refusing_since_unix_seconds: _Optional[int] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "started_unix_seconds", "engine", "models", "captures", "memory_budget_bytes", "memory_reserved_bytes")
+    __slots__ = ("version", "started_unix_seconds", "engine", "models", "captures", "memory_budget_bytes", "memory_reserved_bytes", "managed", "models_path")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STARTED_UNIX_SECONDS_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +141,8 @@ class GetStatusResponse(_message.Message):
     CAPTURES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_BUDGET_BYTES_FIELD_NUMBER: _ClassVar[int]
     MEMORY_RESERVED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MANAGED_FIELD_NUMBER: _ClassVar[int]
+    MODELS_PATH_FIELD_NUMBER: _ClassVar[int]
     version: str
     started_unix_seconds: int
     engine: str
@@ -106,4 +150,6 @@ class GetStatusResponse(_message.Message):
     captures: CaptureStatus
     memory_budget_bytes: int
     memory_reserved_bytes: int
-    def __init__(self, version: _Optional[str] = ..., started_unix_seconds: _Optional[int] = ..., engine: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., captures: _Optional[_Union[CaptureStatus, _Mapping]] = ..., memory_budget_bytes: _Optional[int] = ..., memory_reserved_bytes: _Optional[int] = ...) -> None: ...
+    managed: _containers.RepeatedCompositeFieldContainer[ManagedModel]
+    models_path: str
+    def __init__(self, version: _Optional[str] = ..., started_unix_seconds: _Optional[int] = ..., engine: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., captures: _Optional[_Union[CaptureStatus, _Mapping]] = ..., memory_budget_bytes: _Optional[int] = ..., memory_reserved_bytes: _Optional[int] = ..., managed: _Optional[_Iterable[_Union[ManagedModel, _Mapping]]] = ..., models_path: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,177 @@
+"""What is known of each declared alias, and outlives the agent: one file, replaced as a whole. Pure.
+
+An alias has `current`, the version that proved itself, `previous`, the one before it, and `trying`, a newer one that serves
+and has yet to prove itself (W-6). `tries` counts the runs of the agent that it was tried in and that did not end cleanly (W-7).
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from edge.package import strict_json
+from edge.package.strict_json import JsonFault
+
+FORMAT = 1
+MAX_STATE_BYTES = 1 << 20  # of the file of the store's state
+MAX_BAD = 8  # versions that are not tried again, an alias
+MAX_TRIES = 2  # runs of the agent that a version may end before it has proved itself (W-7)
+
+
+class StateFault(Exception):
+    """What is wrong with the file, in words that follow its name."""
+
+
+@dataclass(frozen=True)
+class Version:
+    """An accepted package.
+
+    `id` is the SHA-256 of its signature file, which has that of every other file; `accepted` when its certificate was judged,
+    `since` when it first served, both in seconds since the epoch.
+    """
+
+    id: str
+    package: str
+    name: str
+    version: str
+    accepted: float
+    since: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.version}"
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A version that is not tried again, and why."""
+
+    id: str
+    package: str
+    version: str
+    reason: str
+
+
+@dataclass
+class AliasState:
+    """An alias."""
+
+    current: Version | None = None
+    previous: Version | None = None
+    trying: Version | None = None
+    tries: int = 0
+    bad: list[Bad] = field(default_factory=list)
+
+    @property
+    def serving(self) -> Version | None:
+        """The one that is to serve."""
+        return self.trying or self.current
+
+    @property
+    def before(self) -> Version | None:
+        """The one to go back to."""
+        return self.current if self.trying else self.previous
+
+    def versions(self) -> Iterator[Version]:
+        """All that the store has to keep, the one that is to serve first."""
+        yield from (one for one in (self.trying, self.current, self.previous) if one is not None)
+
+    def find(self, id: str) -> Version | None:
+        """The kept version of that id."""
+        return next((one for one in self.versions() if one.id == id), None)
+
+    def try_out(self, version: Version) -> None:
+        """A version is to serve from now on, if it can."""
+        same = self.trying is not None and self.trying.id == version.id
+        if not same and self.current is not None and self.current.id == version.id:
+            self.current, self.trying, self.tries = version, None, 0
+            return
+        if not same and self.current is None:
+            self.commit()  # it serves, and is all there is to go back to
+        self.trying, self.tries = version, self.tries if same else 1
+
+    def commit(self) -> None:
+        """What is being tried has proved itself."""
+        if self.trying is not None:
+            self.previous, self.current, self.trying, self.tries = self.current, self.trying, None, 0
+
+    def give_up(self) -> None:
+        """What is being tried does not serve."""
+        self.trying, self.tries = None, 0
+
+    def go_back(self, reason: str) -> None:
+        """What was there before serves again, and what serves now is not tried again."""
+        bad = self.serving
+        if bad is not None:
+            self.bad = [one for one in self.bad if one.id != bad.id][1 - MAX_BAD :]
+            self.bad.append(Bad(bad.id, bad.package, str(bad), reason))
+        if self.trying is not None:
+            self.give_up()
+        else:
+            self.current, self.previous = self.previous, None
+
+    def lift(self, id: str) -> None:
+        """Let a version be tried again."""
+        self.bad = [one for one in self.bad if one.id != id]
+
+
+def parse(data: bytes) -> dict[str, AliasState]:
+    """The aliases in a state file.
+
+    Raises:
+        StateFault: it is none.
+    """
+    try:
+        value = strict_json.parse_object(data, max_bytes=MAX_STATE_BYTES)
+        strict_json.check_keys(value, "", required=("format", "models"))
+        if value["format"] != FORMAT:
+            raise StateFault(f"has format {value['format']!r}; this agent knows {FORMAT}")
+        models = strict_json.table(value["models"], "models")
+        return {name: _alias(strict_json.table(one, name), name) for name, one in models.items()}
+    except JsonFault as fault:
+        raise StateFault(str(fault)) from None
+
+
+def _alias(value: dict[str, Any], where: str) -> AliasState:
+    strict_json.check_keys(value, where, required=[one.name for one in fields(AliasState)])
+    current, previous, trying = (
+        None if value[key] is None else _version(value[key], f"{where}.{key}")
+        for key in ("current", "previous", "trying")
+    )
+    if type(value["tries"]) is not int:
+        raise JsonFault(f"{where}.tries must be a number")
+    bad = [_bad(one, f"{where}.bad") for one in strict_json.array(value["bad"], f"{where}.bad", most=MAX_BAD)]
+    return AliasState(current, previous, trying, value["tries"], bad)
+
+
+def _version(value: object, where: str) -> Version:
+    given = strict_json.table(value, where)
+    strict_json.check_keys(given, where, required=[one.name for one in fields(Version)])
+    for key in ("accepted", "since"):
+        if type(given[key]) not in (int, float):
+            raise JsonFault(f"{where}.{key} must be a number")
+    id, package, name, version = (
+        strict_json.text(given[key], f"{where}.{key}") for key in ("id", "package", "name", "version")
+    )
+    return Version(_id(id, where), package, name, version, float(given["accepted"]), float(given["since"]))
+
+
+def _bad(value: object, where: str) -> Bad:
+    given = strict_json.table(value, where)
+    strict_json.check_keys(given, where, required=[one.name for one in fields(Bad)])
+    return Bad(*(strict_json.text(given[one.name], f"{where}.{one.name}") for one in fields(Bad)))
+
+
+def _id(text: str, where: str) -> str:
+    if not is_id(text):
+        raise JsonFault(f"{where}.id must be a SHA-256 in hex")
+    return text
+
+
+def is_id(text: str) -> bool:
+    """Whether it is a SHA-256 in hex."""
+    return len(text) == 64 and set(text) <= set("0123456789abcdef")
+
+
+def to_bytes(models: dict[str, AliasState]) -> bytes:
+    """The state file."""
+    return json.dumps({"format": FORMAT, "models": {n: asdict(one) for n, one in models.items()}}, indent=1).encode()

@@ -1,0 +1,229 @@
+"""The package store: what was accepted, each package in a folder named by its signature file's SHA-256, and the state file.
+
+A package is copied file by file into a folder of a temporary name, verified there, flushed and renamed: one that is there is
+whole and was found good. It is verified again whenever it is opened.
+"""
+
+import fcntl
+import hashlib
+import logging
+import os
+import shutil
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge import durable
+from edge.deploy import state
+from edge.deploy.state import AliasState, StateFault, Version
+from edge.errors import PackageError, StoreError, StoreFullError
+from edge.text import counted
+
+if TYPE_CHECKING:
+    from edge.package.open import Package
+
+log = logging.getLogger(__name__)
+
+MIB = 1 << 20
+STATE_FILE = "state.json"
+LOCK_FILE = "lock"
+_SET_ASIDE = ".unreadable"
+
+Open = Callable[[str, Callable[[], None]], "Package"]  # a package at a url, judged now
+
+
+class Store:
+    """The folder of accepted packages. It is made when the first one is accepted; one agent has it at a time."""
+
+    def __init__(self, folder: Path | None, max_bytes: int, open_package: Open) -> None:
+        self.folder = folder
+        self._max_bytes = max_bytes
+        self._open_package = open_package
+        self._lock: int | None = None
+        self._keep_all = False
+
+    @property
+    def is_there(self) -> bool:
+        """Whether it holds a state."""
+        return self.folder is not None and (self.folder / STATE_FILE).exists()
+
+    def path(self, version: Version) -> Path:
+        """Where an accepted package is."""
+        return self._there() / version.id
+
+    def _there(self) -> Path:
+        if self.folder is None:
+            raise StoreError(
+                "there is no folder to keep packages in: this user can write to none of the usual ones; name one in edge_package_store_path"
+            )
+        return self.folder
+
+    # --- the folder as a whole ---------------------------------------------------
+
+    def claim(self) -> None:
+        """Have the folder for this agent alone, until it ends; make it where it is not there.
+
+        Raises:
+            StoreError: it cannot be used, or another agent has it.
+        """
+        folder = self._there()
+        if self._lock is not None:
+            return
+        try:
+            folder.mkdir(durable.FOLDER_MODE, parents=True, exist_ok=True)
+            for parent in (folder.parent, folder.parent.parent):
+                durable.fsync_folder(parent)
+            lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise StoreError(
+                f"the package store {folder} cannot be used: {durable.why(error)}; let the agent's user write there, or name another folder in edge_package_store_path"
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise StoreError(f"the package store {folder} is another agent's; name one of its own") from None
+        self._lock = lock
+
+    def close(self) -> None:
+        """Let others have it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def read_state(self) -> dict[str, AliasState]:
+        """The aliases as they were left; none where there is no state. One that cannot be read is set aside."""
+        path = self._there() / STATE_FILE
+        try:
+            with durable.reader(path) as file:
+                return state.parse(file.read(state.MAX_STATE_BYTES + 1))
+        except FileNotFoundError:
+            return {}
+        except StateFault as fault:
+            log.error("the state of declared models is lost, they are accepted anew: %s %s", path, fault)
+            path.replace(path.with_name(STATE_FILE + _SET_ASIDE))
+            self._keep_all = True
+            return {}
+
+    def write_state(self, models: dict[str, AliasState]) -> None:
+        """Replace the state; after a crash it is the old one or the new.
+
+        Raises:
+            StoreError: it cannot be written, and is the old one.
+        """
+        try:
+            durable.write_file(self._there() / STATE_FILE, state.to_bytes(models))
+        except OSError as error:
+            raise StoreError(f"the state in {self.folder} cannot be written: {durable.why(error)}") from error
+
+    def tidy(self, keep: Collection[str]) -> None:
+        """Remove packages but those, and what was left half made."""
+        folder = self._there()
+        if self._keep_all:
+            return
+        wanted = {*keep, STATE_FILE, STATE_FILE + _SET_ASIDE, LOCK_FILE}
+        gone = [path for path in folder.iterdir() if path.name not in wanted]
+        for path in sorted(gone, key=lambda path: not path.name.endswith(durable.TEMPORARY)):
+            if path.is_dir() and not path.is_symlink():
+                temporary = path.with_name(path.name.removesuffix(durable.TEMPORARY) + durable.TEMPORARY)
+                shutil.rmtree(path.replace(temporary))
+            else:
+                path.unlink()
+        if gone:
+            log.info("%s removed from the package store", counted(len(gone), "package"))
+
+    # --- packages ------------------------------------------------------------------
+
+    def identify(self, url: str) -> str:
+        """The id of the package at a url; reads no more than its signature.
+
+        Raises:
+            PackageNotFoundError, PackageError: there is none.
+        """
+        from edge.package.open import contents_at, signature_of
+
+        with contents_at(url) as contents:
+            return hashlib.sha256(signature_of(contents.head())).hexdigest()
+
+    def has(self, version: Version) -> bool:
+        """Whether a package is here."""
+        return self.path(version).is_dir()
+
+    def accept(self, url: str, id: str, go_on: Callable[[], None]) -> Version:
+        """Copy a package here and judge it now.
+
+        Args:
+            url: absolute path or file:// url.
+            id: its id, as `identify` found it.
+            go_on: called again and again; to stop, it raises.
+
+        Raises:
+            PackageNotFoundError, PackageError, MemoryLimitError: as `open_package`.
+            StoreFullError: it finds no room within the store's bound, or on the disk.
+            StoreError: the store cannot be written.
+        """
+        target = self._there() / id
+        temporary = target.with_name(id + durable.TEMPORARY)
+        found = target
+        try:
+            if not target.is_dir():
+                found = temporary
+                if temporary.exists():
+                    shutil.rmtree(temporary)
+                self._copy(url, temporary, go_on)
+            version = self._judge(found, url, id, go_on)
+            if found is temporary:
+                durable.rename_all([(temporary, target)])
+        except OSError as error:
+            raise self._full(error) from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        return version
+
+    def _judge(self, path: Path, url: str, id: str, go_on: Callable[[], None]) -> Version:
+        with self._open_package(str(path), go_on) as package:
+            if package.verified.signature_sha256 != id:
+                raise PackageError("the package changed while it was copied; try again")
+            facts = package.manifest
+            return Version(id, url, facts.model_name, facts.model_version, package.verified.judged_at.timestamp())
+
+    def _copy(self, url: str, target: Path, go_on: Callable[[], None]) -> None:
+        from edge.package.open import contents_at
+
+        left = self._max_bytes - self.size()
+        target.mkdir(durable.FOLDER_MODE)
+        folders = {target}
+        with contents_at(url, go_on) as contents:
+            contents.head()  # of an archive, which folder in it is the package
+            for file in contents.files():
+                left -= file.size
+                if left < 0:
+                    raise StoreFullError(
+                        f"the package finds no room in the store: {self._max_bytes // MIB} MiB are allowed (edge_package_store_max_mib)"
+                    )
+                path = target / file.path
+                folders |= {one for one in path.parents if one.is_relative_to(target)}
+                try:
+                    _write(path, file.chunks)
+                except OSError as error:  # of the store, not of the package
+                    raise self._full(error) from error
+        for folder in folders:
+            durable.fsync_folder(folder)
+
+    def _full(self, error: OSError) -> StoreFullError:
+        return StoreFullError(f"the package cannot be kept in {self.folder}: {durable.why(error)}")
+
+    def size(self) -> int:
+        """Bytes of all packages here."""
+        return sum(path.lstat().st_size for path in self._there().rglob("*") if not path.is_dir())
+
+
+def _write(path: Path, chunks: Iterable[bytes]) -> None:
+    path.parent.mkdir(durable.FOLDER_MODE, parents=True, exist_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, durable.FILE_MODE)
+    try:
+        for chunk in chunks:
+            durable.write_all(fd, chunk)
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,33 @@
+"""How a model that stays, or one that was loaded, stands: for operators."""
+
+from edge.deploy.adoption import Models
+from edge.deploy.deployments import Managed
+from edge.errors import ModelNotFoundError
+from edge.rpc._generated import operations_pb2 as ops
+from edge.serving.registry import Registry
+
+
+def message(models: Models, registry: Registry, name: str, declared: Managed | None) -> ops.ManagedModel:
+    """One alias; `declared` where it is that, or was until now."""
+    made = ops.ManagedModel(name=name)
+    if declared is None or models.deployments.get(name) is not None:
+        made.why, since = models.why(name)
+        made.since_unix_seconds = int(since)
+    try:
+        manifest = registry.get(name).manifest
+        made.version = f"{manifest.model_name} {manifest.model_version}"
+    except ModelNotFoundError:
+        pass
+    if declared is not None:
+        state = declared.state
+        made.package = declared.declared.package if declared.declared else ""
+        made.committed = state.current is not None and state.trying is None
+        made.previous_version = str(state.before or "")
+        made.released, made.refused = models.released(name), declared.refused
+    return made
+
+
+def messages(models: Models, registry: Registry) -> list[ops.ManagedModel]:
+    """Every alias, declared or loaded, by name."""
+    names = {one.name for one in models.deployments.all()} | {model.name for model in registry.models()}
+    return [message(models, registry, name, models.deployments.get(name)) for name in sorted(names)]
