@@ -13,7 +13,7 @@ from edge.deploy.declaration import Declaration
 from edge.deploy.deployments import Deployments, Managed
 from edge.deploy.proof import COMMIT_PREDICTS, COMMIT_SECONDS
 from edge.deploy.store import MIB, Store
-from edge.engine.tflite import TfliteEngine
+from edge.engine.engines import Engines
 from edge.errors import EdgeError, ModelNotFoundError, StoreError
 from edge.package.manifest import Manifest, format_manifest
 from edge.package.open import Acceptance, Package, claim_of_system, open_package
@@ -40,7 +40,7 @@ class Device:
 
     def start(self) -> None:
         """A run begins."""
-        self.registry = Registry(TfliteEngine(), self._open, ModelDefaults(1, 1, 4, 0, ()), self.clock)
+        self.registry = Registry(Engines(), self._open, ModelDefaults(1, 1, 4, 0, ()), self.clock)
         self.store = Store(self.home / "store", self._store_mib * MIB, self._accept)
         self.deployments = Deployments(self.registry, self.store, self.models, self.clock)
         self.deployments.prepare()
