@@ -12,7 +12,7 @@ SOURCES = $(shell git ls-files '*.py' '*.pyi' 2>/dev/null || echo .)
 ARCH ?= $(shell dpkg --print-architecture 2>/dev/null || echo amd64)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dev demo test test-models check proto unit system fuzz newcomer test-grpc test-fallback coverage audit clean
+.PHONY: help venv dev demo test test-models check proto unit system fuzz newcomer test-grpc test-fallback test-litert coverage audit clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 20
@@ -78,6 +78,9 @@ test-grpc: $(VENV)/.tests ## The serving tests with each of GRPC_VERSIONS: the f
 
 test-fallback: $(VENV)/.tests ## The system tests with calls served by grpc.server (edge_rpc_server: grpc)
 	@AGENT_SETTINGS='{"edge_rpc_server": "grpc"}' $(PYTEST) tests/system
+
+test-litert: $(VENV)/.tests ## The system tests with models in LiteRT where they run in it (edge_engine: litert)
+	@AGENT_SETTINGS='{"edge_engine": "litert"}' EDGE_ENGINE=litert $(PYTEST) tests/system tests/adversary
 
 coverage: $(VENV)/.tests ## What the unit and system tests run of edge/, by file
 	@$(PYTEST) --cov --cov-report=term

@@ -80,7 +80,7 @@ class Trial:
             EdgeError: what refuses the model.
         """
         threads.make_sure_of(self._options.threads)
-        answer, inputs = self._first_that_serves()
+        answer, inputs = self.first_that_serves()
         self._voice.say(asdict(answer))
         # What follows only makes calls cheaper: whatever becomes of it, the answer stands.
         if not answer.kind or not answer.allocate or self._options.delegate is not None or self._options.signature:
@@ -95,8 +95,12 @@ class Trial:
         if borrows and borrows_well(self._engines.open(self._path, lending), frozenset(borrows)):
             self._voice.say(asdict(replace(answer, borrows=borrows)))
 
-    def _first_that_serves(self) -> tuple[ProbeResult, SampleInputs]:
-        """The first run in the first engine that the model runs in, else in the last."""
+    def first_that_serves(self) -> tuple[ProbeResult, SampleInputs]:
+        """The first run, in the first engine that the model runs in, else in the last.
+
+        Raises:
+            EdgeError: what refuses the model.
+        """
         refusal = ""
         for name in self._names[:-1]:
             try:

@@ -1,5 +1,7 @@
 """Runs random models in one of three ways: in the bare engine, as a trial does, as the agent does once it has tried them.
 
+EDGE_ENGINE is the configuration's edge_engine; what is bare is the interpreter.
+
 A process that speaks pickles on its standard streams; it may die of what it runs, which is the point.
 """
 
@@ -7,28 +9,27 @@ import os
 import pickle
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edge.engine import bare
 from edge.engine.engine import SessionOptions
+from edge.engine.engines import Engines
 from edge.engine.interpreter import ENGINE_ERRORS
 from edge.engine.model_file import check_model_file
 from edge.engine.probe import ProbeResult, task_of
 from edge.engine.sample_inputs import SampleInputs
 from edge.engine.samples import MADE_UP, Sample
-from edge.engine.tflite import TfliteEngine
 from edge.engine.trial import Trial
 from edge.errors import EdgeError, InferenceError
 
-ENGINE = TfliteEngine()
+ENGINES = Engines(os.environ.get("EDGE_ENGINE", "auto"))
 
 
 def bare_engine(path: str, request: list[Any]) -> list[Any] | None:
     """The outputs of a fresh interpreter, or None where it refuses."""
     try:
-        interpreter = ENGINE.prepare().Interpreter(model_path=path, num_threads=1)
+        interpreter = ENGINES.tflite.prepare().Interpreter(model_path=path, num_threads=1)
         return [(output.shape, output.tobytes()) for output in bare.run(interpreter, request)]
     except ENGINE_ERRORS:
         return None
@@ -36,7 +37,7 @@ def bare_engine(path: str, request: list[Any]) -> list[Any] | None:
 
 def one_engine(path: str, requests: list[Any]) -> list[Any]:
     """The outputs of one interpreter for all requests, each anew as far as the engine can."""
-    interpreter = ENGINE.prepare().Interpreter(model_path=path, num_threads=1)
+    interpreter = ENGINES.tflite.prepare().Interpreter(model_path=path, num_threads=1)
     answers: list[Any] = []
     for request in requests:
         try:
@@ -57,23 +58,24 @@ class Silent:
 
 def try_out(fd: int) -> ProbeResult | None:
     """What a trial finds, or None where it refuses the model; how far it is goes to the test."""
-    trial = Trial(task_of(fd, SessionOptions(), Sample(), MADE_UP), Silent(tell))
+    options = SessionOptions()
+    trial = Trial(task_of(fd, options, Sample(), MADE_UP, ENGINES.for_model(options)), Silent(tell))
     try:
-        return trial.first_run()[0]
+        return trial.first_that_serves()[0]
     except EdgeError:
         return None
 
 
 def try_shapes(fd: int, found: ProbeResult, shapes: Any) -> bool:
     """Whether a trial of shapes lets them through."""
-    options = SessionOptions(allocate=found.allocate)
+    options = SessionOptions(engine=found.engine, allocate=found.allocate)
     trial = Trial(task_of(fd, options, Sample(), (found.kind,) if found.kind else MADE_UP), Silent(tell))
     return "refused" not in trial.try_shapes(shapes)
 
 
 def serve(path: str, found: ProbeResult, requests: list[Any]) -> list[Any]:
     """The agent's answers, one session for all."""
-    session = ENGINE.open(path, replace(SessionOptions(), allocate=found.allocate))
+    session = ENGINES.open(path, SessionOptions(engine=found.engine, allocate=found.allocate))
     if found.kind:
         SampleInputs(session.inputs, Sample()).run(session, found.kind)
         session.reset()
