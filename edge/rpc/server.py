@@ -242,6 +242,7 @@ class Server:
             },
         )
         self._add(INFERENCE_SERVICE, inference.quick_calls(), quick=True)
+        self._add(INFERENCE_SERVICE, inference.other_calls())
         self._core.add_stream(
             f"/{INFERENCE_SERVICE}/ModelStreamInfer", lambda stream: NoStream("ModelStreamInfer", stream)
         )

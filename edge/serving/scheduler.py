@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from edge.clock import Clock
 from edge.engine.engine import Session
@@ -65,13 +65,28 @@ class Seat:
 class _Waiter:
     """A waiting call; `ready` is held until it is handed a seat or gives up."""
 
-    __slots__ = ("gone", "ready", "seat")
+    __slots__ = ("gone", "ready", "seat", "since")
 
-    def __init__(self) -> None:
+    def __init__(self, now: float) -> None:
+        self.since = now
         self.ready = threading.Lock()
         self.ready.acquire()
         self.seat: Seat | None = None
         self.gone = False
+
+
+class Counts(NamedTuple):
+    """Calls on a model since it was loaded: those that it answered, that failed in it, and that had to wait for it.
+
+    Seconds are those that calls had an instance, or waited. `last`: when the last one ended, on the monotonic clock; 0: none.
+    """
+
+    answered: int
+    answered_seconds: float
+    failed: int
+    waited: int
+    waited_seconds: float
+    last: float
 
 
 class Scheduler:
@@ -93,6 +108,8 @@ class Scheduler:
         self.quick = False
         self.closing = False
         self.predicted = 0
+        self._failed = self._waited = 0
+        self._ran_seconds = self._waited_seconds = self._last = 0.0
 
     @contextmanager
     def session(self, caller: Caller) -> Iterator[Session]:
@@ -143,7 +160,7 @@ class Scheduler:
                 raise QueueFullError(
                     f"model {self._name!r} is busy: {self.running} calls are running and {len(self._waiters)} are waiting, the most allowed"
                 )
-            waiter = _Waiter()
+            waiter = _Waiter(self._monotonic())
             self._waiters.append(waiter)
         return self._wait(waiter, caller)
 
@@ -172,10 +189,17 @@ class Scheduler:
         """Give a seat back; `done` where its session answered, not failed."""
         now = self._monotonic()
         with self._lock:
-            self.predicted += done
-            self.quick = self._steady and now - seat.since < QUICK_SECONDS
+            ran, self._last = now - seat.since, now
+            if done:
+                self.predicted += 1
+                self._ran_seconds += ran
+            else:
+                self._failed += 1
+            self.quick = self._steady and ran < QUICK_SECONDS
             if self._waiters:
                 waiter = self._waiters.popleft()
+                self._waited += 1
+                self._waited_seconds += now - waiter.since
                 waiter.seat = seat
                 seat.since = now
                 waiter.ready.release()
@@ -184,6 +208,13 @@ class Scheduler:
             self._idle.append(seat)
             if self.closing and not self.running:
                 self._drained.set()
+
+    def counts(self) -> Counts:
+        """What was counted until now."""
+        with self._lock:
+            return Counts(
+                self.predicted, self._ran_seconds, self._failed, self._waited, self._waited_seconds, self._last
+            )
 
     def close(self) -> None:
         """Take no new calls (U-2)."""

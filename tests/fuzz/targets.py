@@ -38,6 +38,7 @@ from edge.serving.binding import InputBinder
 from edge.tensors import DType
 from tests.fakes.packages import BUILD_DATE, LIMITS, ROOT, entries_of, files_of, tar_of
 from tests.fakes.signing_pki import NOW
+from tests.fuzz import inference
 
 DATA = Path(__file__).parents[1] / "data"
 FORMS = (2, 1, 0)  # of a tar, as the standard library numbers them: pax, GNU, ustar
@@ -302,6 +303,7 @@ TARGETS = {
         (b"\x0a", b"\x12", b"\x18\xff\xff\xff\xff\x0f", b"\x1a\x02", b"\x22\x00", b"\x80" * 10, b"\xff" * 5, b"\x0b", b"\x0c"),
         check_request,
     ),
+    "inference": Target(inference.seeds(), inference.TOKENS, inference.check),
     "signature": Target(
         (FILES[SIGNATURE_FILE], format_statement("p", {"a": bytes(32), "b/c": bytes(32)})),
         JSON_TOKENS, check_signature, is_json=True,

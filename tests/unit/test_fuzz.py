@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fuzz import inference
 from tests.fuzz.explore import CORPUS, explore, fault, save
 from tests.fuzz.mutate import smaller
 from tests.fuzz.targets import TARGETS, Target, answering
@@ -14,11 +15,13 @@ KEPT = sorted(path for path in CORPUS.glob("*/*"))
 
 @pytest.fixture(scope="module", autouse=True)
 def server() -> Iterator[None]:
-    """What the answers come from."""
+    """What the answers come from, and the models."""
     made = answering()
+    inference.handlers()
     yield
     made.close()
     answering.cache_clear()
+    inference.handlers.cache_clear()
 
 
 @pytest.mark.parametrize("name", TARGETS)

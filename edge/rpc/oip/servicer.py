@@ -3,19 +3,19 @@
 from collections.abc import Callable
 from typing import Any
 
+from edge.clock import Clock
 from edge.errors import NotOfferedError
 from edge.rpc import status
 from edge.rpc._generated import open_inference_pb2 as pb
 from edge.rpc.calls import Stream
 from edge.rpc.codec import parse
-from edge.rpc.oip import codec
-from edge.rpc.oip.datatypes import NAMES
+from edge.rpc.oip import codec, facts
+from edge.rpc.oip.repository import Repository
 from edge.rpc.plans import Dialect
 from edge.rpc.servicer import Servicer
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
 from edge.serving.scheduler import Caller
-from edge.tensors import TensorSpec
 
 # What other servers offer beside the protocol, and why this one does not (O-11).
 NOT_OFFERED = {
@@ -24,11 +24,15 @@ NOT_OFFERED = {
         ("CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister"),
         "CUDA shared memory is not offered: inputs are read by the processor",
     ),
+    **dict.fromkeys(
+        ("SystemSharedMemoryStatus", "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister"),
+        "POSIX shared memory is not offered; Predict of the agent's own API takes System V segments",
+    ),
     "TraceSetting": "traces are not offered",
     "LogSettings": "the log is set by the agent's configuration alone",
 }
 SERVER_NAME = "sagemaker-edge-agent"
-EXTENSIONS: tuple[str, ...] = ()
+EXTENSIONS = ("model_configuration", "model_repository", "statistics")
 INFER = Dialect(codec.read, codec.raw_ranges)
 
 
@@ -38,8 +42,10 @@ Handler = Callable[[bytes, Caller], bytes]
 class InferenceServicer:
     """The GRPCInferenceService, on the models that the Agent service has."""
 
-    def __init__(self, servicer: Servicer, registry: Registry, *, version: str) -> None:
+    def __init__(self, servicer: Servicer, registry: Registry, clock: Clock, *, version: str) -> None:
         self._registry = registry
+        self._clock = clock
+        self._repository = Repository(registry)
         self.model_infer = servicer.predictions(INFER).predict
         self._server: bytes = pb.ServerMetadataResponse(
             name=SERVER_NAME, version=version, extensions=EXTENSIONS
@@ -54,7 +60,17 @@ class InferenceServicer:
             "ModelReady": self.model_ready,
             "ModelMetadata": self.model_metadata,
             "ModelInfer": self.model_infer,
+            "ModelConfig": self.model_config,
             **{name: not_offered(name) for name in NOT_OFFERED if name != "ModelStreamInfer"},
+        }
+
+    def other_calls(self) -> dict[str, Handler]:
+        """The calls that may take longer."""
+        return {
+            "ModelStatistics": self.model_statistics,
+            "RepositoryIndex": self._repository.index,
+            "RepositoryModelLoad": self._repository.load,
+            "RepositoryModelUnload": self._repository.unload,
         }
 
     def server_live(self, raw: bytes, context: Caller) -> bytes:
@@ -79,21 +95,25 @@ class InferenceServicer:
             model.name == request.name and request.version in ("", model.manifest.model_version)
             for model in self._registry.models()
         )
-        message: bytes = pb.ModelReadyResponse(ready=ready).SerializeToString()
-        return message
+        return _serialised(pb.ModelReadyResponse(ready=ready))
 
     def model_metadata(self, raw: bytes, context: Caller) -> bytes:
         """Inputs and outputs of a model."""
         request = parse(pb.ModelMetadataRequest, raw)
-        model = self._model(request)
-        message: bytes = pb.ModelMetadataResponse(
-            name=model.name,
-            versions=[model.manifest.model_version],
-            platform=model.manifest.engine,
-            inputs=map(_tensor, model.inputs),
-            outputs=map(_tensor, model.outputs),
-        ).SerializeToString()
-        return message
+        return _serialised(facts.metadata(self._model(request)))
+
+    def model_config(self, raw: bytes, context: Caller) -> bytes:
+        """How a model is served."""
+        request = parse(pb.ModelConfigRequest, raw)
+        return _serialised(pb.ModelConfigResponse(config=facts.config(self._model(request))))
+
+    def model_statistics(self, raw: bytes, context: Caller) -> bytes:
+        """What was counted of a model, or of all."""
+        request = parse(pb.ModelStatisticsRequest, raw)
+        models = [self._model(request)] if request.name else self._registry.models()
+        return _serialised(
+            pb.ModelStatisticsResponse(model_stats=[facts.statistics(model, self._clock) for model in models])
+        )
 
     def _model(self, request: Any) -> LoadedModel:
         model = self._registry.get(request.name)
@@ -134,5 +154,6 @@ _LIVE: bytes = pb.ServerLiveResponse(live=True).SerializeToString()
 _READY: bytes = pb.ServerReadyResponse(ready=True).SerializeToString()
 
 
-def _tensor(spec: TensorSpec) -> Any:
-    return pb.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=NAMES[spec.dtype], shape=spec.signature)
+def _serialised(message: Any) -> bytes:
+    raw: bytes = message.SerializeToString()
+    return raw

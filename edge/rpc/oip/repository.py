@@ -1,0 +1,111 @@
+"""The protocol's model repository, on the agent's registry: packages are named by their urls, not found in a folder."""
+
+import json
+from typing import Any
+
+from edge.errors import NotOfferedError, PackageNotFoundError, RequestError
+from edge.rpc._generated import open_inference_pb2 as pb
+from edge.rpc.calls import step_far_aside
+from edge.rpc.codec import parse
+from edge.serving.registry import Registry
+from edge.serving.scheduler import Caller
+from edge.text import shown
+
+MAX_UNLOADED = 100  # models that were unloaded here, whose packages are remembered; older ones are forgotten
+
+_STATES = {"LOADING": "LOADING", "WARMING": "LOADING", "READY": "READY", "DRAINING": "UNLOADING"}
+
+
+class Repository:
+    """RepositoryIndex, RepositoryModelLoad, RepositoryModelUnload. Safe to use from any thread."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._unloaded: dict[str, tuple[str, str]] = {}  # the version and the url of each, by name
+
+    def index(self, raw: bytes, context: Caller) -> bytes:
+        """Every model that is loaded, comes or goes, and those that can be loaded again by their names."""
+        request = parse(pb.RepositoryIndexRequest, raw)
+        _check_repository(request)
+        models = [
+            _entry(name, model.manifest.model_version if model else "", _STATES[state.value])
+            for name, state, model in self._registry.states()
+        ]
+        there = {model.name for model in models}
+        models += [
+            _entry(name, version, "UNAVAILABLE", "unloaded")
+            for name, (version, _) in list(self._unloaded.items())
+            if name not in there
+        ]
+        answer = pb.RepositoryIndexResponse(
+            models=[model for model in models if model.state == "READY" or not request.ready]
+        )
+        message: bytes = answer.SerializeToString()
+        return message
+
+    def load(self, raw: bytes, context: Caller) -> bytes:
+        """Load a package, in place of the model that serves under the name if there is one (W-1)."""
+        step_far_aside(context)
+        request = parse(pb.RepositoryModelLoadRequest, raw)
+        _check_repository(request)
+        name = request.model_name
+        self._registry.swap(name, _url(request.parameters) or self._known(name), context)
+        self._unloaded.pop(name, None)
+        return b""  # a RepositoryModelLoadResponse has no fields
+
+    def _known(self, name: str) -> str:
+        for model in self._registry.models():
+            if model.name == name:
+                return model.url
+        if name in self._unloaded:
+            return self._unloaded[name][1]
+        raise PackageNotFoundError(
+            f"no package is known for model {shown(name)}; give its path in the parameter 'url', or as string_value of the "
+            "parameter 'url' in 'config'"
+        )
+
+    def unload(self, raw: bytes, context: Caller) -> bytes:
+        """Unload a model; it can be loaded again by its name."""
+        request = parse(pb.RepositoryModelUnloadRequest, raw)
+        _check_repository(request)
+        model = self._registry.get(request.model_name)
+        self._registry.unload(model.name)
+        self._unloaded.pop(model.name, None)
+        self._unloaded[model.name] = model.manifest.model_version, model.url
+        for name in list(self._unloaded)[:-MAX_UNLOADED]:
+            self._unloaded.pop(name, None)
+        return b""  # a RepositoryModelUnloadResponse has no fields
+
+
+def _entry(name: str, version: str, state: str, reason: str = "") -> Any:
+    return pb.RepositoryIndexResponse.ModelIndex(name=name, version=version, state=state, reason=reason)
+
+
+def _check_repository(request: Any) -> None:
+    if request.repository_name:
+        raise NotOfferedError(f"repository {shown(request.repository_name)}: there is one, without a name")
+
+
+def _url(parameters: Any) -> str:
+    """The package's url that a load names: its parameter "url", or the parameter "url" of the model config in JSON.
+
+    Raises:
+        RequestError: the config is none, or the load brings files.
+    """
+    for name in parameters:
+        if name.startswith("file:"):
+            raise RequestError(f"parameter {shown(name)}: files are not taken; a model comes in a signed package")
+    if "url" in parameters:
+        url: str = parameters["url"].string_param
+        return url
+    if "config" not in parameters:
+        return ""
+    try:
+        given = json.loads(parameters["config"].string_param)["parameters"]["url"]["string_value"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        given = None
+    if not isinstance(given, str):
+        raise RequestError(
+            'parameter "config": expected {"parameters": {"url": {"string_value": PATH}}}, the path of a package'
+        )
+    return given
