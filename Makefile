@@ -72,7 +72,7 @@ test-grpc: $(VENV)/.tests ## The serving tests with each of GRPC_VERSIONS: the f
 	  echo "grpcio $$version"; \
 	  $(PIP) --no-deps --upgrade --target build/grpcio-$$version grpcio==$$version \
 	    "grpcio-health-checking<=$$version" "grpcio-reflection<=$$version"; \
-	  PYTHONPATH=build/grpcio-$$version $(PY) -m pytest tests/unit/test_core.py tests/unit/test_watch.py \
+	  PYTHONPATH=build/grpcio-$$version $(PY) -m pytest tests/unit/test_core.py \
 	    tests/unit/test_turns.py tests/unit/test_servicer.py tests/system/test_predict.py tests/system/test_concurrency.py; \
 	done
 

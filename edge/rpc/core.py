@@ -6,8 +6,8 @@ gRPC's own. docs/adr/0007-serving-loop.md weighs the use of `cygrpc`, the privat
 is the only module that serves by it.
 
 Theory of operation. One thread at a time has its turn to wait on the queue (edge.rpc.turns). It runs a quick call on the
-spot and waits again: no hand-over at all. A call that may take longer first steps aside (`Call.step_aside`): as soon as
-something comes for the queue, another thread waits in its place, and the call runs without haste. So the queue is left
+spot and waits again: no hand-over at all. A call that may take longer first steps aside (`Call.step_aside`): another
+thread waits in its place, and the call runs without haste. So the queue is left
 alone for no longer than a quick call takes, however slow the others are. A second thread on the queue would be woken for
 every event that the first is about to take anyway.
 """
@@ -22,13 +22,12 @@ from grpc._cython import cygrpc
 
 from edge import address
 from edge.clock import Clock
-from edge.rpc import READS_BY_WAITING_THREAD, calls, status, unread
+from edge.rpc import calls, status, unread
 from edge.rpc.calls import Answer, StreamHandler, Unary
 from edge.rpc.private_binding import check_binding
 from edge.rpc.receipt import Held, Receipts
 from edge.rpc.turns import Turns
 from edge.rpc.unread import SMALL_UNREAD_SECONDS, Unread
-from edge.rpc.watch import epoll_of
 from edge.serving.scheduler import Caller
 from edge.stopping import CANCELLED_SECONDS, THREADS_SECONDS
 
@@ -44,7 +43,6 @@ _NO_BOUND = 1 << 62
 # One for all calls: nothing of a call is in them, and what gRPC writes into the last is not read.
 _METADATA, _OK = cygrpc.SendInitialMetadataOperation((), 0), cygrpc.SendStatusFromServerOperation((), 0, "", 0)
 _CLOSE = cygrpc.ReceiveCloseOnServerOperation(0)
-EVENTS_READ_AHEAD = 4  # looks at what gRPC may have read and not handed out; each makes it handle one
 
 
 def _not_unary(raw: bytes, call: Caller) -> Answer:
@@ -251,8 +249,6 @@ class CoreServer:
         self._stopping = threading.Event()
         self._stopped = threading.Event()
         self.turns = Turns(self._poll, name="rpc")
-        self._taken: deque[Any] = deque()  # events that the thread which stepped aside has found and not handled
-        self._path = ""
         self._lock = threading.Lock()
         self._closing = False
 
@@ -275,14 +271,13 @@ class CoreServer:
         """
         if self._core.add_http2_port(address.target(path).encode()) == 0:
             raise RuntimeError("the socket cannot be made")
-        self._path = path
 
     def start(self) -> None:
         """Take calls."""
         self._core.start()
         for _ in range(REQUESTS_AHEAD):
             self._request_call()
-        self.turns.start(epoll_of(self._path) if READS_BY_WAITING_THREAD else None)
+        self.turns.start()
 
     def stop(self, grace_seconds: float) -> None:
         """Take no new calls; those under way have `grace_seconds` to finish. Returns when all have ended."""
@@ -318,9 +313,9 @@ class CoreServer:
 
     def _poll(self) -> bool:
         """Handle events until the turn is given away (false) or the queue is closed (true)."""
-        queue, taken, receipts = self._queue, self._taken, self.receipts
+        queue, receipts = self._queue, self.receipts
         while True:
-            event = taken.popleft() if taken else queue.poll(receipts.wake_at())
+            event = queue.poll(receipts.wake_at())
             tag = event.tag
             if tag is None:
                 if event.completion_type != cygrpc.CompletionType.queue_timeout:
@@ -338,12 +333,7 @@ class CoreServer:
 
     def step_aside(self) -> bool:
         """The calling thread, which has its turn, will not wait for events for a while; false where nobody else can."""
-        for _ in range(EVENTS_READ_AHEAD):
-            event = self._queue.poll(0)
-            if event.completion_type != cygrpc.CompletionType.queue_timeout:
-                self._taken.append(event)
-                return self.turns.give_away()
-        return self.turns.leave()
+        return self.turns.give_away()
 
     # --- calls ---------------------------------------------------------------
 

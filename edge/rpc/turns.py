@@ -1,10 +1,8 @@
 """Leader and followers: one thread at a time has its turn to wait for events, while the others handle what they have taken.
 
-The thread that has the turn gives it up before something that takes long. While that lasts it is nobody's, unless
-something comes: then a parked thread takes it (edge.rpc.watch). A thread that is done takes the turn back where nobody
-has; else it parks, or ends where enough are parked. Mostly nothing comes, and no thread is woken but by its own client:
-a thread that waits in the place of another would be woken twice a call, and often behind somebody else's inference, for
-a kernel that finds all cores well used does not look for an idle one.
+The thread that has the turn gives it up before something that takes long: a parked thread is woken for it, the last that
+parked, or one is made. A thread that is done takes the turn back where the one that was woken has not come for it yet; else
+it parks, or ends where enough are parked.
 """
 
 import logging
@@ -12,7 +10,6 @@ import threading
 from collections.abc import Callable
 
 from edge.clock import Clock
-from edge.rpc.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -30,67 +27,55 @@ class Turns:
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self._made = 0
-        self._parked = 0
+        self._parked: list[threading.Lock] = []  # a bell for each parked thread
+        self._called = False  # one of them was woken and has not come for the turn
         self._free = False  # nobody has the turn
         self._over = False
         self._short_of_threads = False  # and that was said
 
-    def start(self, watched: int | None = None) -> None:
-        """Make the first thread. `watched`: an epoll instance that has something to read when events come, if there is one.
+    def start(self) -> None:
+        """Make the first thread.
 
         Raises:
             RuntimeError: the system gives no thread.
-            OSError: it gives no files.
         """
-        self._watch = Watch(watched)
         with self._lock:
             self._add_thread()
-
-    def leave(self) -> bool:
-        """Give the turn up; another thread takes it once something comes. False as `give_away`."""
-        with self._lock:
-            if self._parked and self._watch.arm():
-                self._free = True
-                return True
-            return self._hand_over()
 
     def give_away(self) -> bool:
         """Give the turn up to another thread, which takes it now; false where there can be none: the first that is done does."""
         with self._lock:
-            return self._hand_over()
+            if self._called or self._parked:
+                self._free = True
+                self._call()
+                return True
+            return self._make()
 
     def take_back(self) -> bool:
         """Take the turn if nobody has it; false where somebody has."""
         with self._lock:
-            if self._free:
-                self._take()
-                return True
-            return False
+            had, self._free = self._free, False
+            return had
 
     def join(self, seconds: float, clock: Clock) -> None:
         """After the end of all events: let the threads end; one that has not after so long is left behind."""
         deadline = clock.monotonic() + seconds
         for thread in self.threads:
             thread.join(max(0.0, deadline - clock.monotonic()))
-        if not any(thread.is_alive() for thread in self.threads):
-            self._watch.close()
 
     @property
     def threads(self) -> tuple[threading.Thread, ...]:
         """Those that wait, work or are parked; after the end of all events the last of them."""
         return tuple(self._threads)
 
-    def _take(self) -> None:
-        """With the lock held."""
-        self._free = False
-        self._watch.disarm()
+    def _call(self) -> None:
+        """With the lock held: wake the thread that parked last, unless one is on its way already."""
+        if not self._called and self._parked:
+            self._called = True
+            self._parked.pop().release()
 
-    def _hand_over(self) -> bool:
-        """With the lock held: whether there is a thread to take it."""
-        if self._parked:
-            self._free = True
-            self._watch.ring()
-            return True
+    def _make(self) -> bool:
+        """With the lock held: give the turn to a new thread; false where there can be none."""
         try:
             if len(self._threads) < MAX_THREADS:
                 self._add_thread()
@@ -120,24 +105,25 @@ class Turns:
                 return
         with self._lock:
             self._over = True
-            self._watch.ring_all()
+            while self._parked:
+                self._parked.pop().release()
 
     def _park(self) -> bool:
         """Until the calling thread has its turn (true) or is no longer needed (false)."""
-        with self._lock:
-            if self._free:
-                self._take()
-                return True
-            if self._over or self._parked >= MAX_PARKED:
-                self._threads.remove(threading.current_thread())
-                return False
-            self._parked += 1
+        bell, called = threading.Lock(), False
+        bell.acquire()
         while True:
-            self._watch.wait()
             with self._lock:
+                if called:
+                    self._called = False
+                if self._free:
+                    self._free = False
+                    return True
                 if self._over:
                     return False
-                if self._free:
-                    self._parked -= 1
-                    self._take()
-                    return True
+                if len(self._parked) >= MAX_PARKED:
+                    self._threads.remove(threading.current_thread())
+                    return False
+                self._parked.append(bell)
+            bell.acquire()
+            called = True

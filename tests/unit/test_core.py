@@ -1,13 +1,8 @@
 """The two servers of calls over real sockets: threads, statuses, deadlines, streams and the stop."""
 
-import os
-import select
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import grpc
@@ -20,7 +15,6 @@ from edge.rpc.calls import CallServer
 from edge.rpc.core import Call, CoreServer
 from edge.rpc.fallback import FallbackServer
 from edge.rpc.health import Health
-from tests.system.harness import ROOT, eventually
 
 TIMEOUT_SECONDS = 30
 
@@ -128,86 +122,12 @@ def test_a_request_without_a_message(service: Service) -> None:
     assert code_of(lambda: call(iter(()), timeout=TIMEOUT_SECONDS)) is grpc.StatusCode.UNIMPLEMENTED
 
 
-@pytest.mark.parametrize("watched", [True, False])
-def test_slow_calls_never_take_the_last_poller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watched: bool) -> None:
-    monkeypatch.setattr(core, "READS_BY_WAITING_THREAD", watched)
-    service = Service(tmp_path).start()
+def test_slow_calls_never_take_the_last_poller(service: Service) -> None:
     for _ in range(3):
         calls = service.block(8)
         assert service.call("Echo", b"still") == b"still"
         service.release(calls)
         assert service.call("Echo", b"after") == b"after"
-    service.end()
-
-
-class Elsewhere:
-    """A server in a process of its own, where no client reads its sockets, and which sees only what it watches."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fakes.watched_server", str(path)],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
-        )  # fmt: skip
-        self._channels: list[grpc.Channel] = []
-        self._holds: SimpleQueue[bytes | None] | None = None
-        eventually(path.exists, what="the server listens")
-
-    def _connect(self) -> grpc.Channel:
-        self._channels.append(grpc.insecure_channel(f"unix:{self._path}", [("grpc.use_local_subchannel_pool", 1)]))
-        return self._channels[-1]
-
-    def method(self, name: str) -> Any:
-        """One of its methods, over a connection of its own."""
-        method = self._connect().unary_unary(f"/t/{name}")
-        return lambda: method.future(b"", timeout=TIMEOUT_SECONDS)
-
-    def hold(self) -> None:
-        """Nobody reads the sockets until `let_go`."""
-        if self._holds is None:
-            self._holds = SimpleQueue()
-            self._stream = self._connect().stream_stream("/t/Hold")(iter(self._holds.get, None))
-        self._holds.put(b"")
-        assert self._process.stdout
-        assert select.select([self._process.stdout], [], [], TIMEOUT_SECONDS)[0]
-        assert self._process.stdout.readline() == b"held\n"
-
-    def let_go(self) -> None:
-        assert self._process.stdin
-        self._process.stdin.write(b"\n")
-
-    def end(self) -> None:
-        if self._holds is not None:
-            self._holds.put(None)
-        for channel in self._channels:
-            channel.close()
-        self._process.terminate()
-        self._process.communicate(timeout=TIMEOUT_SECONDS)
-
-
-@pytest.fixture
-def elsewhere(tmp_path: Path) -> Iterator[Elsewhere]:
-    server = Elsewhere(tmp_path / "elsewhere.sock")
-    yield server
-    server.end()
-
-
-def test_a_call_that_comes_during_a_slow_one_is_seen_at_once(elsewhere: Elsewhere) -> None:
-    wait, release = elsewhere.method("Wait"), elsewhere.method("Release")
-    for _ in range(50):
-        waiting = wait()
-        release().result(TIMEOUT_SECONDS)
-        assert waiting.result(TIMEOUT_SECONDS) == b"released"
-
-
-def test_calls_that_come_together_with_a_slow_one_are_seen_at_once(elsewhere: Elsewhere) -> None:
-    wait, release = elsewhere.method("Wait"), elsewhere.method("Release")
-    for _ in range(50):
-        elsewhere.hold()
-        calls = [wait(), release()]
-        elsewhere.let_go()
-        for call in calls:
-            call.result(TIMEOUT_SECONDS)
 
 
 def test_what_comes_together_with_a_slow_call_is_answered(any_service: Service) -> None:
@@ -233,19 +153,6 @@ def test_a_large_answer_of_a_slow_call(tmp_path: Path) -> None:
         assert service.call("Large") == large
         assert service.call("Echo", b"after") == b"after"
     service.end()
-
-
-def test_the_stop_gives_all_files_back(tmp_path: Path) -> None:
-    def watches() -> int:
-        """Only a watch has a timer; sockets are closed by gRPC in its own time."""
-        return sum(os.path.realpath(link).endswith("[timerfd]") for link in Path("/proc/self/fd").iterdir())
-
-    before = watches()
-    service = Service(tmp_path).start()
-    service.release(service.block(3))
-    assert watches() == before + 1
-    service.end()
-    assert watches() == before
 
 
 def test_calls_wait_where_the_system_gives_no_thread(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,5 @@
 """The threads of the serving loop: who waits, who works, who ends."""
 
-import os
-import select
 import threading
 from collections.abc import Callable, Iterator
 from queue import SimpleQueue
@@ -10,7 +8,6 @@ import pytest
 
 from edge.clock import SystemClock
 from edge.rpc import turns as turns_module
-from edge.rpc import watch
 from edge.rpc.turns import MAX_PARKED, Turns
 from tests.system.harness import eventually
 
@@ -20,13 +17,8 @@ TIMEOUT_SECONDS = 30
 class Loop:
     """Events that are jobs; None is the end of all. Each job is done after its thread gave its turn up."""
 
-    def __init__(self, *, watched: bool) -> None:
-        """`watched`: parked threads are woken by events that come while nobody waits, else at once in any case."""
+    def __init__(self) -> None:
         self.events: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self.bell = os.eventfd(0, os.EFD_SEMAPHORE)
-        self.epoll = select.epoll()
-        self.epoll.register(self.bell, select.EPOLLIN)
-        self.watched = watched
         self.waiting: list[str] = []
         self.most_waiting = 0
         self.turns = Turns(self._wait, name="loop")
@@ -34,25 +26,20 @@ class Loop:
     def _wait(self) -> bool:
         self.waiting.append(threading.current_thread().name)
         self.most_waiting = max(self.most_waiting, len(self.waiting))
-        os.eventfd_read(self.bell)
         job = self.events.get()
         self.waiting.remove(threading.current_thread().name)
         if job is None:
             self.put(None)
             return True
-        if self.watched:
-            self.turns.leave()
-        else:
-            self.turns.give_away()
+        self.turns.give_away()
         job()
         return False
 
     def put(self, job: Callable[[], None] | None) -> None:
         self.events.put(job)
-        os.eventfd_write(self.bell, 1)
 
     def start(self) -> None:
-        self.turns.start(self.epoll.fileno() if self.watched else None)
+        self.turns.start()
 
     def settled(self, threads: int) -> bool:
         """Whether so many threads are left, one of which waits."""
@@ -64,15 +51,12 @@ class Loop:
         assert not any(thread.is_alive() for thread in self.turns.threads)
 
 
-@pytest.fixture(params=["watched", "handed over"])
-def loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loop]:
-    monkeypatch.setattr(watch, "LONGEST_SECONDS", 1000)
-    made = Loop(watched=request.param == "watched")
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    made = Loop()
     made.start()
     yield made
     made.end()
-    made.epoll.close()
-    os.close(made.bell)
 
 
 class Blocking:
