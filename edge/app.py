@@ -172,9 +172,9 @@ class App:
         log.info("stopping: finishing calls in flight")
         self._registry.stop_loads()
         self._server.stop(GRACE_SECONDS)
+        self._models.stop()
         self._captures.stop(max(CAPTURES_SECONDS, end - self._clock.monotonic()))
         self._segments.close()
-        self._models.stop()
         log.info("stopped")
 
     def _watchdog(self) -> Watchdog:

@@ -72,6 +72,12 @@ class AgentProcess:
 
     def start(self, *, force: bool = False, env: Mapping[str, str] | None = None) -> "AgentProcess":
         """Start it and wait until its health says SERVING."""
+        self.begin(force=force, env=env)
+        self.wait_serving()
+        return self
+
+    def begin(self, *, force: bool = False, env: Mapping[str, str] | None = None) -> None:
+        """Start it, and wait for nothing."""
         command = [*self._command, "-a", self.socket, "-c", str(self.config_path), *self._arguments]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
@@ -82,8 +88,6 @@ class AgentProcess:
                 cwd=self.cwd,
                 env={**os.environ, **(env or {})},
             )
-        self.wait_serving()
-        return self
 
     def wait_serving(self) -> None:
         """Wait until the health service answers SERVING, or fail with the agent's log."""

@@ -2,20 +2,23 @@
 
 import json
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from edge.package.identity import load_identity
 from edge.package.making import make_package
 from edge.package.manifest import Manifest
 from tests.system.conftest import DIGITS, run_tool
-from tests.system.harness import client_command
+from tests.system.harness import START_SECONDS, client_command
 from tests.system.managed import Site, adder
 
+SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 Refused = Callable[..., Any]
 
 
@@ -206,3 +209,19 @@ def test_wait_for_an_agent_that_starts(site: Site, signer: Any, tmp_path: Path) 
     site.agent.start()
     assert waiting.wait(60) == 0
     assert site.added("add") == 1
+
+
+def test_ready_says_that_declared_models_serve(site: Site, signer: Any, tmp_path: Path) -> None:  # [M-4]
+    site.declare("add", adder(signer, "1.0", 1, tmp_path))
+    site.declare("bad", "/nowhere")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.settimeout(START_SECONDS)
+        manager.bind(str(tmp_path / "notify"))
+        site.agent.begin(env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        while manager.recv(4096) != b"READY=1":
+            pass
+        assert site.added("add") == 1
+        health = health_pb2_grpc.HealthStub(site.agent.channel)
+        states = [health.Check(health_pb2.HealthCheckRequest(service=name)).status for name in ("", "add", "bad")]
+        assert states == [SERVING, SERVING, NOT_SERVING]  # [M-3]
+        site.agent.stop()

@@ -40,11 +40,15 @@ class Device:
 
     def start(self) -> None:
         """A run begins."""
+        self.make()
+        self.deployments.prepare()
+        self.deployments.start(lambda name: None)
+
+    def make(self) -> None:
+        """The parts of a run."""
         self.registry = Registry(Engines(), self._open, ModelDefaults(1, 1, 4, 0, ()), self.clock)
         self.store = Store(self.home / "store", self._store_mib * MIB, self._accept)
         self.deployments = Deployments(self.registry, self.store, self.models, self.clock)
-        self.deployments.prepare()
-        self.deployments.start(lambda name: None)
 
     def end(self, *, cleanly: bool = False) -> None:
         """It ends."""

@@ -20,6 +20,7 @@ do_compile[noexec] = "1"
 
 do_install() {
     install -D -m 0644 ${S}/config.json ${D}${sysconfdir}/sagemaker-edge-agent/config.json
+    install -d ${D}${sysconfdir}/sagemaker-edge-agent/models.d
     install -D -m 0644 ${S}/trust-README ${D}${sysconfdir}/sagemaker-edge-agent/trust/README
     for root in ${S}/*.pem; do
         [ ! -e "$root" ] || install -m 0444 "$root" ${D}${sysconfdir}/sagemaker-edge-agent/trust/

@@ -1,0 +1,59 @@
+"""READY while declared models take long, and the LoadModel of one that is still on its way (M-4)."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from edge.deploy import declaration, folder
+from edge.deploy.adoption import MAX_READY_SECONDS, Models
+from edge.deploy.declaration import Declaration
+from edge.deploy.note import Note
+from edge.package.open import Package
+from tests.unit.test_deployments import Device
+from tests.unit.test_loads import PATIENCE_SECONDS, Call, in_thread
+
+
+class Slow(Device):
+    """A device with a declared model whose package is checked once `go` is set; a start is under way."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self.go, self.asked, self.ready = threading.Event(), threading.Event(), threading.Event()
+        self.make()
+        wanted = declaration.to_bytes(Declaration(str(self.package("1"))))
+        folder.write(folder.path_of(self.models, "m"), wanted)
+        self.calls = Models(self.registry, self.deployments, Note(None, self.clock), self.clock)
+        self.calls.start(self.ready.set)
+        assert self.asked.wait(PATIENCE_SECONDS)
+
+    def _accept(self, url: str, go_on: Callable[[], None]) -> Package:
+        self.asked.set()
+        assert self.go.wait(PATIENCE_SECONDS)
+        return super()._accept(url, go_on)
+
+
+def test_ready_comes_in_time_and_a_load_of_a_declared_name_waits(tmp_path: Path) -> None:  # [M-4] [M-8]
+    device = Slow(tmp_path)
+    loaded: list[str] = []
+    caller, errors = in_thread(lambda: loaded.append(device.calls.load("m", "/elsewhere", Call()).url))
+    device.clock.advance(MAX_READY_SECONDS - 1)
+    device.calls.look()
+    assert not device.ready.is_set() and not loaded
+    device.go.set()
+    caller.join(PATIENCE_SECONDS)
+    assert not errors and loaded == [device.registry.get("m").url]
+    assert device.ready.wait(PATIENCE_SECONDS)
+    device.end()
+
+
+def test_ready_does_not_wait_for_ever(tmp_path: Path) -> None:  # [M-4]
+    device = Slow(tmp_path)
+    device.clock.advance(MAX_READY_SECONDS)
+    device.calls.look()
+    assert device.ready.is_set()
+    device.go.set()
+    for thread in threading.enumerate():
+        if thread.name == "declared models":
+            thread.join()
+    assert device.predict() == 1
+    device.end()
