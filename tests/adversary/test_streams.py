@@ -5,8 +5,9 @@ import contextlib
 from grpc_health.v1 import health_pb2
 
 from edge.rpc.receipt import MAX_INCOMPLETE_CALLS
-from tests.adversary.conftest import Stand
-from tests.adversary.http2 import CANCEL, RST_STREAM, WATCH, Connection, frame, message
+from edge.rpc.server import LOOKAHEAD_BYTES
+from tests.adversary.conftest import Stand, pause
+from tests.adversary.http2 import CANCEL, LIST_MODELS, RST_STREAM, WATCH, Connection, frame, message
 
 MIB = 1 << 20
 CHUNK = bytes(16384)
@@ -78,6 +79,23 @@ def test_what_is_sent_to_those_who_listen_no_more(stand: Stand) -> None:  # [B-4
         while going_on():
             for connection, number in calls:
                 connection.send_data(number, CHUNK)
+
+
+def test_what_is_sent_after_the_message(stand: Stand) -> None:  # [B-4]
+    """To calls whose answers are not read, as many as there may be: nobody has asked for it, and it is bounded for each."""
+    with stand.attack(seconds=4) as going_on, contextlib.ExitStack() as opened:
+        connections = [opened.enter_context(Connection(stand.agent.socket, reads=False)) for _ in range(6)]
+        calls = []
+        for connection in connections * 80:
+            calls.append((connection, connection.open(LIST_MODELS)))
+            connection.send_data(calls[-1][1], message(0))
+        sent = 0
+        while going_on():
+            some = sum(connection.send_data(number, CHUNK) for connection, number in calls)
+            sent += some
+            if not some:
+                pause(0.05)
+        assert sent >= len(calls) * LOOKAHEAD_BYTES // 2
 
 
 def test_headers_that_cannot_be_read(stand: Stand) -> None:
