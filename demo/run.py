@@ -196,7 +196,7 @@ def read_pictures(agent: Agent, socket: Path, model: pb.Model) -> list[cards.Car
         inline = inputs.tensor(wanted.name, array)
         with Segment(array.nbytes) as segment:
             segment.write(array.data)
-            segment.seal(reader)
+            segment.make_read_only(reader)
             shared = inputs.tensor(wanted.name, array, segment.segment_id)
             inline_seconds, answer = timed(agent, inline)
             shared_seconds, same = timed(agent, shared)

@@ -165,7 +165,7 @@ def _run(agent: Agent, options: Namespace, arrays: list[tuple[str, inputs.Array]
             if options.shm:
                 segment = segments.enter_context(Segment(array.nbytes))
                 segment.write(array.tobytes())
-                segment.seal(reader)
+                segment.make_read_only(reader)
                 tensors.append(inputs.tensor(name, array, segment.segment_id))
             else:
                 tensors.append(inputs.tensor(name, array))

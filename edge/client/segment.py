@@ -2,7 +2,7 @@
 
     with Segment(array.nbytes) as segment:
         segment.write(array.data)
-        segment.seal(peer_credentials(socket))
+        segment.make_read_only(peer_credentials(socket))
         handle = segment.segment_id
 
 Writable only by its owner while it is filled, by nobody afterwards, and removed on leaving the block.
@@ -70,7 +70,7 @@ class Segment:
         memory = memoryview((ctypes.c_ubyte * max(1, self.size)).from_address(self._address)).cast("B")
         memory[: view.nbytes] = view.cast("B") if view.nbytes else b""
 
-    def seal(self, reader: tuple[int, int] | None = None) -> None:
+    def make_read_only(self, reader: tuple[int, int] | None = None) -> None:
         """Takes every write permission away.
 
         `reader` is the agent's user and group id: when the agent is another user, the segment gets that group and mode

@@ -117,7 +117,7 @@ def check_key(certificate: x509.Certificate, who: str) -> SigningKey:
     raise TrustError(f"{who} has a key that is not supported: {found}; use ECDSA P-256, P-384, P-521, or RSA")
 
 
-def check_path(
+def check_chain(
     chain: Sequence[x509.Certificate], roots: Sequence[x509.Certificate], at: datetime.datetime
 ) -> list[x509.Certificate]:
     """The path from the signer, `chain[0]`, to one of the roots, as it stands at `at`.

@@ -3,7 +3,7 @@
 A signature is good if, in this order,
 1. it is a bundle of the OpenSSF Model Signing format (`bundle`),
 2. the signer's certificate may sign models, and its key is strong (`certificates.check_signer`),
-3. it leads to a trusted root at the time that `judging_time` says (`certificates.check_path`),
+3. it leads to a trusted root at the time that `judging_time` says (`certificates.check_chain`),
 4. the signature over the payload is by that certificate's key,
 5. the payload is a statement of SHA-256 digests by file.
 Whether the files are those of the statement is checked where they are read (`package`).
@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 from edge.errors import SignatureError
 from edge.package.bundle import Bundle, format_bundle, format_statement, pae, parse_bundle, parse_statement
-from edge.package.certificates import SigningKey, check_path, check_signer, load_chain, subject
+from edge.package.certificates import SigningKey, check_chain, check_signer, load_chain, subject
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def verify_signature(data: bytes, roots: Sequence[x509.Certificate], reading: Ti
     chain = load_chain(bundle.certificates)
     key = check_signer(chain[0])
     at, note = judging_time(reading, chain[0].not_valid_before_utc)
-    check_path(chain, roots, at)
+    check_chain(chain, roots, at)
     _verify(key, bundle.signature, pae(bundle.payload))
     statement = parse_statement(bundle.payload)
     return Verified(

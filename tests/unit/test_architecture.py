@@ -1,6 +1,7 @@
 """The rules of the tree: what may import what, and how long a file may be."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -93,6 +94,12 @@ def test_arrows_between_rooms_go_one_way(room: str) -> None:
         if room_of(module) == room:
             others = {room_of(other) for other in imported} - {room, ""}
             assert others <= MAY_IMPORT[room], module
+
+
+def test_the_decision_draws_the_same_arrows() -> None:
+    table = (ROOT / "docs" / "adr" / "0025-rooms.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*)\|$", table, re.MULTILINE)
+    assert {room: set(re.findall(r"`(\w+)`", arrows)) for room, arrows in rows} == MAY_IMPORT
 
 
 def test_only_the_entries_look_into_rooms() -> None:

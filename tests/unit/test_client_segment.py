@@ -25,7 +25,7 @@ def test_mode_while_written_and_after() -> None:
     with Segment(16) as segment:
         assert listed(segment.segment_id) == {"mode": 0o600, "gid": os.getegid()}
         segment.write(b"x" * 16)
-        segment.seal()
+        segment.make_read_only()
         assert listed(segment.segment_id) == {"mode": 0o400, "gid": os.getegid()}
         number = segment.segment_id
     assert listed(number) is None
@@ -33,7 +33,7 @@ def test_mode_while_written_and_after() -> None:
 
 def test_another_users_agent_gets_to_read_it_through_its_group() -> None:
     with Segment(1) as segment:
-        segment.seal((os.geteuid() + 1, 12345))
+        segment.make_read_only((os.geteuid() + 1, 12345))
         assert listed(segment.segment_id) == {"mode": 0o440, "gid": 12345}
 
 
@@ -44,7 +44,7 @@ def test_the_agents_reader_takes_it() -> None:
         segment.write(array.data)
         with pytest.raises(SharedMemoryError), reader.view(segment.segment_id, 0, array.nbytes):
             pass
-        segment.seal((0, 0))
+        segment.make_read_only((0, 0))
         with reader.view(segment.segment_id, 0, array.nbytes) as view:
             assert bytes(view) == array.tobytes()
     reader.close()
@@ -71,5 +71,5 @@ def test_too_large_names_the_limits() -> None:
 def test_empty_tensor_has_a_segment_too() -> None:
     with Segment(0) as segment:
         segment.write(b"")
-        segment.seal()
+        segment.make_read_only()
         assert listed(segment.segment_id) is not None
