@@ -1,9 +1,11 @@
 # Benchmarks. `bench` needs what the C++ example needs: g++, cmake, pkg-config, libgrpc++-dev, protobuf-compiler-grpc.
-.PHONY: bench bench-compare bench-build bench-cloud bench-engines bench-spool soak
+.PHONY: bench bench-compare bench-build bench-cloud bench-engines bench-spool bench-swap soak
 
 ROUNDS ?= 7
 BASE ?= HEAD
 SOAK_CALLS ?= 1000000
+SWAP_MODEL ?= tiny
+SWAP_CLIENTS ?= 8
 
 bench: bench-build ## Predict against its floor, one run of interleaved rounds (ROUNDS=7); writes bench/REPORT.md
 	@$(PY) -m bench.run --rounds $(ROUNDS)
@@ -19,6 +21,9 @@ bench-build: venv
 
 bench-engines: venv ## The engines that can be chosen, each in an environment of its own (build/engines)
 	@$(PY) -m bench.engines
+
+bench-swap: bench-build ## What Predict costs while its model is replaced: p99 with and without (SWAP_MODEL=tiny SWAP_CLIENTS=8)
+	@$(PY) -m bench.swap --model $(SWAP_MODEL) --clients $(SWAP_CLIENTS)
 
 soak: bench-build ## A million Predicts by clients that come and go (SOAK_CALLS=1000000): memory, files, attachments
 	@$(PY) -m bench.soak --calls $(SOAK_CALLS)

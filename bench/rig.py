@@ -12,7 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.system.harness import PREFIX, ROOT, AgentProcess, client_command
+from edge.settings import full_key
+from tests.system.harness import ROOT, AgentProcess, client_command
 
 BUILD = ROOT / "build" / "bench"
 LOADGEN = BUILD / "loadgen"
@@ -67,16 +68,24 @@ class Rig(AbstractContextManager["Rig"]):
             "core_capture_data_disk_path": str(folder / "captures"),
             **settings,
         }
-        agent = AgentProcess(folder, {PREFIX + key: value for key, value in config.items()}, (), command)
+        agent = AgentProcess(folder, {full_key(key): value for key, value in config.items()}, (), command)
         self._stack.callback(agent.stop)
         return agent.start()
 
-    def package(self, model: str, *, instances: int = 1, threads: int = 1, command: Sequence[str] = ()) -> Path:
+    def package(
+        self,
+        model: str,
+        *,
+        instances: int = 1,
+        threads: int = 1,
+        version: str = "1.0",
+        command: Sequence[str] = (),
+    ) -> Path:
         """A signed package of one of MODELS."""
-        target = self.folder / f"{model}-{instances}-{threads}"
+        target = self.folder / f"{model}-{version}-{instances}-{threads}"
         if not target.exists():
             run_tool(
-                "package", "--model", str(MODELS[model]), "--name", model, "--version", "1.0",
+                "package", "--model", str(MODELS[model]), "--name", model, "--version", version,
                 "--key", str(self.folder / "ca" / "signing.key"), "--cert", str(self.folder / "ca" / "signing.pem"),
                 "--instances", str(instances), "--threads", str(threads), "--out", str(target),
                 command=command,

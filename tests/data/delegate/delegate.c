@@ -1,11 +1,14 @@
 /* A TensorFlow Lite external delegate that takes no operator: the engine runs the model as without it.
  *
  * It says on stderr when it is made, prepared and destroyed. Compiled with -DCREATE_FAILS or -DPREPARE_FAILS it fails
- * there. The struct is TfLiteDelegate of tensorflow/lite/core/c/common.h, whose layout is the plug-in interface's. */
+ * there, with -DPREPARE_SLEEPS it never comes back, with -DPREPARE_CRASHES it takes the process with it. The struct is
+ * TfLiteDelegate of tensorflow/lite/core/c/common.h, whose layout is the plug-in interface's. */
+#include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 struct delegate {
   void *data;
@@ -20,6 +23,12 @@ struct delegate {
 static int prepare(void *context, struct delegate *delegate) {
   (void)context, (void)delegate;
   fprintf(stderr, "test delegate: prepared\n");
+#ifdef PREPARE_SLEEPS
+  for (;;) pause();
+#endif
+#ifdef PREPARE_CRASHES
+  raise(SIGSEGV);
+#endif
 #ifdef PREPARE_FAILS
   return 1; /* kTfLiteError */
 #else
