@@ -94,8 +94,14 @@ def handlers() -> tuple[Handler, ...]:
     """Every handler of the service."""
     registry: Any = _Registry()
     captures: Any = None
+    models: Any = None
     servicer = Servicer(
-        registry, captures, SegmentReader(SystemClock()), max_message_bytes=1 << 20, describe=lambda: None
+        registry,
+        captures,
+        SegmentReader(SystemClock()),
+        models=models,
+        max_message_bytes=1 << 20,
+        describe=lambda: None,
     )
     made = InferenceServicer(servicer, registry, SystemClock(), version="1")
     return (*made.quick_calls().values(), *made.other_calls().values())
