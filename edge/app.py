@@ -195,6 +195,8 @@ class App:
         )
         if captures.oldest_pending_unix_seconds:
             text += f" since {iso_seconds(captures.oldest_pending_unix_seconds)}Z"
+        if idle := [one.name for one in self._models.deployments.all() if one.refused]:
+            text += f"; declared and not served: {', '.join(idle)}"
         return f"{text}; last error: {captures.last_error}" if captures.last_error else text
 
     def _keep_house(self) -> None:

@@ -155,8 +155,8 @@ class Models:
             model = self._registry.get(name)
             asked = model_url(url)
             if declared is None and asked != model.url:
-                alias.restored = False
                 model = self._registry.swap(name, url, caller, allow_changed_tensors=True, allow_gap=True)
+                alias.restored = False
             else:
                 log.info(
                     "model %s: LoadModel of %s adopts what serves, %s %s",

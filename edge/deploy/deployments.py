@@ -70,6 +70,7 @@ class Deployments:
         self._work = threading.Lock()
         self._aliases: dict[str, Managed] = {}
         self._proofs = Proofs(clock)
+        self._claimed = False
         self._stopping = False
 
     def acceptance(self, url: str) -> Version | None:
@@ -100,15 +101,24 @@ class Deployments:
             return []
         with self._work:
             try:
-                self._store.claim()
-                states = self._store.read_state()
+                self._claim()
             except (StoreError, OSError) as error:
                 log.error("declared models: %s", error)
-                states = {}
-            self._aliases = {name: Managed(name, one) for name, one in states.items()}
             for name in found:
                 self._aliases.setdefault(name, Managed(name))
         return sorted(self._aliases)
+
+    def _claim(self) -> None:
+        """Have the store, and know what it knows.
+
+        Raises:
+            StoreError, OSError: it cannot be used, or another agent has it.
+        """
+        if not self._claimed:
+            self._store.claim()
+            for name, kept in self._store.read_state().items():
+                self._aliases.setdefault(name, Managed(name)).state = kept
+            self._claimed = True
 
     def _declared(self) -> folder.Declarations:
         """What is declared; where that cannot be read, why, for each name that is known."""
@@ -174,7 +184,6 @@ class Deployments:
 
         Raises:
             ModelNotFoundError: one of `names` is not declared, and was not.
-            StoreError: the package store cannot be used.
             DeadlineError: another change takes longer than the caller waits.
         """
         with held(self._work, caller):
@@ -184,8 +193,6 @@ class Deployments:
                     raise ModelNotFoundError(
                         f"model {shown(name)} is not declared: there is no {name}.json in {self.models_path}"
                     )
-            if found or self._aliases:
-                self._store.claim()
             done = []
             for name in names or sorted({*found, *self._aliases}):
                 done.append(self._settle(name, found.get(name), caller, again=retry))
@@ -197,11 +204,12 @@ class Deployments:
     ) -> Managed:
         """Bring one name about; what fails is reported, and what served before serves on (M-3)."""
         one = self._aliases.setdefault(name, Managed(name))
-        if found is None:
-            self._forget(one)
-            return one
         one.refused = ""
         try:
+            self._claim()
+            if found is None:
+                self._forget(one)
+                return one
             if isinstance(found, DeclarationError):
                 raise found
             one.declared = found
@@ -303,7 +311,7 @@ class Deployments:
 
     def look(self) -> None:
         """See whether what is on trial has proved itself (W-6); called now and then, and soon over."""
-        if not self._proofs or not self._work.acquire(blocking=False):
+        if self._stopping or not self._proofs or not self._work.acquire(blocking=False):
             return
         try:
             for name, verdict in self._proofs.look(self._on_trial).items():
@@ -375,10 +383,10 @@ class Deployments:
         self._store.write_state({name: one.state for name, one in self._aliases.items()})
 
     def _tidy(self) -> None:
-        if not self._store.is_there:
+        if not self._claimed:
             return
         keep = {version.id for one in self._aliases.values() for version in one.state.versions()}
         try:
             self._store.tidy(keep)
-        except OSError as error:
+        except (StoreError, OSError) as error:
             log.warning("the package store cannot be tidied: %s", error)

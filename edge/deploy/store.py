@@ -111,13 +111,19 @@ class Store:
         Raises:
             StoreError: it cannot be written, and is the old one.
         """
+        self.claim()
         try:
             durable.write_file(self._there() / STATE_FILE, state.to_bytes(models))
         except OSError as error:
             raise StoreError(f"the state in {self.folder} cannot be written: {durable.why(error)}") from error
 
     def tidy(self, keep: Collection[str]) -> None:
-        """Remove packages but those, and what was left half made."""
+        """Remove packages but those, and what was left half made.
+
+        Raises:
+            StoreError: the store is another agent's.
+        """
+        self.claim()
         folder = self._there()
         if self._keep_all:
             return
@@ -162,6 +168,7 @@ class Store:
             StoreFullError: it finds no room within the store's bound, or on the disk.
             StoreError: the store cannot be written.
         """
+        self.claim()
         target = self._there() / id
         temporary = target.with_name(id + durable.TEMPORARY)
         found = target

@@ -316,3 +316,32 @@ def test_a_new_version_after_one_on_trial_can_go_back_to_what_served(device: Dev
     assert device.predict() == 1
     with pytest.raises(EdgeError, match="no version to go back to"):
         device.deployments.rollback("m", Call())
+
+
+# --- whose the store is, and what cannot be read -----------------------------------
+
+
+def test_a_second_agent_leaves_the_store_of_the_first_alone(device: Device, tmp_path: Path) -> None:  # [M-6]
+    proven(device, "1")
+    before = {path.name: path.stat().st_mtime_ns for path in (device.home / "store").iterdir()}
+    (tmp_path / "second").mkdir()
+    second = Device(tmp_path / "second")
+    package = second.package("2")
+    folder.write(folder.path_of(second.models, "m"), declaration.to_bytes(Declaration(str(package))))
+    (second.home / "store").symlink_to(device.home / "store")
+    second.start()
+    assert "another agent's" in second.managed.refused
+    assert before == {path.name: path.stat().st_mtime_ns for path in (device.home / "store").iterdir()}
+    device.store.close()
+    (one,) = second.deployments.apply(["m"], Call())
+    assert (one.refused, second.predict(), second.state) == ("", 2, ("2", "1", ""))  # it goes on from what was there
+    second.end()
+
+
+def test_a_folder_that_cannot_be_read_leaves_what_served(device: Device) -> None:  # [M-3]
+    proven(device, "1")
+    device.models.rename(device.home / "elsewhere")
+    device.models.write_text("")
+    device.restart()
+    assert "cannot be read" in device.managed.refused
+    assert device.predict() == 1
