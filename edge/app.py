@@ -64,7 +64,7 @@ class App:
         claim_socket(self._socket, replace=replace_socket)
         self._notifier = Notifier()
         self._engines = Engines(self._config.edge_engine)
-        self._segments = SegmentReader(self._clock, Peers())
+        self._segments = SegmentReader(self._clock, Peers(self._config.edge_listen))
         self._captures = CaptureService(
             capture_settings(self._config), self._clock, _uploader(self._config, self._clock)
         )
@@ -75,6 +75,7 @@ class App:
             max_requests_bytes=self._config.edge_requests_max_mib * MIB,
             clock=self._clock,
             kind=self._config.edge_rpc_server,
+            listen=self._config.edge_listen,
         )
         self._registry = Registry(
             self._engines, self._open_package, _defaults(self._config), self._clock, self._server.set_serving
@@ -151,6 +152,8 @@ class App:
             log.warning(
                 "any program in this network namespace can connect: an abstract socket has no owner and no mode"
             )
+        if self._config.edge_listen:
+            log.warning("any user of this machine can connect to %s (edge_listen)", self._config.edge_listen)
         self._models.start(self._ready)
         self._stop.wait()
         end = self._clock.monotonic() + STOP_SECONDS

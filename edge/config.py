@@ -75,6 +75,7 @@ class Config:
     edge_capture_records_per_file: int
     edge_capture_buffer_mib: int
     edge_engine: str
+    edge_listen: str
     edge_rpc_server: str
     edge_upload_verify: str
     edge_receive_max_mib: int

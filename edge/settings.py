@@ -266,6 +266,14 @@ SETTINGS: tuple[Setting, ...] = (
         choices=("auto", "litert", "tflite"),
     ),
     Setting(
+        "edge_listen",
+        Kind.TEXT,
+        "Also serve on this loopback address over TCP, without TLS, for every user of the machine; shared memory is then refused while a TCP client is connected. Default: only the Unix socket.",
+        high=64,
+        pattern=r"(127\.0\.0\.1|\[::1\]):(?!0)[0-9]{1,5}",
+        pattern_text="127.0.0.1:PORT or [::1]:PORT; other addresses would need TLS, which is not offered",
+    ),
+    Setting(
         "edge_rpc_server",
         Kind.CHOICE,
         "How calls are served: core, the agent's own fast loop, or grpc, gRPC's own server.",

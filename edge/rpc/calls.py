@@ -71,7 +71,7 @@ class StreamHandler(Protocol):
 
 
 class CallServer(Protocol):
-    """A gRPC server on one Unix socket. Methods are added before `start`."""
+    """A gRPC server on a Unix socket. Methods are added before `start`."""
 
     def add_unary(self, method: str, handler: Unary) -> None:
         """Serve `/service/Method` with a function from request bytes to an answer.
@@ -89,6 +89,14 @@ class CallServer(Protocol):
 
         Raises:
             RuntimeError: it cannot be made.
+        """
+        ...
+
+    def listen_tcp(self, where: str) -> None:
+        """Take calls at HOST:PORT too; before `listen`.
+
+        Raises:
+            RuntimeError: that cannot be done.
         """
         ...
 

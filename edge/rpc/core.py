@@ -232,7 +232,7 @@ class Stream(Call):
 
 
 class CoreServer:
-    """A gRPC server on one Unix socket. Methods are added before `start`."""
+    """A gRPC server on a Unix socket. Methods are added before `start`."""
 
     def __init__(self, options: Mapping[str, int | str], clock: Clock, receipts: Receipts | None = None) -> None:
         """`receipts`: the bounds on messages that are not complete; without it those of a number and of time alone."""
@@ -271,6 +271,15 @@ class CoreServer:
         """
         if self._core.add_http2_port(address.target(path).encode()) == 0:
             raise RuntimeError("the socket cannot be made")
+
+    def listen_tcp(self, where: str) -> None:
+        """Take calls at HOST:PORT too; before `listen`.
+
+        Raises:
+            RuntimeError: that cannot be done.
+        """
+        if self._core.add_http2_port(where.encode()) == 0:
+            raise RuntimeError("the address cannot be listened on")
 
     def start(self) -> None:
         """Take calls."""

@@ -138,6 +138,10 @@ class FallbackServer:
         if self._server.add_insecure_port(address.target(path)) == 0:
             raise RuntimeError("the socket cannot be made")
 
+    def listen_tcp(self, where: str) -> None:
+        if self._server.add_insecure_port(where) == 0:
+            raise RuntimeError("the address cannot be listened on")
+
     def start(self) -> None:
         self._server.start()
 

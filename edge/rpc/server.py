@@ -171,7 +171,7 @@ def _call_server(kind: str, options: Mapping[str, int | str], clock: Clock, rece
 
 
 class Server:
-    """The server; it takes calls from `start` to `stop`. `kind` is "core" or "grpc", as `edge_rpc_server`."""
+    """The server; it takes calls from `start` to `stop`. `kind` is `edge_rpc_server`, `listen` is `edge_listen`."""
 
     def __init__(
         self,
@@ -182,10 +182,12 @@ class Server:
         max_requests_bytes: int = 0,
         clock: Clock | None = None,
         kind: str = "core",
+        listen: str = "",
     ) -> None:
         """Each of the bounds on all calls together (B-4, B-5) is one message's, `max_message_bytes`, at least."""
         clock = clock or SystemClock()
         self._path = path
+        self._listen = listen
         self._inode: tuple[int, int] | None = None
         self._health = Health()
         self._held = Held(max(max_message_bytes, max_requests_bytes))
@@ -270,6 +272,13 @@ class Server:
         Raises:
             SocketInUseError: the socket cannot be made.
         """
+        try:
+            if self._listen:
+                self._core.listen_tcp(self._listen)
+        except RuntimeError:
+            raise SocketInUseError(
+                f"edge_listen {self._listen}: it is in use, or not an address of this machine"
+            ) from None
         before = os.umask(SOCKET_UMASK)
         try:
             self._core.listen(self._path)

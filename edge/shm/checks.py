@@ -35,12 +35,16 @@ class SegmentStatus(NamedTuple):
 
 
 class Peer(NamedTuple):
-    """A client's process, its user and groups, and whether segments' numbers mean others to it: its IPC namespace is another."""
+    """A client's process, its user and groups, and whether segments' numbers mean others to it: its IPC namespace is another.
+
+    Of a client on TCP nothing is known.
+    """
 
     pid: int
     uid: int
     groups: frozenset[int]
     foreign: bool
+    on_tcp: bool = False
 
 
 def check_mode(segment_id: int, status: SegmentStatus) -> None:
@@ -62,6 +66,11 @@ def check_peer(segment_id: int, status: SegmentStatus, peer: Peer) -> None:
     Raises:
         SharedMemoryError: with the client, and what to do.
     """
+    if peer.on_tcp:
+        raise SharedMemoryError(
+            f"shared memory segment {segment_id}: a client is connected over TCP (edge_listen), of which the agent cannot tell who "
+            "it is, nor which client calls; connect every client to the Unix socket"
+        )
     if peer.foreign:
         raise SharedMemoryError(
             f"shared memory segment {segment_id}: process {peer.pid}, a client, is in another IPC namespace, where that "

@@ -28,10 +28,16 @@ def _ipc_namespace(process: int | str) -> str | None:
         return None
 
 
+_ON_TCP = Peer(0, 0, frozenset(), foreign=False, on_tcp=True)
+
+
 class Peers:
     """The clients that are connected. Safe to use from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, tcp: str = "") -> None:
+        """`tcp`: HOST:PORT, where clients connect too, if they do."""
+        host, _, port = tcp.rpartition(":")
+        self._tcp = (host.strip("[]"), int(port)) if tcp else None
         self._lock = threading.Lock()
         self._known: dict[str, Peer | None] = {}  # by the socket's name in /proc/self/fd; None: no client's
         self._namespace = _ipc_namespace("self")
@@ -59,6 +65,18 @@ class Peers:
             self._known = now
             return [peer for peer in now.values() if peer is not None]
 
+    def _on_tcp(self, sock: socket.socket) -> bool:
+        """Whether it was accepted from a client on TCP.
+
+        Raises:
+            OSError: it listens, or the client has gone.
+        """
+        if self._tcp is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+            return False
+        host, port = sock.getsockname()[:2]
+        sock.getpeername()
+        return (host.removeprefix("::ffff:"), port) == self._tcp
+
     def _peer(self, fd: int) -> Peer | None:
         try:
             sock = socket.socket(fileno=fd)
@@ -66,6 +84,8 @@ class Peers:
             return None  # closed meanwhile
         try:
             # A socket that was accepted has the name of the one that listens; those of clients have none.
+            if self._on_tcp(sock):
+                return _ON_TCP
             if sock.family != socket.AF_UNIX or not sock.getsockname():
                 return None
             sock.getpeername()

@@ -25,6 +25,11 @@ def peer(uid: int, *groups: int, foreign: bool = False) -> Peer:
     return Peer(77, uid, frozenset(groups), foreign)
 
 
+def test_nobody_knows_who_is_on_tcp() -> None:  # [X-13] [P-3]
+    with pytest.raises(SharedMemoryError, match="connected over TCP"):
+        check_peer(1, segment(0o444), Peer(0, 0, frozenset(), foreign=False, on_tcp=True))
+
+
 @pytest.mark.parametrize(
     ("mode", "caller"),
     [
