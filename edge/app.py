@@ -98,7 +98,9 @@ class App:
             max_message_bytes=max_message_bytes,
             describe=self._status,
         )
-        self._server.register(servicer, InferenceServicer(servicer, self._registry, self._clock, version=self._version))
+        self._server.register(
+            servicer, InferenceServicer(servicer, self._registry, self._models, self._clock, version=self._version)
+        )
 
     def _open_package(self, url: str, load: Load) -> "Package":
         # With the first model only: what reads signatures is a fifth of an idle agent's memory and of its start.

@@ -126,12 +126,29 @@ class Models:
             if adopted is None:
                 raise
             model = adopted
+        self._called(name, model)
+        return model
+
+    def replace(self, name: str, url: str, caller: Caller) -> LoadedModel:
+        """RepositoryModelLoad: as `load`, and what serves under a name that is not declared is replaced (W-1).
+
+        Raises:
+            EdgeError: as `Registry.swap`; ModelExistsError where the name is declared, and adopted already (M-9).
+        """
+        if self.deployments.get(name) is not None:
+            return self.load(name, url, caller)
+        self._wait(name, caller)
+        model = self._registry.swap(name, url, caller)
+        self._called(name, model)
+        return model
+
+    def _called(self, name: str, model: LoadedModel) -> None:
+        """An application has loaded a model, or adopted it."""
         with self._lock:
             alias = self._aliases.setdefault(name, _Alias(since=self._clock.now()))
             alias.adopted, alias.released = True, False
         if self.deployments.get(name) is None:
             self._note.put(name, model.url)
-        return model
 
     def _wait(self, name: str, caller: Caller) -> None:
         """While a start has yet to come to a name, wait for it."""

@@ -62,14 +62,18 @@ class _Registry:
     def states(self) -> list[tuple[str, ModelState, Any]]:
         return [(name, ModelState.READY, model) for name, model in self._models.items()]
 
-    def swap(self, name: str, url: str, caller: object) -> None:
+    def on_gone(self, callback: object) -> None:
+        """None goes."""
+
+
+class _Models:
+    """What loads them: nothing more, and nothing goes."""
+
+    def replace(self, name: str, url: str, caller: object) -> None:
         raise PackageNotFoundError(url)
 
     def unload(self, name: str) -> None:
         """It stays."""
-
-    def on_gone(self, callback: object) -> None:
-        """None goes."""
 
 
 def _model(name: str) -> Any:
@@ -94,7 +98,7 @@ def handlers() -> tuple[Handler, ...]:
     """Every handler of the service."""
     registry: Any = _Registry()
     captures: Any = None
-    models: Any = None
+    models: Any = _Models()
     servicer = Servicer(
         registry,
         captures,
@@ -103,7 +107,7 @@ def handlers() -> tuple[Handler, ...]:
         max_message_bytes=1 << 20,
         describe=lambda: None,
     )
-    made = InferenceServicer(servicer, registry, SystemClock(), version="1")
+    made = InferenceServicer(servicer, registry, models, SystemClock(), version="1")
     return (*made.quick_calls().values(), *made.other_calls().values())
 
 

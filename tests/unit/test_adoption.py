@@ -1,13 +1,17 @@
 """READY while declared models take long, and the LoadModel of one that is still on its way (M-4)."""
 
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from edge.deploy import declaration, folder
 from edge.deploy.adoption import MAX_READY_SECONDS, Models
 from edge.deploy.declaration import Declaration
 from edge.deploy.note import Note
+from edge.errors import ModelExistsError
 from edge.package.open import Package
 from tests.unit.test_deployments import Device
 from tests.unit.test_loads import PATIENCE_SECONDS, Call, in_thread
@@ -56,4 +60,37 @@ def test_ready_does_not_wait_for_ever(tmp_path: Path) -> None:  # [M-4]
         if thread.name == "declared models":
             thread.join()
     assert device.predict() == 1
+    device.end()
+
+
+def test_the_repositorys_load_adopts_a_declared_model_and_replaces_none(tmp_path: Path) -> None:  # [O-15] [M-9] [M-10]
+    device = Slow(tmp_path)
+    device.go.set()
+    assert device.ready.wait(PATIENCE_SECONDS)
+    declared = device.registry.get("m")
+    other = str(device.package("2"))
+    assert device.calls.replace("m", other, Call()) is declared
+    with pytest.raises(ModelExistsError):
+        device.calls.replace("m", other, Call())
+    device.calls.unload("m")
+    assert device.registry.get("m") is declared
+    device.end()
+
+
+def test_the_repositorys_load_replaces_what_an_application_loaded(tmp_path: Path) -> None:  # [O-15] [M-7]
+    device = Device(tmp_path)
+    device.make()
+    calls = Models(device.registry, device.deployments, Note(tmp_path, device.clock), device.clock)
+    calls.start(lambda: None)
+
+    def noted() -> dict[str, str]:
+        found: dict[str, str] = json.loads((tmp_path / "models.json").read_text())["models"]
+        return found
+
+    for version in ("1", "2"):
+        url = str(device.package(version))
+        assert calls.replace("m", url, Call()).manifest.model_version == version
+        assert noted() == {"m": url}
+    calls.unload("m")
+    assert noted() == {}
     device.end()

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from edge.deploy.adoption import Models
 from edge.errors import NotOfferedError, PackageNotFoundError, RequestError
 from edge.rpc._generated import open_inference_pb2 as pb
 from edge.rpc.calls import step_far_aside
@@ -19,8 +20,9 @@ _STATES = {"LOADING": "LOADING", "WARMING": "LOADING", "READY": "READY", "DRAINI
 class Repository:
     """RepositoryIndex, RepositoryModelLoad, RepositoryModelUnload. Safe to use from any thread."""
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, models: Models) -> None:
         self._registry = registry
+        self._models = models
         self._unloaded: dict[str, tuple[str, str]] = {}  # the version and the url of each, by name
 
     def index(self, raw: bytes, context: Caller) -> bytes:
@@ -44,12 +46,12 @@ class Repository:
         return message
 
     def load(self, raw: bytes, context: Caller) -> bytes:
-        """Load a package, in place of the model that serves under the name if there is one (W-1)."""
+        """Load a package, in place of the model that serves under the name if there is one; but see `Models.replace`."""
         step_far_aside(context)
         request = parse(pb.RepositoryModelLoadRequest, raw)
         _check_repository(request)
         name = request.model_name
-        self._registry.swap(name, _url(request.parameters) or self._known(name), context)
+        self._models.replace(name, _url(request.parameters) or self._known(name), context)
         self._unloaded.pop(name, None)
         return b""  # a RepositoryModelLoadResponse has no fields
 
@@ -65,11 +67,11 @@ class Repository:
         )
 
     def unload(self, raw: bytes, context: Caller) -> bytes:
-        """Unload a model; it can be loaded again by its name."""
+        """Unload a model, which can then be loaded again by its name; a declared one stays (M-10)."""
         request = parse(pb.RepositoryModelUnloadRequest, raw)
         _check_repository(request)
         model = self._registry.get(request.model_name)
-        self._registry.unload(model.name)
+        self._models.unload(model.name)
         self._unloaded.pop(model.name, None)
         self._unloaded[model.name] = model.manifest.model_version, model.url
         for name in list(self._unloaded)[:-MAX_UNLOADED]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from edge.clock import Clock
+from edge.deploy.adoption import Models
 from edge.errors import NotOfferedError
 from edge.rpc import status
 from edge.rpc._generated import open_inference_pb2 as pb
@@ -42,10 +43,10 @@ Handler = Callable[[bytes, Caller], bytes]
 class InferenceServicer:
     """The GRPCInferenceService, on the models that the Agent service has."""
 
-    def __init__(self, servicer: Servicer, registry: Registry, clock: Clock, *, version: str) -> None:
+    def __init__(self, servicer: Servicer, registry: Registry, models: Models, clock: Clock, *, version: str) -> None:
         self._registry = registry
         self._clock = clock
-        self._repository = Repository(registry)
+        self._repository = Repository(registry, models)
         self.model_infer = servicer.predictions(INFER).predict
         self._server: bytes = pb.ServerMetadataResponse(
             name=SERVER_NAME, version=version, extensions=EXTENSIONS
