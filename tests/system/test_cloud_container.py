@@ -86,7 +86,7 @@ def test_captures_go_with_its_keys(stub: S3Stub, service: TokenExchange, tmp_pat
         ({CONTAINER_URI: "http://10.0.0.1/x"}, "expected http:// and this machine's own address"),
         ({CONTAINER_URI: "https://localhost/x"}, "expected http://"),
         ({CONTAINER_URI: "http://[x"}, "expected http://"),
-        ({CONTAINER_TOKEN: "a\nb"}, "characters that no token has"),
+        ({CONTAINER_TOKEN: "a\nb"}, "characters that a token cannot have"),
     ],
 )
 def test_what_it_refuses(service: TokenExchange, changes: dict[str, str], words: str) -> None:
