@@ -49,6 +49,7 @@ class Models:
         self._restore: dict[str, str] = {}
         self._on_ready: Callable[[], None] = lambda: None
         self._ready_by = 0.0
+        self.is_ready = False  # what is to serve from the start does, or the time for it is over (M-4)
 
     # --- a start -----------------------------------------------------------------
 
@@ -96,6 +97,7 @@ class Models:
             self._pending.clear()
             self._changed.notify_all()
             on_ready, self._on_ready = self._on_ready, lambda: None
+            self.is_ready = True
         on_ready()
 
     def look(self) -> None:

@@ -69,6 +69,8 @@ class _Registry:
 class _Models:
     """What loads them: nothing more, and nothing goes."""
 
+    is_ready = True
+
     def replace(self, name: str, url: str, caller: object) -> None:
         raise PackageNotFoundError(url)
 

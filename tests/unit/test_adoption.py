@@ -4,6 +4,7 @@ import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,9 @@ from edge.deploy.declaration import Declaration
 from edge.deploy.note import Note
 from edge.errors import ModelExistsError
 from edge.package.open import Package
+from edge.rpc._generated import open_inference_pb2 as pb
+from edge.rpc.oip.servicer import InferenceServicer
+from edge.rpc.servicer import Servicer
 from tests.unit.test_deployments import Device
 from tests.unit.test_loads import PATIENCE_SECONDS, Call, in_thread
 
@@ -36,17 +40,25 @@ class Slow(Device):
         return super()._accept(url, go_on)
 
 
-def test_ready_comes_in_time_and_a_load_of_a_declared_name_waits(tmp_path: Path) -> None:  # [M-4] [M-8]
+def server_is_ready(device: Slow) -> bool:
+    """The answer of ServerReady."""
+    no: Any = None
+    servicer = Servicer(device.registry, no, no, models=device.calls, max_message_bytes=1 << 20, describe=lambda: None)
+    door = InferenceServicer(servicer, device.registry, device.calls, device.clock, version="1")
+    return bool(pb.ServerReadyResponse.FromString(door.server_ready(b"", Call())).ready)
+
+
+def test_ready_comes_in_time_and_a_load_of_a_declared_name_waits(tmp_path: Path) -> None:  # [M-4] [M-8] [O-2]
     device = Slow(tmp_path)
     loaded: list[str] = []
     caller, errors = in_thread(lambda: loaded.append(device.calls.load("m", "/elsewhere", Call()).url))
     device.clock.advance(MAX_READY_SECONDS - 1)
     device.calls.look()
-    assert not device.ready.is_set() and not loaded
+    assert not device.ready.is_set() and not server_is_ready(device) and not loaded
     device.go.set()
     caller.join(PATIENCE_SECONDS)
     assert not errors and loaded == [device.registry.get("m").url]
-    assert device.ready.wait(PATIENCE_SECONDS)
+    assert device.ready.wait(PATIENCE_SECONDS) and server_is_ready(device)
     device.end()
 
 

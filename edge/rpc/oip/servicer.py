@@ -46,6 +46,7 @@ class InferenceServicer:
     def __init__(self, servicer: Servicer, registry: Registry, models: Models, clock: Clock, *, version: str) -> None:
         self._registry = registry
         self._clock = clock
+        self._models = models
         self._repository = Repository(registry, models)
         self.model_infer = servicer.predictions(INFER).predict
         self._server: bytes = pb.ServerMetadataResponse(
@@ -80,9 +81,9 @@ class InferenceServicer:
         return _LIVE
 
     def server_ready(self, raw: bytes, context: Caller) -> bytes:
-        """Calls are taken from the moment that the socket is there."""
+        """Whether what is to serve from the start does, as the empty name's health says (M-4)."""
         parse(pb.ServerReadyRequest, raw)
-        return _READY
+        return _serialised(pb.ServerReadyResponse(ready=self._models.is_ready))
 
     def server_metadata(self, raw: bytes, context: Caller) -> bytes:
         """Name, version, extensions."""
@@ -152,7 +153,6 @@ class NoStream:
 
 
 _LIVE: bytes = pb.ServerLiveResponse(live=True).SerializeToString()
-_READY: bytes = pb.ServerReadyResponse(ready=True).SerializeToString()
 
 
 def _serialised(message: Any) -> bytes:
