@@ -19,7 +19,8 @@ TOP = HERE.parents[2]
 THING = "press-17"
 # Journal entries at level error that the checks themselves cause.
 EXPECTED_ERRORS = (
-    r"edge\.device\.watchdog: (the agent is stuck|threads): |Watchdog timeout|Killing process|Failed with result"
+    r"edge\.host\.watchdog: (the agent is stuck|threads): |Watchdog timeout|Killing process|Failed with result"
+    r"|edge\.deploy\.note: .* not restored: the agent crashed twice"
 )
 # amd64 runs on the CPU itself, arm64 is emulated.
 WATCHDOG_SECONDS = {"amd64": 6, "arm64": 30}

@@ -93,7 +93,7 @@ def _() -> None:
     text = journal()
     assert "is not a known key" not in text, text
     assert "an inference has been running for" in text, text[-3000:]
-    assert re.search(r"threads: .*Servicer.predict", text), text[-5000:]
+    assert re.search(r"threads: .*Predictions.predict", text), text[-5000:]
     configure(edge_inference_stuck_seconds=60)
 
 
