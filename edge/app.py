@@ -162,7 +162,7 @@ class App:
         self._notifier.stopping()
         watchdog.stop()
         self._shut_down(end)
-        housekeeper.join()
+        housekeeper.join(max(0.0, end - self._clock.monotonic()))  # it may wait for a disk
         # A call that outlived the grace must not hold up the exit, as joining its thread would.
         logging.shutdown()
         os._exit(0)

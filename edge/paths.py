@@ -4,6 +4,7 @@ import os
 from pathlib import Path, PurePath
 
 from edge.errors import PackageNotFoundError
+from edge.text import is_unicode, shown
 
 
 def absolute(path: str) -> str:
@@ -31,16 +32,22 @@ def model_url(url: str) -> str:
     """A model's url or path as LoadModel got it; a relative path is made absolute.
 
     Raises:
-        PackageNotFoundError: it is relative to a folder that is gone.
+        PackageNotFoundError: it is relative to a folder that is gone, or is no text that an answer can carry.
     """
     if not url or is_url(url):
-        return url
+        return _text(url)
     try:
-        return absolute(url)
+        return _text(absolute(url))
     except OSError as error:
         raise PackageNotFoundError(
             f"a relative path, and the agent's working folder is gone: {error.strerror}"
         ) from error
+
+
+def _text(url: str) -> str:
+    if not is_unicode(url):
+        raise PackageNotFoundError(f"the path {shown(url)} is not UTF-8, which ListModels could not name")
+    return url
 
 
 def runtime_folder() -> Path | None:

@@ -9,6 +9,7 @@ from enum import Enum
 PREFIX = "sagemaker_edge_"  # of the original agent's keys
 OWN_PREFIX = "edge_"  # of the keys that only this agent has
 NAME_PATTERN = r"[a-zA-Z0-9](-*_*[a-zA-Z0-9])*"
+_PORT = r"(?!0)([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 _PREFIX_PART = r"(?!\.{1,2}(/|\Z)|[^/]* (/|\Z))[a-zA-Z0-9!_.*'()-][a-zA-Z0-9!_.*'() -]*"
 _NAME_TEXT = "1 to 63 letters, digits, '-' and '_', beginning and ending with a letter or digit"
 
@@ -270,7 +271,7 @@ SETTINGS: tuple[Setting, ...] = (
         Kind.TEXT,
         "Also serve on this loopback address over TCP, without TLS, for every user of the machine; shared memory is then refused while a TCP client is connected. Default: only the Unix socket.",
         high=64,
-        pattern=r"(127\.0\.0\.1|\[::1\]):(?!0)[0-9]{1,5}",
+        pattern=rf"(127\.0\.0\.1|\[::1\]):{_PORT}",
         pattern_text="127.0.0.1:PORT or [::1]:PORT; other addresses would need TLS, which is not offered",
     ),
     Setting(

@@ -12,6 +12,15 @@ def cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
+def is_unicode(text: str) -> bool:
+    """Whether it can be written as UTF-8; a path or a JSON escape need not be."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def printable(text: str, most: int = PRINTABLE_CHARACTERS) -> str:
     """`text` on one line of at most `most` characters: a character that does not print stands as its escape, `\\x1b`."""
     head = text[: most + 1]

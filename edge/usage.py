@@ -3,9 +3,13 @@
 import argparse
 from typing import NoReturn
 
+from edge.text import printable
+
+MAX_MESSAGE_CHARACTERS = 1000  # of what is said of wrong usage
+
 
 class Parser(argparse.ArgumentParser):
     """A parser that says what is wrong, and where help is."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; try {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {printable(message, MAX_MESSAGE_CHARACTERS)}; try {self.prog} --help\n")

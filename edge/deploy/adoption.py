@@ -131,16 +131,18 @@ class Models:
         self._called(name, model)
         return model
 
-    def replace(self, name: str, url: str, caller: Caller) -> LoadedModel:
+    def replace(self, name: str, url_of: Callable[[], str], caller: Caller) -> LoadedModel:
         """RepositoryModelLoad: as `load`, and what serves under a name that is not declared is replaced (W-1).
+
+        `url_of` is asked once a start has come to the name.
 
         Raises:
             EdgeError: as `Registry.swap`; ModelExistsError where the name is declared, and adopted already (M-9).
         """
-        if self.deployments.get(name) is not None:
-            return self.load(name, url, caller)
         self._wait(name, caller)
-        model = self._registry.swap(name, url, caller)
+        if self.deployments.get(name) is not None:
+            return self.load(name, url_of(), caller)
+        model = self._registry.swap(name, url_of(), caller)
         self._called(name, model)
         return model
 

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from edge import json_faults
 from edge.tensors import MAX_DIMENSION, MAX_RANK
-from edge.text import shown
+from edge.text import is_unicode, shown
 
 
 class JsonFault(Exception):
@@ -125,15 +125,6 @@ def sizes(value: object, where: str) -> tuple[int, ...]:
         if type(size) is not int or not 0 <= size <= MAX_DIMENSION:
             raise JsonFault(f"{where} must be whole numbers from 0 to {MAX_DIMENSION}, got {shown(str(size))}")
     return tuple(shape)
-
-
-def is_unicode(value: str) -> bool:
-    """Whether it can be written as UTF-8."""
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def kind(value: object) -> str:

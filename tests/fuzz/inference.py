@@ -71,11 +71,14 @@ class _Models:
 
     is_ready = True
 
-    def replace(self, name: str, url: str, caller: object) -> None:
-        raise PackageNotFoundError(url)
+    def replace(self, name: str, url_of: Callable[[], str], caller: object) -> None:
+        raise PackageNotFoundError(url_of())
 
     def unload(self, name: str) -> None:
         """It stays."""
+
+    def released(self, name: str) -> bool:
+        return False
 
 
 def _model(name: str) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from edge import address
+from edge.rpc._generated import open_inference_pb2 as pb
 from tests.system import triton as calls
 from tests.system.harness import AgentProcess, Client, eventually, tensor_of
 
@@ -82,7 +83,9 @@ def test_repository(ask: Triton, client: Client, package_of: PackageOf) -> None:
     assert states() == {}, "what was unloaded by the agent's own API is not remembered"
 
 
-def test_loads_that_are_refused(ask: Triton, client: Client, package_of: PackageOf) -> None:  # [O-15]
+def test_loads_that_are_refused(
+    ask: Triton, agent: AgentProcess, client: Client, package_of: PackageOf, refused: Any
+) -> None:  # [O-15]
     client.load(package_of("add_one"), "m")
     for words, named, status, text in (
         (("new",), {}, "NOT_FOUND", "no package is known for model 'new'; give its path in the parameter 'url'"),
@@ -90,14 +93,19 @@ def test_loads_that_are_refused(ask: Triton, client: Client, package_of: Package
         (("new",), {"config": "[" * 3000}, "INVALID_ARGUMENT", 'expected {"parameters": {"url"'),
         (("new",), {"config": "{}", "files": {"file:1/m": b""}}, "INVALID_ARGUMENT", "comes in a signed package"),
         (("new",), {"config": config(Path("/nowhere"))}, "NOT_FOUND", "/nowhere"),
+        (("new",), {"config": config(Path("/\udcff"))}, "NOT_FOUND", "is not UTF-8"),
         (("a b",), {"config": config(package_of("add_one"))}, "INVALID_ARGUMENT", "model name 'a b'"),
         (("m",), {"config": config(package_of("two_by_two"))}, "FAILED_PRECONDITION", ""),  # other tensors (W-3)
     ):  # fmt: skip
-        with pytest.raises(calls.Refused) as refused:
+        with pytest.raises(calls.Refused) as told:
             ask("load_model", *words, **named)
-        assert refused.value.args[0] == status, refused.value
-        assert text in refused.value.args[1]
-    with pytest.raises(calls.Refused) as refused:
+        assert told.value.args[0] == status, told.value
+        assert text in told.value.args[1]
+    request = pb.RepositoryModelLoadRequest(model_name="m")
+    request.parameters["url"].int64_param = 5
+    with refused("INVALID_ARGUMENT", "path of a package as string_param"):
+        agent.channel.unary_unary("/inference.GRPCInferenceService/RepositoryModelLoad")(request.SerializeToString())
+    with pytest.raises(calls.Refused) as told:
         ask("unload_model", "new")
-    assert refused.value.args[0] == "NOT_FOUND"
+    assert told.value.args[0] == "NOT_FOUND"
     assert client.describe("m").url == str(package_of("add_one"))

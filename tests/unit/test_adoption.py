@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,9 @@ def test_the_repositorys_load_adopts_a_declared_model_and_replaces_none(tmp_path
     assert device.ready.wait(PATIENCE_SECONDS)
     declared = device.registry.get("m")
     other = str(device.package("2"))
-    assert device.calls.replace("m", other, Call()) is declared
+    assert device.calls.replace("m", lambda: other, Call()) is declared
     with pytest.raises(ModelExistsError):
-        device.calls.replace("m", other, Call())
+        device.calls.replace("m", lambda: other, Call())
     device.calls.unload("m")
     assert device.registry.get("m") is declared
     device.end()
@@ -101,7 +102,7 @@ def test_the_repositorys_load_replaces_what_an_application_loaded(tmp_path: Path
 
     for version in ("1", "2"):
         url = str(device.package(version))
-        assert calls.replace("m", url, Call()).manifest.model_version == version
+        assert calls.replace("m", partial(str, url), Call()).manifest.model_version == version
         assert noted() == {"m": url}
     calls.unload("m")
     assert noted() == {}

@@ -51,7 +51,8 @@ class Repository:
         request = parse(pb.RepositoryModelLoadRequest, raw)
         _check_repository(request)
         name = request.model_name
-        self._models.replace(name, _url(request.parameters) or self._known(name), context)
+        url = _url(request.parameters)
+        self._models.replace(name, lambda: url or self._known(name), context)
         self._unloaded.pop(name, None)
         return b""  # a RepositoryModelLoadResponse has no fields
 
@@ -59,8 +60,8 @@ class Repository:
         for model in self._registry.models():
             if model.name == name:
                 return model.url
-        if name in self._unloaded:
-            return self._unloaded[name][1]
+        if remembered := self._unloaded.get(name):
+            return remembered[1]
         raise PackageNotFoundError(
             f"no package is known for model {shown(name)}; give its path in the parameter 'url', or as string_value of the "
             "parameter 'url' in 'config'"
@@ -72,6 +73,8 @@ class Repository:
         _check_repository(request)
         model = self._registry.get(request.model_name)
         self._models.unload(model.name)
+        if self._models.released(model.name):
+            return b""
         self._unloaded.pop(model.name, None)
         self._unloaded[model.name] = model.manifest.model_version, model.url
         for name in list(self._unloaded)[:-MAX_UNLOADED]:
@@ -99,6 +102,8 @@ def _url(parameters: Any) -> str:
             raise RequestError(f"parameter {shown(name)}: files are not taken; a model comes in a signed package")
     if "url" in parameters:
         url: str = parameters["url"].string_param
+        if not url:
+            raise RequestError('parameter "url": expected the path of a package as string_param')
         return url
     if "config" not in parameters:
         return ""
