@@ -283,7 +283,7 @@ class Registry:
                 raise StateError(
                     f"model {name!r} keeps no state: every call starts anew (runtime.state in its manifest)"
                 )
-            with suppress(ModelGoneError), model.scheduler.session(caller) as session:
+            with suppress(ModelGoneError), model.scheduler.session(caller, counts=False) as session:
                 session.reset()
                 return
 

@@ -112,8 +112,8 @@ class Scheduler:
         self._ran_seconds = self._waited_seconds = self._last = 0.0
 
     @contextmanager
-    def session(self, caller: Caller) -> Iterator[Session]:
-        """A session for the length of the `with` block.
+    def session(self, caller: Caller, *, counts: bool = True) -> Iterator[Session]:
+        """A session for the length of the `with` block, which `counts` as an inference or not.
 
         Raises:
             ModelGoneError, QueueFullError, DeadlineError: as `acquire`.
@@ -124,7 +124,7 @@ class Scheduler:
             yield seat.session
             done = True
         finally:
-            self.release(seat, done=done)
+            self.release(seat, done=done if counts else None)
 
     def try_acquire(self) -> Seat | None:
         """An idle session's seat, or None where the call has to wait.
@@ -185,17 +185,19 @@ class Scheduler:
             raise DeadlineError(f"the call's time ran out while it waited for model {self._name!r}")
         return waiter.seat
 
-    def release(self, seat: Seat, *, done: bool) -> None:
-        """Give a seat back; `done` where its session answered, not failed."""
+    def release(self, seat: Seat, *, done: bool | None) -> None:
+        """Give a seat back; `done` where its session answered, not failed, and None where nothing was inferred."""
         now = self._monotonic()
         with self._lock:
-            ran, self._last = now - seat.since, now
+            ran = now - seat.since
             if done:
                 self.predicted += 1
                 self._ran_seconds += ran
-            else:
+            elif done is False:
                 self._failed += 1
-            self.quick = self._steady and ran < QUICK_SECONDS
+            if done is not None:
+                self._last = now
+                self.quick = self._steady and ran < QUICK_SECONDS
             if self._waiters:
                 waiter = self._waiters.popleft()
                 self._waited += 1

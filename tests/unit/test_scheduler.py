@@ -177,6 +177,9 @@ def test_a_failing_call_gives_its_session_back() -> None:
     target = scheduler()
     with pytest.raises(RuntimeError), target.session(Caller()):
         raise RuntimeError
+    with target.session(Caller(), counts=False):
+        pass
+    assert target.predicted == 0
     with target.session(Caller()):
         assert target.running == 1
     assert target.predicted == 1
