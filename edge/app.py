@@ -143,6 +143,7 @@ class App:
             log.warning("%s", trouble)
         log.info("captures wait in %s (%s)", self._config.edge_spool_path, self._spool_source)
         self._captures.start()
+        self._models.prepare(self._ready)  # before the first LoadModel can come
         self._server.start(serving=False)
         housekeeper = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
         housekeeper.start()
@@ -156,7 +157,7 @@ class App:
             )
         if self._config.edge_listen:
             log.warning("any user of this machine can connect to %s (edge_listen)", self._config.edge_listen)
-        self._models.start(self._ready)
+        self._models.start()
         self._stop.wait()
         end = self._clock.monotonic() + STOP_SECONDS
         self._notifier.stopping()
@@ -176,6 +177,7 @@ class App:
     def _shut_down(self, end: float) -> None:
         log.info("stopping: finishing calls in flight")
         self._registry.stop_loads()
+        self._models.end_waits()
         self._server.stop(GRACE_SECONDS)
         self._models.stop()
         self._captures.stop(max(CAPTURES_SECONDS, end - self._clock.monotonic()))

@@ -53,13 +53,19 @@ class Models:
 
     # --- a start -----------------------------------------------------------------
 
-    def start(self, on_ready: Callable[[], None]) -> None:
-        """Bring about what is declared and restore what was loaded; `on_ready` is called once, when that is done or 60 s later (M-4)."""
+    def prepare(self, on_ready: Callable[[], None]) -> None:
+        """Read what is declared and what was loaded: from then on a LoadModel of such a name waits for its turn (M-4).
+
+        `on_ready` is called once: when all that has been brought about, or 60 s from now.
+        """
         declared = self.deployments.prepare()
         self._restore = self._note.read()
         self._pending = {*declared, *self._restore}
         self._on_ready = on_ready
         self._ready_by = self._clock.monotonic() + MAX_READY_SECONDS
+
+    def start(self) -> None:
+        """Bring about what is declared and restore what was loaded."""
         if not self._pending:
             self._ready()
             return
@@ -79,6 +85,8 @@ class Models:
     def _load_again(self, name: str, url: str) -> None:
         try:
             self._registry.load(name, url, Nobody())
+        except ModelExistsError:
+            return  # an application that would not wait was first; the note has what it loaded
         except (EdgeError, OSError) as error:
             log.warning("model %s: what an application had loaded is not restored: %s", name, error)
             self._note.drop(name)
@@ -106,6 +114,12 @@ class Models:
             log.error("declared models take longer than %.0f s; the agent is ready without them", MAX_READY_SECONDS)
             self._ready()
         self.deployments.look()
+
+    def end_waits(self) -> None:
+        """The agent is about to end: no LoadModel waits any longer for what will not come."""
+        with self._changed:
+            self._pending.clear()
+            self._changed.notify_all()
 
     def stop(self) -> None:
         """The agent ends cleanly: what applications loaded is forgotten."""

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.system.harness import eventually
 from tests.system.managed import Site, adder
 
 Refused = Callable[..., Any]
@@ -52,6 +54,21 @@ def test_an_application_of_the_original_on_a_declared_model(
     assert site.apply()["add"].version == "adder 1.1"
     application(site, one, refused)  # it was unloaded before
     assert site.added("add") == 2
+
+
+def answers(path: str) -> bool:
+    """Whether somebody listens on a Unix socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(path) == 0
+
+
+def test_an_application_that_waits_for_the_socket_alone(site: Site, signer: Any, tmp_path: Path) -> None:  # [M-4] [M-8]
+    site.declare("add", adder(signer, "1.0", 1, tmp_path))
+    two = adder(signer, "1.1", 2, tmp_path)
+    site.agent.begin()
+    eventually(lambda: answers(site.agent.socket))
+    site.agent.client.load(two, "add")
+    assert (site.added("add"), site.managed("add").refused) == (1, "")
 
 
 def test_strict_adopts_nothing(agents: Any, signer: Any, tmp_path: Path, refused: Refused) -> None:  # [M-9]
