@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edge.clock import Clock
 from edge.deploy.deployments import Deployments
 from edge.deploy.note import Note
-from edge.errors import EdgeError, ModelExistsError
+from edge.errors import EdgeError, ModelExistsError, ModelNotFoundError
 from edge.paths import model_url
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
@@ -49,6 +49,7 @@ class Models:
         self._restore: dict[str, str] = {}
         self._on_ready: Callable[[], None] = lambda: None
         self._ready_by = 0.0
+        registry.on_gone(self._drop_declared)
         self.is_ready = False  # what is to serve from the start does, or the time for it is over (M-4)
 
     # --- a start -----------------------------------------------------------------
@@ -180,7 +181,7 @@ class Models:
 
     def _adopt(self, name: str, url: str, caller: Caller) -> LoadedModel | None:
         """What serves under a name that no application has adopted yet; None where one has, or where none can."""
-        declared = self.deployments.get(name)
+        declared = self._serves_declared(name)
         with self._lock:
             alias = self._aliases.setdefault(name, _Alias()) if declared else self._aliases.get(name)
             if self._strict or alias is None or alias.adopted or not (declared or alias.restored):
@@ -189,7 +190,7 @@ class Models:
         try:
             model = self._registry.get(name)
             asked = model_url(url)
-            if declared is None and asked != model.url:
+            if not declared and asked != model.url:
                 model = self._registry.swap(name, url, caller, allow_changed_tensors=True, allow_gap=True)
                 alias.restored = False
             else:
@@ -205,14 +206,30 @@ class Models:
             raise
         return model
 
+    def _serves_declared(self, name: str) -> bool:
+        """Whether what serves under a declared name came by its declaration, and not from an application where that failed."""
+        declared = self.deployments.get(name)
+        if declared is None:
+            return False
+        try:
+            version = self.deployments.acceptance(self._registry.get(name).url)
+        except ModelNotFoundError:
+            return False
+        return version is not None and declared.state.find(version.id) is not None
+
+    def _drop_declared(self) -> None:
+        """What a declared model has taken the place of is not restored."""
+        for one in self.deployments.all():
+            if self._serves_declared(one.name):
+                self._note.drop(one.name)
+
     def unload(self, name: str) -> None:
         """UnLoadModel: a declared model stays, for the next application to adopt (M-10).
 
         Raises:
             ModelNotFoundError: it is not loaded.
         """
-        if self.deployments.get(name) is not None:
-            self._registry.get(name)
+        if self._serves_declared(name):
             with self._lock:
                 alias = self._aliases.setdefault(name, _Alias())
                 alias.adopted, alias.released = False, True
