@@ -1,6 +1,5 @@
 """`models`: which model serves under a name from every start on. A declaration is a file; the agent is asked to bring it about."""
 
-import re
 import shutil
 import time
 from argparse import Namespace
@@ -13,12 +12,11 @@ from edge.client.connection import OPERATIONS, Agent
 from edge.client.outcome import CommandError, Exit, InputError, RefusedError, UnreachableError
 from edge.client.status import as_json
 from edge.deploy import declaration, folder
-from edge.deploy.declaration import Declaration
+from edge.deploy.declaration import ALIAS, Declaration
 from edge.rpc._generated import operations_pb2 as ops
 from edge.text import printable
 
 POLL_SECONDS = 0.2
-_ALIAS = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")  # as the agent has it (L-1)
 _COPIES = (".package", ".tar.gz")  # of a package beside its declaration, by what it is
 
 
@@ -156,7 +154,7 @@ def _say(options: Namespace, one: ops.ManagedModel, text: str) -> None:
 
 
 def _checked(alias: str) -> str:
-    if len(alias) > 250 or not _ALIAS.fullmatch(alias):
+    if len(alias) > 250 or not ALIAS.fullmatch(alias):
         raise InputError(
             f"{alias!r} is no alias; expected letters, digits and '-', beginning and ending with a letter or digit"
         )

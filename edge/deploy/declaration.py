@@ -1,6 +1,7 @@
 """A declaration: the file `<alias>.json` that says which package serves under a name (M-1). Pure."""
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from edge.paths import is_url
 from edge.text import shown
 
 SUFFIX = ".json"
+ALIAS = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")  # before the suffix: a name that a model can have (L-1)
 MAX_DECLARATION_BYTES = 16 << 10  # of a file of models.d
 MAX_DECLARATIONS = 256  # in models.d
 MAX_PATH_CHARACTERS = 4096  # of the package that a declaration names

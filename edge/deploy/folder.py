@@ -5,14 +5,17 @@ from pathlib import Path
 
 from edge import durable
 from edge.deploy import declaration
-from edge.deploy.declaration import MAX_DECLARATION_BYTES, MAX_DECLARATIONS, SUFFIX, Declaration
+from edge.deploy.declaration import ALIAS, MAX_DECLARATION_BYTES, MAX_DECLARATIONS, SUFFIX, Declaration
 from edge.errors import DeclarationError
+from edge.text import printable
 
 Declarations = dict[str, Declaration | DeclarationError]
 
 
 def read(folder: Path) -> Declarations | None:
     """Each alias with its declaration, or with what is wrong with it; None where there is no such folder.
+
+    A file whose name makes no alias is named in a way that prints, and that no model can have.
 
     Raises:
         DeclarationError: the folder cannot be read.
@@ -26,7 +29,15 @@ def read(folder: Path) -> Declarations | None:
     names = [name for name in names if not name.startswith(".")]
     if len(names) > MAX_DECLARATIONS:
         raise DeclarationError(f"{folder} has {len(names)} declarations; at most {MAX_DECLARATIONS} are read")
-    return {name.removesuffix(SUFFIX): _read(folder / name) for name in names}
+    return dict(_named(folder, name) for name in names)
+
+
+def _named(folder: Path, name: str) -> tuple[str, Declaration | DeclarationError]:
+    alias = name.removesuffix(SUFFIX)
+    if ALIAS.fullmatch(alias):
+        return alias, _read(folder / name)
+    words = "has a name that is not allowed; expected letters, digits and '-' before .json, first and last no '-'"
+    return printable(alias), DeclarationError(f"the declaration {printable(name)} in {folder} {words}")
 
 
 def _read(path: Path) -> Declaration | DeclarationError:
@@ -52,6 +63,6 @@ def write(path: Path, data: bytes | None) -> None:
     """
     if data is not None:
         durable.write_file(path, data)
-    elif path.exists():
+    elif os.path.lexists(path):
         path.unlink()
         durable.fsync_folder(path.parent)

@@ -1,6 +1,7 @@
 """Models that are declared: they serve after every start, and declarations are brought about when asked (M-1 to M-6)."""
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -104,6 +105,8 @@ def test_a_faulty_declaration_stops_no_other(site: Site, signer: Any, tmp_path: 
         site.write(f"bad-{number}", text)
     site.write("no_alias", '{"package": "/p"}')
     (site.declarations / "pipe.json").symlink_to("/dev/zero")
+    for name in (b"\xff.json", b"a\nb.json"):
+        (site.declarations / os.fsdecode(name)).write_text('{"package": "/p"}')
     site.declare("zzz", adder(signer, "1.0", 1, tmp_path))
     site.agent.start()
     assert site.added("zzz") == 1
@@ -111,7 +114,9 @@ def test_a_faulty_declaration_stops_no_other(site: Site, signer: Any, tmp_path: 
     for number, (_, words) in enumerate(FAULTS):
         assert words in managed[f"bad-{number}"].refused
         assert managed[f"bad-{number}"].version == ""
-    assert "not allowed" in managed["no_alias"].refused or "no package" in managed["no_alias"].refused
+    for name in ("no_alias", "\\udcff", "a\\nb"):
+        assert "has a name that is not allowed" in managed[name].refused == site.apply()[name].refused
+    assert "\\udcff" in run_tool("models", "list", "-a", site.agent.socket).stdout
     assert "cannot be read" in managed["pipe"].refused
     assert "bad-1: what is declared does not serve" in site.agent.log or "model bad-1" in site.agent.log
 
