@@ -13,7 +13,7 @@ from edge.package import strict_json
 from edge.package.strict_json import JsonFault
 
 FORMAT = 1
-MAX_STATE_BYTES = 1 << 20  # of the file of the store's state
+MAX_STATE_BYTES = 128 << 20  # of the file of the store's state: of all that can be declared
 MAX_BAD = 8  # versions that are not tried again, an alias
 MAX_TRIES = 2  # runs of the agent that a version may end before it has proved itself (W-7)
 

@@ -40,12 +40,15 @@ class Store:
         self._max_bytes = max_bytes
         self._open_package = open_package
         self._lock: int | None = None
-        self._keep_all = False
 
     @property
     def is_there(self) -> bool:
-        """Whether it holds a state."""
-        return self.folder is not None and (self.folder / STATE_FILE).exists()
+        """Whether it holds a state that this user can reach."""
+        try:
+            return self.folder is not None and (self.folder / STATE_FILE).exists()
+        except OSError as error:
+            log.error("the package store %s cannot be looked into: %s", self.folder, durable.why(error))
+            return False
 
     def path(self, version: Version) -> Path:
         """Where an accepted package is."""
@@ -100,9 +103,14 @@ class Store:
         except FileNotFoundError:
             return {}
         except StateFault as fault:
-            log.error("the state of declared models is lost, they are accepted anew: %s %s", path, fault)
-            path.replace(path.with_name(STATE_FILE + _SET_ASIDE))
-            self._keep_all = True
+            aside = path.with_name(STATE_FILE + _SET_ASIDE)
+            log.error(
+                "the state of declared models is lost, they are accepted anew: %s %s; while %s is there, no package is removed",
+                path,
+                fault,
+                aside,
+            )
+            path.replace(aside)
             return {}
 
     def write_state(self, models: dict[str, AliasState]) -> None:
@@ -112,31 +120,47 @@ class Store:
             StoreError: it cannot be written, and is the old one.
         """
         self.claim()
+        data = state.to_bytes(models)
+        if len(data) > state.MAX_STATE_BYTES:
+            raise StoreError(
+                f"the state in {self.folder} would have {len(data)} bytes; {state.MAX_STATE_BYTES} are read"
+            )
         try:
-            durable.write_file(self._there() / STATE_FILE, state.to_bytes(models))
+            durable.write_file(self._there() / STATE_FILE, data)
         except OSError as error:
             raise StoreError(f"the state in {self.folder} cannot be written: {durable.why(error)}") from error
 
     def tidy(self, keep: Collection[str]) -> None:
-        """Remove packages but those, and what was left half made.
+        """Remove packages but those, and what was left half made; what is not the store's own stays.
 
         Raises:
             StoreError: the store is another agent's.
         """
         self.claim()
         folder = self._there()
-        if self._keep_all:
+        if (folder / (STATE_FILE + _SET_ASIDE)).exists():
             return
-        wanted = {*keep, STATE_FILE, STATE_FILE + _SET_ASIDE, LOCK_FILE}
-        gone = [path for path in folder.iterdir() if path.name not in wanted]
+        (folder / (STATE_FILE + durable.TEMPORARY)).unlink(missing_ok=True)
+        gone = [path for path in self._packages() if path.name not in keep]
+        removed = 0
         for path in sorted(gone, key=lambda path: not path.name.endswith(durable.TEMPORARY)):
-            if path.is_dir() and not path.is_symlink():
-                temporary = path.with_name(path.name.removesuffix(durable.TEMPORARY) + durable.TEMPORARY)
-                shutil.rmtree(path.replace(temporary))
-            else:
-                path.unlink()
-        if gone:
-            log.info("%s removed from the package store", counted(len(gone), "package"))
+            try:
+                shutil.rmtree(
+                    path.replace(path.with_name(path.name.removesuffix(durable.TEMPORARY) + durable.TEMPORARY))
+                )
+                removed += 1
+            except OSError as error:
+                log.warning("%s cannot be removed from the package store: %s", path, durable.why(error))
+        if removed:
+            log.info("%s removed from the package store", counted(removed, "package"))
+
+    def _packages(self) -> list[Path]:
+        """The folders that the store made, those that are half made included."""
+        return [
+            path
+            for path in self._there().iterdir()
+            if state.is_id(path.name.removesuffix(durable.TEMPORARY)) and path.is_dir() and not path.is_symlink()
+        ]
 
     # --- packages ------------------------------------------------------------------
 
@@ -222,7 +246,7 @@ class Store:
 
     def size(self) -> int:
         """Bytes of all packages here."""
-        return sum(path.lstat().st_size for path in self._there().rglob("*") if not path.is_dir())
+        return sum(path.lstat().st_size for one in self._packages() for path in one.rglob("*") if not path.is_dir())
 
 
 def _write(path: Path, chunks: Iterable[bytes]) -> None:

@@ -207,7 +207,7 @@ def test_what_is_not_used_any_more_is_removed(device: Device) -> None:  # [M-6]
         proven(device, version)
     assert device.state == ("", "4", "3")
     assert len([path for path in device.store._there().iterdir() if path.is_dir()]) == 2
-    (device.store._there() / "f.tmp").mkdir()
+    (device.store._there() / ("1" * 64 + ".tmp")).mkdir()
     (device.store._there() / ("0" * 64)).mkdir()
     (device.store._there() / "state.json.tmp").write_text("")
     device.restart()
