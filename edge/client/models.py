@@ -1,8 +1,12 @@
 """`models`: which model serves under a name from every start on. A declaration is a file; the agent is asked to bring it about."""
 
+import fcntl
+import os
 import shutil
 import time
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from edge import durable
@@ -14,9 +18,11 @@ from edge.client.status import as_json
 from edge.deploy import declaration, folder
 from edge.deploy.declaration import ALIAS, Declaration
 from edge.rpc._generated import operations_pb2 as ops
-from edge.text import printable
+from edge.text import printable, shown
 
 POLL_SECONDS = 0.2
+LOCK_SECONDS = 60.0  # without --wait, for other commands on the same folder
+MAX_ALIAS_CHARACTERS = 255 - len(declaration.SUFFIX + durable.TEMPORARY)  # as long as a file's name can be
 _COPIES = (".package", ".tar.gz")  # of a package beside its declaration, by what it is
 
 
@@ -35,8 +41,8 @@ def set_model(options: Namespace) -> Exit:
     """Declares a package and has it serve; where that fails, the declaration is what it was before."""
     alias = _checked(options.alias)
     end = time.monotonic() + options.wait if options.wait is not None else None
-    with agent_of(options) as agent:
-        place = folder.path_of(_folder(agent, end), alias)
+    with agent_of(options) as agent, _changing(agent, end) as models:
+        place = folder.path_of(models, alias)
         package = options.package if options.package.startswith("file:") else str(Path(options.package).absolute())
         before = _read(place)
         copies: list[Path] = []
@@ -92,12 +98,15 @@ def rollback_model(options: Namespace) -> Exit:
 def forget_model(options: Namespace) -> Exit:
     """Removes a declaration."""
     alias = _checked(options.alias)
-    with agent_of(options) as agent:
-        place = folder.path_of(_folder(agent, None), alias)
-        if _read(place) is None and all(one.name != alias or one.why != "declared" for one in _status(agent).managed):
+    with agent_of(options) as agent, _changing(agent, None) as models:
+        place = folder.path_of(models, alias)
+        is_there = place.is_symlink() or _read(place) is not None
+        if not is_there and all(one.name != alias or one.why != "declared" for one in _status(agent).managed):
             raise RefusedError("NOT_FOUND", f"{alias} is not declared: there is no {place}")
         _write(place, None)
         one = _apply(agent, alias, None, retry=False)
+        if one.refused:
+            raise RefusedError("REFUSED", f"{one.refused}; the declaration of {alias} is removed")
     _say(options, one, f"{alias} is no longer declared, and is unloaded")
     return Exit.OK
 
@@ -122,6 +131,37 @@ def _folder(agent: Agent, end: float | None) -> Path:
     if not found:
         raise RefusedError("UNIMPLEMENTED", "this agent is older than declared models")
     return Path(found)
+
+
+@contextmanager
+def _changing(agent: Agent, end: float | None) -> Iterator[Path]:
+    """The folder of declarations, for one command at a time; what is written there the agent can read, whatever the umask."""
+    models = _folder(agent, end)
+    before = os.umask(0o777 & ~durable.FOLDER_MODE)
+    try:
+        try:
+            models.mkdir(durable.FOLDER_MODE, exist_ok=True)
+            fd = os.open(models, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise _not_written(models, error) from None
+        try:
+            _lock(fd, models, end or time.monotonic() + LOCK_SECONDS)
+            yield models
+        finally:
+            os.close(fd)
+    finally:
+        os.umask(before)
+
+
+def _lock(fd: int, models: Path, end: float) -> None:
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise RefusedError("ABORTED", f"another command still changes {models}; nothing is changed") from None
+            time.sleep(POLL_SECONDS)
 
 
 def _apply(agent: Agent, alias: str, end: float | None, *, retry: bool) -> ops.ManagedModel:
@@ -154,9 +194,9 @@ def _say(options: Namespace, one: ops.ManagedModel, text: str) -> None:
 
 
 def _checked(alias: str) -> str:
-    if len(alias) > 250 or not ALIAS.fullmatch(alias):
+    if len(alias) > MAX_ALIAS_CHARACTERS or not ALIAS.fullmatch(alias):
         raise InputError(
-            f"{alias!r} is no alias; expected letters, digits and '-', beginning and ending with a letter or digit"
+            f"{shown(alias)} is no alias; expected at most {MAX_ALIAS_CHARACTERS} letters, digits and '-', beginning and ending with a letter or digit"
         )
     return alias
 
@@ -172,19 +212,22 @@ def _read(place: Path) -> bytes | None:
 
 def _write(place: Path, data: bytes | None) -> None:
     try:
-        if data is not None:
-            place.parent.mkdir(durable.FOLDER_MODE, exist_ok=True)
         folder.write(place, data)
     except OSError as error:
-        raise InputError(f"{place} cannot be written: {durable.why(error)}; ask as root, or as its owner") from None
+        raise _not_written(place, error) from None
+
+
+def _not_written(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path} cannot be written: {durable.why(error)}; ask as root, or as its owner")
 
 
 def _copy(source: Path, place: Path) -> Path:
     """A copy of a package beside its declaration, where the agent can read it."""
     is_folder = source.is_dir()
     target = place.with_name(place.name.removesuffix(declaration.SUFFIX) + _COPIES[not is_folder])
+    if source.resolve().is_relative_to(target.resolve()):
+        raise InputError(f"{source} is where its copy would be; leave out --copy, or move it elsewhere")
     try:
-        place.parent.mkdir(durable.FOLDER_MODE, exist_ok=True)
         _remove(target)
         if is_folder:
             shutil.copytree(source, target, symlinks=True, copy_function=shutil.copyfile)

@@ -63,6 +63,6 @@ def write(path: Path, data: bytes | None) -> None:
     """
     if data is not None:
         durable.write_file(path, data)
-    elif os.path.lexists(path):
-        path.unlink()
+    else:
+        path.unlink(missing_ok=True)
         durable.fsync_folder(path.parent)

@@ -1,5 +1,6 @@
 """Models that are declared: they serve after every start, and declarations are brought about when asked (M-1 to M-6)."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -230,3 +231,59 @@ def test_ready_says_that_declared_models_serve(site: Site, signer: Any, tmp_path
         states = [health.Check(health_pb2.HealthCheckRequest(service=name)).status for name in ("", "add", "bad")]
         assert states == [SERVING, SERVING, NOT_SERVING]  # [M-3]
         site.agent.stop()
+
+
+def test_one_command_at_a_time_changes_a_declaration(site: Site, signer: Any, tmp_path: Path) -> None:  # [M-2]
+    site.agent.start()
+    one = adder(signer, "1.0", 1, tmp_path)
+    other = os.open(site.declarations, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)  # as another `models set` has it until its model serves, or does not
+    done = set_model(site, one, "--wait", "1")
+    assert (done.returncode, "another command still changes" in done.stderr) == (1, True)
+    assert list(site.declarations.iterdir()) == []
+    os.close(other)
+    assert set_model(site, one).returncode == 0
+
+
+def test_what_set_writes_the_agent_can_read_whatever_the_umask(
+    site: Site, signer: Any, tmp_path: Path
+) -> None:  # [M-2]
+    site.agent.start()
+    site.declarations.rmdir()
+    words = ["models", "set", "-a", site.agent.socket, "add", str(adder(signer, "1.0", 1, tmp_path))]
+    subprocess.check_call([*client_command(), *words], umask=0o077, timeout=60)
+    modes = [path.stat().st_mode & 0o777 for path in (site.declarations, site.declarations / "add.json")]
+    assert modes == [0o755, 0o644]
+
+
+def test_a_copy_does_not_replace_its_source(site: Site, signer: Any, tmp_path: Path) -> None:  # [M-2]
+    site.agent.start()
+    source = adder(signer, "1.0", 1, tmp_path).rename(site.declarations / "add.package")
+    before = sorted(source.iterdir())
+    done = set_model(site, source, "--copy")
+    assert (done.returncode, "is where its copy would be" in done.stderr) == (2, True)
+    assert sorted(source.iterdir()) == before and before
+    assert set_model(site, source).returncode == 0
+
+
+def test_an_alias_is_as_long_as_the_name_of_its_file_allows(site: Site, signer: Any, tmp_path: Path) -> None:  # [M-1]
+    site.agent.start()
+    one = adder(signer, "1.0", 1, tmp_path)
+    words = "models", "set", "-a", site.agent.socket
+    done = run_tool(*words, "a" * 247, str(one), check=False)
+    assert (done.returncode, "expected at most 246 letters" in done.stderr) == (2, True)
+    run_tool(*words, "a" * 246, str(one), "--copy")
+    assert site.added("a" * 246) == 1
+
+
+def test_forget_says_what_it_could_not_do(site: Site, signer: Any, tmp_path: Path) -> None:  # [M-2]
+    site.agent.start()
+    forget = "models", "forget", "add", "-a", site.agent.socket
+    (site.declarations / "add.json").symlink_to("/nowhere")
+    assert "cannot be read" in site.apply()["add"].refused
+    run_tool(*forget)
+    assert list(site.declarations.iterdir()) == []
+    assert set_model(site, adder(signer, "1.0", 1, tmp_path)).returncode == 0
+    (site.store / "state.json.tmp").mkdir()  # the store's state cannot be written
+    done = run_tool(*forget, check=False)
+    assert (done.returncode, "the declaration of add is removed" in done.stderr) == (1, True)
