@@ -2,6 +2,7 @@
 
 import os
 import zipfile
+import zlib
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -187,7 +188,7 @@ def _load(file: Path, inputs: tuple[TensorSpec, ...]) -> dict[str, Array]:
             return {name: archive[name] for name in archive.files}
     except OSError as error:
         raise PackageError(f"{file} cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile):
+    except (ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error):
         raise PackageError(f"{file} is not an .npy or .npz of numbers, or damaged") from None
 
 

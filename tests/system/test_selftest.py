@@ -1,6 +1,7 @@
 """A self-test from the maker's files to the agent that refuses what fails it (L-13, S-10)."""
 
 import json
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,17 @@ def test_cases_that_are_not_there(signer: Signer, tmp_path: Path, name: str, wor
     (tmp_path / "a.txt").touch()
     _, said = make(signer, tmp_path / name, ok=False)
     assert words in said
+
+
+def test_a_case_whose_compressed_bytes_are_damaged(signer: Signer, tmp_path: Path, picture: Any) -> None:  # [S-10]
+    case = tmp_path / "case.npz"
+    np.savez_compressed(case, image=picture[0])
+    data = bytearray(case.read_bytes())
+    start = 30 + sum(struct.unpack_from("<HH", data, 26))  # behind the member's header
+    data[start] = 0xFF  # no block begins so
+    case.write_bytes(data)
+    _, said = make(signer, case, ok=False)
+    assert "is not an .npy or .npz of numbers, or damaged" in said
 
 
 def test_integers_are_exact_and_several_inputs_need_names(signer: Signer, tmp_path: Path) -> None:  # [S-10]
