@@ -74,9 +74,11 @@ class Models:
 
     def _bring(self) -> None:
         try:
-            self.deployments.start(self._settled)
+            self.deployments.start(self._declared_settled)
             for name, url in self._restore.items():
-                if name in self._pending:
+                if self._serves_declared(name):
+                    self._note.drop(name)
+                elif name in self._pending:
                     self._load_again(name, url)
                 self._settled(name)
         except Exception:
@@ -95,6 +97,10 @@ class Models:
         with self._lock:
             self._aliases[name] = _Alias(restored=True, since=self._clock.now())
         log.info("model %s: what an application had loaded before the crash is restored", name)
+
+    def _declared_settled(self, name: str) -> None:
+        if name not in self._restore or self._serves_declared(name):
+            self._settled(name)
 
     def _settled(self, name: str) -> None:
         with self._changed:
@@ -166,7 +172,7 @@ class Models:
         with self._lock:
             alias = self._aliases.setdefault(name, _Alias(since=self._clock.now()))
             alias.adopted, alias.released = True, False
-        if self.deployments.get(name) is None:
+        if not self._serves_declared(name):
             self._note.put(name, model.url)
 
     def _wait(self, name: str, caller: Caller) -> None:

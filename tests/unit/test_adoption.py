@@ -12,7 +12,7 @@ import pytest
 from edge.deploy import declaration, folder
 from edge.deploy.adoption import MAX_READY_SECONDS, Models
 from edge.deploy.declaration import Declaration
-from edge.deploy.note import Note
+from edge.deploy.note import CRASHES_SECONDS, Note
 from edge.errors import ModelExistsError, ModelNotFoundError, StoppingError
 from edge.package.open import Package
 from edge.rpc._generated import open_inference_pb2 as pb
@@ -203,4 +203,29 @@ def test_what_a_declared_model_replaced_is_not_restored(tmp_path: Path) -> None:
     assert device.declare(Path("/nowhere")).refused and noted(tmp_path) == {"m": url}
     assert device.declare(device.package("2")).refused == "" and device.predict() == 2
     assert noted(tmp_path) == {}
+    device.end()
+
+
+def test_what_serves_where_the_declaration_fails_is_restored(tmp_path: Path) -> None:  # [M-1] [M-3] [M-7]
+    device = Device(tmp_path)
+    url, package = str(device.package("1")), device.package("2")
+
+    def begin(declared: Path) -> Models:
+        device.make()
+        folder.write(folder.path_of(device.models, "m"), declaration.to_bytes(Declaration(str(declared))))
+        calls = Models(device.registry, device.deployments, Note(tmp_path, device.clock), device.clock)
+        ready = threading.Event()
+        calls.prepare(ready.set)
+        calls.start()
+        assert ready.wait(PATIENCE_SECONDS)
+        return calls
+
+    begin(Path("/nowhere")).load("m", url, Call())
+    device.end()  # a crash
+    calls = begin(Path("/nowhere"))
+    assert device.predict() == 1 and calls.load("m", url, Call()).url == url
+    device.end()
+    device.clock.advance(CRASHES_SECONDS)
+    begin(package)  # what is declared goes before what was called for
+    assert device.predict() == 2 and noted(tmp_path) == {}
     device.end()
