@@ -161,7 +161,7 @@ class Models:
             EdgeError: as `Registry.swap`; ModelExistsError where the name is declared, and adopted already (M-9).
         """
         self._wait(name, caller)
-        if self.deployments.get(name) is not None:
+        if self._serves_declared(name):
             return self.load(name, url_of(), caller)
         model = self._registry.swap(name, url_of(), caller)
         self._called(name, model)
