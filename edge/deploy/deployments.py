@@ -9,14 +9,16 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from edge.clock import Clock
 from edge.deploy import folder
 from edge.deploy.declaration import Declaration
+from edge.deploy.managed import PASSING, Managed
 from edge.deploy.proof import Proofs, Verdict
-from edge.deploy.state import MAX_TRIES, AliasState, Version
+from edge.deploy.state import Version
 from edge.deploy.store import Store
 from edge.deploy.turn import held, in_time
 from edge.errors import (
@@ -26,7 +28,9 @@ from edge.errors import (
     NoPreviousError,
     PackageError,
     PackageNotFoundError,
+    StoppingError,
     StoreError,
+    TrustError,
     VersionRefusedError,
 )
 from edge.serving.loading import LoadedModel
@@ -37,17 +41,6 @@ from edge.text import printable, shown
 log = logging.getLogger(__name__)
 
 MAX_REFUSED_CHARACTERS = 600  # of why a version was refused, as it is shown
-
-
-@dataclass
-class Managed:
-    """A declared alias, as it stands; `state` is what is kept of it."""
-
-    name: str
-    state: AliasState = field(default_factory=AliasState)
-    declared: Declaration | None = None
-    refused: str = ""  # why what is declared does not serve; empty where it does
-    serves: bool = False
 
 
 class Deployments:
@@ -71,15 +64,13 @@ class Deployments:
         self._aliases: dict[str, Managed] = {}
         self._proofs = Proofs(clock)
         self._claimed = False
+        self._unsaved = False  # the state in the store is not the one here: it could not be written
         self._stopping = False
 
     def acceptance(self, url: str) -> Version | None:
         """The accepted version whose package in the store is at that url."""
-        for one in list(self._aliases.values()):
-            for version in one.state.versions():
-                if url == str(self._store.path(version)):
-                    return version
-        return None
+        kept = (version for one in list(self._aliases.values()) for version in one.state.versions())
+        return next((version for version in kept if url == str(self._store.path(version))), None)
 
     def get(self, name: str) -> Managed | None:
         """A declared alias."""
@@ -144,36 +135,32 @@ class Deployments:
 
     def _count_starts(self) -> None:
         """One more run tries what has yet to prove itself, or takes it back (W-7)."""
-        changed = False
-        for one in self._aliases.values():
-            state = one.state
-            if state.trying is None:
-                continue
-            changed = True
-            if state.tries < MAX_TRIES or state.current is None:
-                state.tries += 1
-                continue
-            reason = f"the agent ended {MAX_TRIES} times before it had proved itself"
-            log.error("model %s: %s is taken back: %s", one.name, state.trying, reason)
-            state.go_back(reason)
-        if changed:
+        on_trial = [one for one in self._aliases.values() if one.state.trying is not None]
+        try:
+            if not self._claimed or self._store.take_clean_end() or not on_trial:
+                return
+            for one in on_trial:
+                if reason := one.state.begin_run():
+                    log.error("model %s: %s is taken back: %s", one.name, one.state.bad[-1].version, reason)
             self._save()
+        except StoreError as error:  # what is there serves nevertheless
+            log.error("declared models: %s", error)
 
     def stop(self) -> None:
-        """The agent ends cleanly: this run counts for nothing."""
+        """The agent ends cleanly: this run counts for nothing, even if a change is still under way."""
         self._stopping = True
-        if not self._work.acquire(timeout=1.0):
-            return
+        idle = self._work.acquire(timeout=1.0)
         try:
-            if tried := [one.state for one in self._aliases.values() if one.state.trying is not None]:
-                for state in tried:
-                    state.tries = max(0, state.tries - 1)
+            if self._claimed and (not idle or any(one.state.trying for one in self.all())):
+                self._store.mark_clean_end()
+            if idle and self._unsaved:
                 self._save()
         except StoreError as error:
             log.error("%s", error)
         finally:
-            self._store.close()
-            self._work.release()
+            if idle:
+                self._store.close()
+                self._work.release()
 
     # --- declarations ----------------------------------------------------------------
 
@@ -193,9 +180,8 @@ class Deployments:
                     raise ModelNotFoundError(
                         f"model {shown(name)} is not declared: there is no {name}.json in {self.models_path}"
                     )
-            done = []
-            for name in names or sorted({*found, *self._aliases}):
-                done.append(self._settle(name, found.get(name), caller, again=retry))
+            which = names or sorted({*found, *self._aliases})
+            done = [self._settle(name, found.get(name), caller, again=retry) for name in which]
             self._tidy()
             return done
 
@@ -217,6 +203,9 @@ class Deployments:
         except (EdgeError, OSError) as error:
             one.refused = printable(str(error), MAX_REFUSED_CHARACTERS)
             log.error("model %s: what is declared does not serve: %s", name, one.refused)
+            if isinstance(error, StoppingError):  # told before `stop` is called
+                self._stopping = True
+                return one
             self._keep(one, caller)
         one.serves = self._model(one) is not None
         if not one.serves:
@@ -228,20 +217,23 @@ class Deployments:
         state = one.state
         version = self._wanted(one, found, caller, again=again)
         before = replace(state)
-        if self._model(one, version) is None:
+        serves = self._model(one, version) is not None
+        if not serves or state.serving != version:
             state.try_out(version if version.since else replace(version, since=self._clock.now()))
-            self._save()
-            try:
-                self._serve(one, version, caller)
-            except BaseException:
-                one.state = before
-                if before.current is not None and before.trying is not None and before.trying.id == version.id:
-                    before.give_up()
+        try:
+            if state != before:
                 self._save()
-                raise
-        elif state.serving != version:
-            state.try_out(version)
-            self._save()
+            if not serves:
+                self._serve(one, version, caller)
+        except BaseException as error:
+            if not serves:
+                one.state = before
+                tried = before.trying is not None and before.trying.id == version.id
+                if tried and before.current is not None and not isinstance(error, PASSING):
+                    before.give_up()
+                with suppress(StoreError):
+                    self._save()
+            raise
 
     def _wanted(self, one: Managed, found: Declaration, caller: Caller, *, again: bool) -> Version:
         """The version that a declaration means, accepted."""
@@ -267,13 +259,20 @@ class Deployments:
 
     def _serve(self, one: Managed, version: Version, caller: Caller, *, changed: bool = False) -> None:
         declared = one.declared or Declaration("")
-        model = self._registry.swap(
+        swap = partial(
+            self._registry.swap,
             one.name,
             str(self._store.path(version)),
             caller,
             allow_changed_tensors=changed or declared.allow_changed_tensors,
             allow_gap=declared.allow_gap,
         )
+        try:
+            model = swap()
+        except PackageError as error:
+            if isinstance(error, TrustError) or not self._store.mend(version, in_time(caller, lambda: self._stopping)):
+                raise
+            model = swap()
         self._proofs.begin(one.name, model)
 
     def _keep(self, one: Managed, caller: Caller) -> None:
@@ -298,12 +297,11 @@ class Deployments:
 
     def _forget(self, one: Managed) -> None:
         """A name is no longer declared."""
-        model = self._model(one)
-        del self._aliases[one.name]
-        self._save()
-        if model is not None:
+        self._save(but=one.name)
+        if self._model(one) is not None:
             with suppress(ModelNotFoundError):
                 self._registry.unload(one.name)
+        del self._aliases[one.name]
         one.serves, one.declared, one.refused = False, None, ""
         log.info("model %s is no longer declared", one.name)
 
@@ -311,9 +309,13 @@ class Deployments:
 
     def look(self) -> None:
         """See whether what is on trial has proved itself (W-6); called now and then, and soon over."""
-        if self._stopping or not self._proofs or not self._work.acquire(blocking=False):
+        if self._stopping or not (self._proofs or self._unsaved) or not self._work.acquire(blocking=False):
             return
         try:
+            if self._unsaved:
+                with suppress(StoreError):  # that it cannot be written was told before
+                    self._save()
+                    self._tidy()
             for name, verdict in self._proofs.look(self._on_trial).items():
                 one = self._aliases[name]
                 if verdict is Verdict.GOOD:
@@ -346,7 +348,7 @@ class Deployments:
             try:
                 self._go_back(one, Nobody(), "a Predict ended with INTERNAL")
             except (EdgeError, OSError) as error:
-                log.error("model %s: it cannot be taken back: %s", one.name, error)
+                log.error("model %s: what failed is to be taken back: %s", one.name, error)
 
     def rollback(self, name: str, caller: Caller) -> Managed:
         """Have the version before serve again; the one that serves is not tried again by itself.
@@ -355,7 +357,7 @@ class Deployments:
             ModelNotFoundError: the name is not declared.
             NoPreviousError: there is no version before.
             EdgeError: as `Registry.swap`; what serves serves on.
-            StoreError: the state cannot be written.
+            StoreError: the version before serves, and this cannot be written down yet; that is tried again by `look`.
             DeadlineError: another change takes longer than the caller waits.
         """
         with held(self._work, caller):
@@ -373,17 +375,22 @@ class Deployments:
             raise NoPreviousError(f"model {one.name!r} has no version to go back to")
         self._serve(one, target, caller, changed=True)
         state.go_back(reason)
-        self._save()
         one.refused = f"{leaving} was taken back: {reason}"
         log.warning("model %s: %s serves again; %s", one.name, target, one.refused)
+        try:
+            self._save()
+        except StoreError as error:
+            raise StoreError(f"{target} serves again, which is not written down yet: {error}") from error
 
     # --- what is kept ------------------------------------------------------------------
 
-    def _save(self) -> None:
-        self._store.write_state({name: one.state for name, one in self._aliases.items()})
+    def _save(self, but: str = "") -> None:
+        self._unsaved = True
+        self._store.write_state({name: one.state for name, one in self._aliases.items() if name != but})
+        self._unsaved = False
 
     def _tidy(self) -> None:
-        if not self._claimed:
+        if not self._claimed or self._stopping:
             return
         keep = {version.id for one in self._aliases.values() for version in one.state.versions()}
         try:

@@ -98,6 +98,15 @@ class AliasState:
         """What is being tried does not serve."""
         self.trying, self.tries = None, 0
 
+    def begin_run(self) -> str:
+        """The run before did not end cleanly: what is being tried is tried once more, or, for the reason returned, taken back (W-7)."""
+        if self.tries < MAX_TRIES or self.current is None:
+            self.tries += 1
+            return ""
+        reason = f"the agent ended {MAX_TRIES} times before it had proved itself"
+        self.go_back(reason)
+        return reason
+
     def go_back(self, reason: str) -> None:
         """What was there before serves again, and what serves now is not tried again."""
         bad = self.serving

@@ -4,6 +4,7 @@ A package is copied file by file into a folder of a temporary name, verified the
 whole and was found good. It is verified again whenever it is opened.
 """
 
+import errno
 import fcntl
 import hashlib
 import logging
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from edge import durable
 from edge.deploy import state
 from edge.deploy.state import AliasState, StateFault, Version
-from edge.errors import PackageError, StoreError, StoreFullError
+from edge.errors import PackageError, PackageNotFoundError, StoreError, StoreFullError, TrustError
 from edge.text import counted
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 MIB = 1 << 20
 STATE_FILE = "state.json"
 LOCK_FILE = "lock"
+CLEAN_END_FILE = "clean-end"  # there if the run before ended cleanly while a version was on trial
 _SET_ASIDE = ".unreadable"
 
 Open = Callable[[str, Callable[[], None]], "Package"]  # a package at a url, judged now
@@ -76,7 +78,7 @@ class Store:
             folder.mkdir(durable.FOLDER_MODE, parents=True, exist_ok=True)
             for parent in (folder.parent, folder.parent.parent):
                 durable.fsync_folder(parent)
-            lock = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            lock = _open_lock(folder / LOCK_FILE)
         except OSError as error:
             raise StoreError(
                 f"the package store {folder} cannot be used: {durable.why(error)}; let the agent's user write there, or name another folder in edge_package_store_path"
@@ -129,6 +131,37 @@ class Store:
             durable.write_file(self._there() / STATE_FILE, data)
         except OSError as error:
             raise StoreError(f"the state in {self.folder} cannot be written: {durable.why(error)}") from error
+
+    def mark_clean_end(self) -> None:
+        """Have the next run know that this one ended cleanly. It waits for nothing, and needs no state to be written.
+
+        Raises:
+            StoreError: the mark cannot be made.
+        """
+        folder = self._there()
+        try:
+            _write(folder / CLEAN_END_FILE, [])
+            durable.fsync_folder(folder)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise StoreError(f"in {folder} a clean end cannot be noted: {durable.why(error)}") from error
+
+    def take_clean_end(self) -> bool:
+        """Whether the run before ended cleanly, as `mark_clean_end` said; it says so once.
+
+        Raises:
+            StoreError: it did, and the mark cannot be removed.
+        """
+        folder = self._there()
+        try:
+            (folder / CLEAN_END_FILE).unlink()
+            durable.fsync_folder(folder)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise StoreError(f"{folder / CLEAN_END_FILE} cannot be removed: {durable.why(error)}") from error
+        return True
 
     def tidy(self, keep: Collection[str]) -> None:
         """Remove packages but those, and what was left half made; what is not the store's own stays.
@@ -195,21 +228,37 @@ class Store:
         self.claim()
         target = self._there() / id
         temporary = target.with_name(id + durable.TEMPORARY)
-        found = target
         try:
-            if not target.is_dir():
-                found = temporary
-                if temporary.exists():
-                    shutil.rmtree(temporary)
-                self._copy(url, temporary, go_on)
-            version = self._judge(found, url, id, go_on)
-            if found is temporary:
-                durable.rename_all([(temporary, target)])
+            if target.is_dir():
+                try:
+                    return self._judge(target, url, id, go_on)
+                except TrustError:
+                    raise
+                except PackageError as error:
+                    log.warning("%s in the package store is damaged, it is copied again: %s", target, error)
+            if temporary.exists():
+                shutil.rmtree(temporary)
+            self._copy(url, temporary, go_on)
+            version = self._judge(temporary, url, id, go_on)
+            if target.exists():  # and is damaged
+                shutil.rmtree(target)
+            durable.rename_all([(temporary, target)])
         except OSError as error:
             raise self._full(error) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return version
+
+    def mend(self, version: Version, go_on: Callable[[], None]) -> bool:
+        """Copy a package here again whose copy was found damaged; false where its source does not have it any more."""
+        try:
+            if self.identify(version.package) != version.id:
+                return False
+            self.accept(version.package, version.id, go_on)
+        except (PackageNotFoundError, PackageError, StoreError, OSError) as error:
+            log.error("the damaged copy %s in the package store cannot be replaced: %s", version.id, error)
+            return False
+        return True
 
     def _judge(self, path: Path, url: str, id: str, go_on: Callable[[], None]) -> Version:
         with self._open_package(str(path), go_on) as package:
@@ -221,7 +270,8 @@ class Store:
     def _copy(self, url: str, target: Path, go_on: Callable[[], None]) -> None:
         from edge.package.open import contents_at
 
-        left = self._max_bytes - self.size()
+        damaged = target.with_name(target.name.removesuffix(durable.TEMPORARY))
+        left = self._max_bytes - self.size() + _size(damaged)
         target.mkdir(durable.FOLDER_MODE)
         folders = {target}
         with contents_at(url, go_on) as contents:
@@ -246,7 +296,24 @@ class Store:
 
     def size(self) -> int:
         """Bytes of all packages here."""
-        return sum(path.lstat().st_size for one in self._packages() for path in one.rglob("*") if not path.is_dir())
+        return sum(map(_size, self._packages()))
+
+
+def _size(folder: Path) -> int:
+    return sum(path.lstat().st_size for path in folder.rglob("*") if not path.is_dir())
+
+
+def _open_lock(path: Path) -> int:
+    """The lock, to be written where that can be: what is in a store that is read only serves as well."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES):
+            raise
+        try:
+            return durable.open_regular(path)
+        except OSError:
+            raise error from None
 
 
 def _write(path: Path, chunks: Iterable[bytes]) -> None:

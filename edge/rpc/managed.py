@@ -1,7 +1,7 @@
 """How a model that stays, or one that was loaded, stands: for operators."""
 
 from edge.deploy.adoption import Models
-from edge.deploy.deployments import Managed
+from edge.deploy.managed import Managed
 from edge.errors import ModelNotFoundError
 from edge.rpc._generated import operations_pb2 as ops
 from edge.serving.registry import Registry

@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from edge import durable
+from edge.deploy import folder
 from edge.deploy.declaration import MAX_DECLARATIONS, MAX_PATH_CHARACTERS
+from edge.deploy.proof import COMMIT_PREDICTS
 from edge.deploy.state import MAX_BAD, MAX_STATE_BYTES, AliasState, Bad, Version, parse, to_bytes
 from edge.deploy.store import MIB, Store
+from edge.errors import ModelNotFoundError, StoreError
 from edge.serving.registry import MAX_NAME_CHARACTERS
-from tests.unit.test_deployments import Device, device, proven
+from tests.unit.test_deployments import Device, damage, device, proven
+from tests.unit.test_loads import Call
 
 __all__ = ["device"]
 
@@ -79,3 +84,159 @@ def test_a_store_that_cannot_be_looked_into_is_none(tmp_path: Path) -> None:  # 
     device.store = Store(tmp_path / ("n" * 300), MIB, device._accept)
     device.deployments._store = device.store
     assert device.deployments.prepare() == []
+
+
+# --- a damaged package -------------------------------------------------------------
+
+
+def test_a_damaged_package_is_copied_again(device: Device) -> None:  # [M-6]
+    proven(device, "1")
+    proven(device, "2")
+    device.end()
+    current = device.managed.state.current
+    assert current is not None
+    damage(device.store.path(current))
+    device.start()
+    assert (device.predict(), device.managed.refused, device.state) == (2, "", ("", "2", "1"))
+    device.end()
+    damage(device.store.path(current))
+    (device.home / "store" / "state.json").unlink()
+    device.start()  # it is not known which it was
+    assert (device.predict(), device.managed.refused) == (2, "")
+
+
+# --- an end that is clean ----------------------------------------------------------
+
+
+def test_a_clean_stop_during_a_change_counts_for_nothing(device: Device) -> None:  # [W-7]
+    proven(device, "1")
+    device.declare(device.package("2"))
+    for _ in range(3):
+        with device.deployments._work:  # a change is under way, and takes its time
+            device.end(cleanly=True)
+        device.start()
+        assert (device.predict(), device.state) == (2, ("2", "1", ""))
+
+
+def test_a_clean_end_counts_once(device: Device) -> None:  # [W-7]
+    proven(device, "1")
+    device.declare(device.package("2"))
+    device.restart(cleanly=True)
+    device.restart()
+    assert device.state == ("2", "1", "")
+    device.restart()
+    assert (device.predict(), device.state) == (1, ("", "1", ""))
+
+
+def test_a_stop_during_a_start_leaves_the_version_on_trial(device: Device) -> None:  # [W-7] [X-4]
+    proven(device, "1")
+    two = device.package("2")
+    device.declare(two)
+    shutil.rmtree(two)
+    device.end(cleanly=True)
+    device.make()
+    device.deployments.prepare()
+    device.registry.stop_loads()
+    device.deployments.start(lambda name: None)
+    device.restart(cleanly=True)
+    assert (device.predict(), device.state) == (2, ("2", "1", ""))
+
+
+def test_a_version_on_trial_that_finds_no_memory_is_kept(device: Device) -> None:  # [W-7] [L-6]
+    proven(device, "1")
+    device.declare(device.package("2"))
+    device.end(cleanly=True)
+    device.make(budget_bytes=1)
+    device.deployments.prepare()
+    device.deployments.start(lambda name: None)
+    assert device.state == ("2", "1", "")
+    device.restart(cleanly=True)
+    assert device.predict() == 2
+
+
+# --- a disk that is full, or read only ------------------------------------------------
+
+
+class Disk:
+    """A disk that takes no state while it is full."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, number: int = errno.ENOSPC) -> None:
+        self.full = True
+        write = durable.write_file
+
+        def write_file(path: Path, data: bytes) -> None:
+            if self.full:
+                raise OSError(number, os.strerror(number), str(path))
+            write(path, data)
+
+        monkeypatch.setattr(durable, "write_file", write_file)
+
+
+def test_with_a_full_disk_what_is_in_the_store_serves(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:  # [M-3]
+    proven(device, "1")
+    device.declare(device.package("2"))
+    Disk(monkeypatch)
+    device.restart()
+    assert (device.predict(), device.managed.refused, device.state) == (2, "", ("2", "1", ""))
+
+
+def test_a_read_only_store_serves(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:  # [M-3] [M-6]
+    proven(device, "1")
+    device.declare(device.package("2"))
+    device.end()
+    Disk(monkeypatch, errno.EROFS)
+    opened = os.open
+
+    def read_only(path: Path, flags: int, mode: int = 0o777, *, dir_fd: int | None = None) -> int:
+        if flags & os.O_ACCMODE != os.O_RDONLY and Path(path).parent == device.home / "store":
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return opened(path, flags, mode, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "open", read_only)
+    device.start()
+    assert (device.predict(), device.managed.refused) == (2, "")
+    with pytest.raises(StoreError, match="another agent's"):
+        Store(device.home / "store", MIB, device._accept).claim()
+
+
+def test_a_proof_is_written_down_once_the_disk_has_room(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[W-6]"""
+    proven(device, "1")
+    device.declare(device.package("2"))
+    disk = Disk(monkeypatch)
+    device.predict(COMMIT_PREDICTS)
+    device.deployments.look()
+    disk.full = False
+    device.deployments.look()
+    device.restart()
+    assert (device.predict(), device.state) == (2, ("", "2", "1"))
+
+
+def test_a_rollback_is_written_down_once_the_disk_has_room(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[W-7]"""
+    proven(device, "1")
+    proven(device, "2")
+    disk = Disk(monkeypatch)
+    with pytest.raises(StoreError, match=r"adder 1 serves again, which is not written down yet: .*No space left"):
+        device.deployments.rollback("m", Call())
+    assert (device.predict(), device.managed.refused) == (1, "adder 2 was taken back: it was rolled back by hand")
+    disk.full = False
+    device.deployments.look()
+    device.restart()
+    assert (device.predict(), device.state) == (1, ("", "1", ""))
+
+
+def test_a_name_that_cannot_be_forgotten_serves_on(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:  # [M-2] [M-3]
+    proven(device, "1")
+    disk = Disk(monkeypatch)
+    folder.write(folder.path_of(device.models, "m"), None)
+    (one,) = device.deployments.apply(["m"], Call())
+    assert "cannot be written: No space left" in one.refused
+    assert (device.predict(), device.deployments.get("m")) == (1, one)
+    disk.full = False
+    (one,) = device.deployments.apply(["m"], Call())
+    assert (one.refused, device.deployments.get("m")) == ("", None)
+    with pytest.raises(ModelNotFoundError):
+        device.predict()

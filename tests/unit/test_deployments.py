@@ -1,6 +1,7 @@
 """Declared models over many runs of an agent: what is kept, what proves itself, what is taken back (M-6, W-6, W-7)."""
 
 import datetime
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 
 from edge.deploy import declaration, folder
 from edge.deploy.declaration import Declaration
-from edge.deploy.deployments import Deployments, Managed
+from edge.deploy.deployments import Deployments
+from edge.deploy.managed import Managed
 from edge.deploy.proof import COMMIT_PREDICTS, COMMIT_SECONDS
 from edge.deploy.store import MIB, Store
 from edge.engine.engines import Engines
@@ -44,9 +46,9 @@ class Device:
         self.deployments.prepare()
         self.deployments.start(lambda name: None)
 
-    def make(self) -> None:
-        """The parts of a run."""
-        self.registry = Registry(Engines(), self._open, ModelDefaults(1, 1, 4, 0, ()), self.clock)
+    def make(self, budget_bytes: int = 0) -> None:
+        """The parts of a run, with so much memory for models, or all that there is."""
+        self.registry = Registry(Engines(), self._open, ModelDefaults(1, 1, 4, budget_bytes, ()), self.clock)
         self.store = Store(self.home / "store", self._store_mib * MIB, self._accept)
         self.deployments = Deployments(self.registry, self.store, self.models, self.clock)
 
@@ -132,6 +134,12 @@ def proven(device: Device, version: str) -> None:
     device.deployments.look()
 
 
+def damage(package: Path) -> None:
+    """Alter a package's model."""
+    model = package / "m.tflite"
+    model.write_bytes(model.read_bytes()[:-1] + b"x")
+
+
 # --- M-6 -----------------------------------------------------------------------
 
 
@@ -175,8 +183,8 @@ def test_a_store_that_was_altered_is_noticed(device: Device) -> None:  # [M-6]
     device.end()
     current = device.managed.state.current
     assert current is not None
-    model = device.store.path(current) / "m.tflite"
-    model.write_bytes(model.read_bytes()[:-1] + b"x")
+    damage(device.store.path(current))
+    shutil.rmtree(current.package)
     device.start()
     assert "altered" in device.managed.refused
     assert device.predict() == 1  # the one before

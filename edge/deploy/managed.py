@@ -1,0 +1,21 @@
+"""A declared alias, as those who ask are told of it."""
+
+from dataclasses import dataclass, field
+
+from edge.deploy.declaration import Declaration
+from edge.deploy.state import AliasState
+from edge.errors import DeadlineError, LoadQueueFullError, MemoryLimitError, StoppingError, StoreError
+
+# Errors that say nothing about the version that was to serve.
+PASSING = (DeadlineError, LoadQueueFullError, MemoryLimitError, StoppingError, StoreError)
+
+
+@dataclass
+class Managed:
+    """A declared alias, as it stands; `state` is what is kept of it."""
+
+    name: str
+    state: AliasState = field(default_factory=AliasState)
+    declared: Declaration | None = None
+    refused: str = ""  # why what is declared does not serve; empty where it does
+    serves: bool = False
