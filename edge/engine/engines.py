@@ -8,6 +8,7 @@ which it is (docs/adr/0028-litert.md).
 from edge.engine.engine import LITERT, TFLITE, Engine, Session, SessionOptions
 from edge.engine.litert import LitertEngine
 from edge.engine.tflite import TfliteEngine
+from edge.errors import TargetError
 
 
 class Engines:
@@ -28,12 +29,17 @@ class Engines:
         return self._by_name[name or self._first].describe()
 
     def prepare(self, name: str = "") -> None:
-        """Load an engine, or the first choice.
+        """Load an engine, or the first choice; where that cannot be had, the interpreter.
 
         Raises:
-            TargetError: that cannot be loaded here.
+            TargetError: it cannot be loaded here.
         """
-        self._by_name[name or self._first].prepare()
+        try:
+            self._by_name[name or self._first].prepare()
+        except TargetError:
+            if name or self._first == TFLITE:
+                raise
+            self.tflite.prepare()
 
     def open(self, model_path: str, options: SessionOptions) -> Session:
         """See `Engine.open`."""

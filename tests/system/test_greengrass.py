@@ -59,7 +59,7 @@ def defaults(recipe: dict[str, Any]) -> dict[str, str]:
 
 
 def written(**given: str) -> Any:
-    values = configuration(given, thing="press-17", region="eu-west-1", work="/work")
+    values = configuration(given, thing="press-17", region="eu-west-1", work="/component/work")
     return parse_config(json.dumps(values).encode())
 
 
@@ -96,10 +96,13 @@ def test_keys_become_settings() -> None:
     assert (config.core_capture_data_destination, config.core_folder_prefix) == ("Cloud", "sme-capture")
     assert (config.core_capture_data_buffer_size, config.core_capture_data_batch_size) == (5, 5)
     assert config.edge_delegate_paths == ("/lib/a.so", "/lib/b.so")
-    assert (config.edge_queue_calls, config.log_verbose, config.edge_spool_path) == (3, True, "/work/spool")
+    assert (config.edge_queue_calls, config.log_verbose, config.edge_spool_path) == (3, True, "/component/work/spool")
     assert loaded.warnings == ()
     disk = written(DeviceFleetName="plant", CaptureDataDestination="Disk").config
-    assert (disk.core_capture_data_disk_path, disk.edge_spool_path) == ("/work/capture", "/work/capture/.spool")
+    assert (disk.core_capture_data_disk_path, disk.edge_spool_path) == (
+        "/component/work/capture",
+        "/component/work/capture/.spool",
+    )
     elsewhere = written(DeviceFleetName="plant", CaptureDataDestination="Disk", CaptureDataDiskPath="/data").config
     assert elsewhere.edge_spool_path == "/data/.spool"
 
@@ -107,8 +110,8 @@ def test_keys_become_settings() -> None:
 @pytest.mark.parametrize(
     ("destination", "settings", "spool"),
     [
-        ("Cloud", {"sagemaker_edge_core_capture_data_destination": "Disk"}, "/work/capture/.spool"),
-        ("Disk", {"sagemaker_edge_core_capture_data_destination": "Cloud"}, "/work/spool"),
+        ("Cloud", {"sagemaker_edge_core_capture_data_destination": "Disk"}, "/component/work/capture/.spool"),
+        ("Disk", {"sagemaker_edge_core_capture_data_destination": "Cloud"}, "/component/work/spool"),
         ("Cloud", {"edge_spool_path": "/data/spool"}, "/data/spool"),
     ],
 )

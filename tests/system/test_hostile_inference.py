@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 from edge.rpc._generated import open_inference_pb2 as pb
 from tests.system.harness import AgentProcess
-from tests.system.test_hostile_requests import ALLOWED, hostile
+from tests.system.hostile import ALLOWED, hostile, send, with_models
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+PATH = f"/{SERVICE.full_name}/"
+REFUSALS = ALLOWED | {grpc.StatusCode.UNIMPLEMENTED}
 METHODS = [method.name for method in SERVICE.methods]
 WORDS = [
     "add-one",
@@ -38,21 +40,8 @@ WORDS = [
 @pytest.fixture(scope="module")
 def loaded(agent: AgentProcess, package_of: Any) -> Iterator[AgentProcess]:
     """The agent with two models to aim at."""
-    for name in ("add_one", "dynamic_batch"):
-        agent.client.load(package_of(name), name.replace("_", "-"))
-    yield agent
-    for name in ("add-one", "dynamic-batch"):
-        agent.client.unload(name)
-
-
-def send(agent: AgentProcess, method: str, raw: bytes) -> None:
-    call = agent.channel.unary_unary(f"/{SERVICE.full_name}/{method}")
-    try:
-        call(raw, timeout=60)
-    except grpc.RpcError as error:
-        assert error.code() in ALLOWED | {grpc.StatusCode.UNIMPLEMENTED}, (method, raw, error.code(), error.details())
-        assert error.details()
-    assert agent.process is not None and agent.process.poll() is None
+    with with_models(agent, package_of, "add_one", "dynamic_batch") as aimed_at:
+        yield aimed_at
 
 
 def messages(kind: Any) -> st.SearchStrategy[Any]:
@@ -97,7 +86,7 @@ def test_arbitrary_messages(loaded: AgentProcess, method: str) -> None:
     def check(message: Any) -> None:
         if method == "RepositoryModelUnload" and message.model_name in ("add-one", "dynamic-batch"):
             return
-        send(loaded, method, message.SerializeToString())
+        send(loaded, PATH + method, message.SerializeToString(), REFUSALS)
 
     check()
 
@@ -111,10 +100,10 @@ def test_a_damaged_inference(
 ) -> None:
     tensor = pb.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=shape)
     request = pb.ModelInferRequest(model_name="dynamic-batch", inputs=[tensor], raw_input_contents=[bytes(size)])
-    send(loaded, "ModelInfer", request.SerializeToString())
+    send(loaded, PATH + "ModelInfer", request.SerializeToString())
     raw = bytearray(request.SerializeToString())
     raw[flip // 8 % len(raw)] ^= 1 << flip % 8
-    send(loaded, "ModelInfer", bytes(raw[: len(raw) - cut] if cut < len(raw) else raw))
+    send(loaded, PATH + "ModelInfer", bytes(raw[: len(raw) - cut] if cut < len(raw) else raw))
 
 
 def test_it_still_serves(loaded: AgentProcess) -> None:

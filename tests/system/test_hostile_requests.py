@@ -4,46 +4,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 from google.protobuf.message import Message
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge.rpc._generated import agent_pb2 as pb
-from tests.system.harness import AgentProcess, from_source
+from tests.system.harness import AgentProcess
+from tests.system.hostile import hostile, send, with_models
 
+AGENT = "/AWS.SageMaker.Edge.Agent/"
 METHODS = ["Predict", "LoadModel", "UnLoadModel", "ListModels", "DescribeModel", "CaptureData", "GetCaptureDataStatus"]
-ALLOWED = {
-    grpc.StatusCode.INVALID_ARGUMENT,
-    grpc.StatusCode.NOT_FOUND,
-    grpc.StatusCode.ALREADY_EXISTS,
-    grpc.StatusCode.FAILED_PRECONDITION,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.OUT_OF_RANGE,
-}
-EXAMPLES = 150 if from_source() else 15
-hostile = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(scope="module")
 def loaded(agent: AgentProcess, package_of: Any) -> Iterator[AgentProcess]:
     """The agent with two models to aim at."""
-    for name in ("add_one", "dynamic_picture"):
-        agent.client.load(package_of(name), name.replace("_", "-"))
-    yield agent
-    for name in ("add-one", "dynamic-picture"):
-        agent.client.unload(name)
-
-
-def send(agent: AgentProcess, method: str, raw: bytes) -> None:
-    call = agent.channel.unary_unary(f"/AWS.SageMaker.Edge.Agent/{method}")
-    try:
-        call(raw, timeout=60)
-    except grpc.RpcError as error:
-        assert error.code() in ALLOWED, (method, raw, error.code(), error.details())
-        assert error.details()
-    assert agent.process is not None and agent.process.poll() is None
+    with with_models(agent, package_of, "add_one", "dynamic_picture") as aimed_at:
+        yield aimed_at
 
 
 def messages(kind: type[Message]) -> st.SearchStrategy[Any]:
@@ -81,7 +59,7 @@ def _field(field: Any) -> st.SearchStrategy[Any]:
 @given(raw=st.binary(max_size=200), method=st.sampled_from(METHODS))
 @hostile
 def test_arbitrary_bytes(loaded: AgentProcess, raw: bytes, method: str) -> None:
-    send(loaded, method, raw)
+    send(loaded, AGENT + method, raw)
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "ListModels"])
@@ -91,7 +69,7 @@ def test_arbitrary_messages(loaded: AgentProcess, method: str) -> None:
     def check(message: Message) -> None:
         if method == "UnLoadModel" and {message.name, message.handle} & {"add-one", "dynamic-picture"}:
             return
-        send(loaded, method, message.SerializeToString())
+        send(loaded, AGENT + method, message.SerializeToString())
 
     check()
 
@@ -103,7 +81,7 @@ def test_a_damaged_predict(loaded: AgentProcess, cut: int, flip: int) -> None:
     request = pb.PredictRequest(name="add-one", tensors=[pb.Tensor(tensor_metadata=metadata, byte_data=bytes(16))])
     raw = bytearray(request.SerializeToString())
     raw[flip // 8 % len(raw)] ^= 1 << flip % 8
-    send(loaded, "Predict", bytes(raw[: len(raw) - cut] if cut < len(raw) else raw))
+    send(loaded, AGENT + "Predict", bytes(raw[: len(raw) - cut] if cut < len(raw) else raw))
 
 
 def test_it_still_serves(loaded: AgentProcess) -> None:

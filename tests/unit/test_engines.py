@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from edge.engine import child
+from edge.engine import child, litert
 from edge.engine.engine import LITERT, TFLITE, DelegateRef, SessionOptions
 from edge.engine.engines import Engines
 from edge.engine.probe import ProbeResult, probe
 from edge.engine.samples import Sample
-from edge.errors import ModelRefusedError
+from edge.errors import ModelRefusedError, TargetError
 from tests.data import hard_models
 from tests.data.make_models import add_one, identity
 from tests.fakes.engines import litert_is_there
@@ -90,3 +90,19 @@ def test_a_delegate_is_the_interpreter_s() -> None:
     plain, delegated = SessionOptions(), SessionOptions(delegate=DelegateRef("/x.so"))
     assert [Engines("litert").for_model(options) for options in (plain, delegated)] == [BOTH, (TFLITE,)]
     assert [Engines(choice).for_model(plain) for choice in ("auto", "tflite")] == [(TFLITE,), (TFLITE,)]
+
+
+def test_where_litert_is_missing_the_interpreter_serves(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:  # [L-7]
+    def missing() -> str:
+        raise TargetError("LiteRT's library is not installed")
+
+    monkeypatch.setattr(litert, "library", missing)
+    (tmp_path / "model.tflite").write_bytes(add_one((1, 4)))
+    engines = Engines("litert")
+    engines.prepare()
+    with pytest.raises(TargetError):
+        engines.prepare(LITERT)
+    session = engines.open(str(tmp_path / "model.tflite"), SessionOptions(engine=TFLITE))
+    session.close()

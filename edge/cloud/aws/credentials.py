@@ -8,6 +8,7 @@ import logging
 import os
 import ssl
 import stat
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -103,7 +104,7 @@ class EnvironmentCredentials:
         """Nothing is ever under way."""
 
 
-class RenewedCredentials:
+class RenewedCredentials(ABC):
     """Temporary keys of a role, asked of an endpoint anew before they end. A kind of endpoint says how it is asked."""
 
     def __init__(self, what: str, fields: Sequence[str], clock: Clock, patience: Patience) -> None:
@@ -117,9 +118,13 @@ class RenewedCredentials:
         self._ends_at = 0.0
         self._transport: Transport | None = None
 
+    @abstractmethod
     def _request(self) -> tuple[Peer, str, dict[str, str]]:
-        """Whom to ask, for which path, with which headers. Raises StoreError."""
-        raise NotImplementedError
+        """Whom to ask, for which path, with which headers.
+
+        Raises:
+            StoreError: that cannot be told.
+        """
 
     def get(self) -> Keys:
         """The keys, asked for anew when their end is near.
