@@ -272,7 +272,7 @@ SETTINGS: tuple[Setting, ...] = (
         "Also serve on this loopback address over TCP, without TLS, for every user of the machine; shared memory is then refused while a TCP client is connected. Default: only the Unix socket.",
         high=64,
         pattern=rf"(127\.0\.0\.1|\[::1\]):{_PORT}",
-        pattern_text="127.0.0.1:PORT or [::1]:PORT; other addresses would need TLS, which is not offered",
+        pattern_text="127.0.0.1:PORT or [::1]:PORT with a port from 1 to 65535; other addresses would need TLS, which is not offered",
     ),
     Setting(
         "edge_rpc_server",

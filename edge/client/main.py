@@ -238,7 +238,9 @@ def _add_original_predicts(commands: Parsers, common: argparse.ArgumentParser) -
 
 def _add_models(commands: Parsers, common: argparse.ArgumentParser) -> None:
     parser = commands.add_parser("models", description=f"{SUMMARIES['models'].capitalize()}.", parents=[common])
-    words = parser.add_subparsers(dest="models_word", metavar="WORD", required=True, parser_class=_Parser)
+    words = parser.add_subparsers(
+        dest="models_word", metavar="{list,set,apply,rollback,forget}", required=True, parser_class=_Parser
+    )
 
     def add(word: str, text: str) -> Any:
         one = words.add_parser(word, help=text, description=f"{text.capitalize()}.", parents=[common])

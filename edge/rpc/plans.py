@@ -38,12 +38,13 @@ class Encoder(Protocol):
 class Asked(NamedTuple):
     """What a request says: its model, its tensors, and what makes its answer; None for all outputs as Predict has them.
 
-    To make the encoder raises EdgeError where the model cannot answer so.
+    To make the encoder raises EdgeError where the model cannot answer so. `recurs`: another with the same constants may come.
     """
 
     name: str
     arguments: list[TensorArgument]
     encoder: Callable[[LoadedModel], Encoder] | None = None
+    recurs: bool = True
 
 
 class Dialect(NamedTuple):
@@ -150,7 +151,7 @@ class PlanBook:
         return kept[1]
 
     def _make(self, raw: bytes, caller: Caller) -> Plan:
-        name, arguments, make_encoder = self._dialect.read(raw, caller)
+        name, arguments, make_encoder, recurs = self._dialect.read(raw, caller)
         model = self._registry.get(name)
         try:
             encoder = make_encoder(model) if make_encoder else self._encoder(model)
@@ -177,6 +178,8 @@ class PlanBook:
             one.size for one in shared if one.position not in model.borrows or one.segment.offset % ALIGNMENT_BYTES
         )
         plan = kind(model, encoder, shapes, shared, once=once, copied_bytes=copied_bytes)
+        if not recurs:
+            return plan
         places = _places(raw, self._dialect.ranges(raw), [argument.data for argument in arguments])
         if places is not None:
             slices = tuple(

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 from edge.errors import ModelNotFoundError, TensorError
 from edge.rpc._generated import agent_pb2 as pb
+from edge.rpc._generated import open_inference_pb2 as infer_pb
 from edge.rpc.codec import byte_data_ranges
+from edge.rpc.oip.servicer import INFER
 from edge.rpc.plans import MAX_CONSTANT_BYTES, MAX_LENGTHS, MAX_SAME_LENGTH, Plan, PlanBook
 from edge.serving.binding import InputBinder
 from edge.serving.remarks import Remarks
@@ -165,6 +167,26 @@ def test_the_scan_finds_what_the_parser_finds_or_nothing(data: list[bytes], nois
     assert found is not None and [raw[start:stop] for start, stop in found] == data
     altered = raw[:at] + noise + raw[at + len(noise) :]
     byte_data_ranges(altered)  # whatever comes, it does not raise
+
+
+def test_requests_with_ids_push_out_no_others() -> None:  # [O-6]
+    models = Models()
+    models.add("m", A)
+    models.ready["m"].manifest = SimpleNamespace(model_version="1")
+    book = PlanBook(models, INFER)  # type: ignore[arg-type]
+
+    def ask(id: str) -> Plan:
+        asked = infer_pb.ModelInferRequest(model_name="m", id=id, raw_input_contents=[bytes(16)])
+        asked.inputs.add(name="a", datatype="FP32", shape=(1, 4))
+        return book.plan(asked.SerializeToString(), CALLER)
+
+    first = ask("")
+    kept = ask("")
+    assert first.once is not None and kept.once is None
+    for number in range(100):
+        assert ask(f"{number:03}").once is not None
+    assert ask("") is kept
+    assert len(book._plans) == 1
 
 
 @settings(deadline=None, max_examples=300)

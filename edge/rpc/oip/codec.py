@@ -51,7 +51,9 @@ def read(raw: bytes, caller: Caller) -> Asked:
         caller.step_aside()  # numbers of typed contents are taken one by one
     sent = contents or [None] * len(request.inputs)
     arguments = [_argument(tensor, data) for tensor, data in zip(request.inputs, sent, strict=True)]
-    return Asked(request.model_name, arguments, _Answering(request.model_version, request.id, request.outputs).encoder)
+    answering = _Answering(request.model_version, request.id, request.outputs)
+    # An id is made for each request: to keep its template would only push out those of others.
+    return Asked(request.model_name, arguments, answering.encoder, recurs=not request.id)
 
 
 def raw_ranges(raw: bytes) -> list[tuple[int, int]] | None:
