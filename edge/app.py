@@ -142,9 +142,10 @@ class App:
         if trouble := trust_folder.trouble(Path(self._config.core_root_certs_path)):
             log.warning("%s", trouble)
         log.info("captures wait in %s (%s)", self._config.edge_spool_path, self._spool_source)
-        self._captures.start()
+        self._captures.open()
         self._models.prepare(self._ready)  # before the first LoadModel can come
         self._server.start(serving=False)
+        self._captures.start()  # not before: see Server.start
         housekeeper = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
         housekeeper.start()
         watchdog = self._watchdog()

@@ -68,8 +68,8 @@ class CaptureService:
 
     # --- life ----------------------------------------------------------------
 
-    def start(self) -> None:
-        """Take the spool, find what an earlier run left, and start the worker.
+    def open(self) -> None:
+        """Take the spool, and find what an earlier run left.
 
         A disk that cannot be used now is tried again later: until then captures are refused, all else goes on.
 
@@ -77,6 +77,15 @@ class CaptureService:
             ConfigError: another agent uses the spool, or it is on another file system than the capture folder.
         """
         self._try_open()
+
+    def start(self) -> None:
+        """Start the worker; the spool is opened first if it was not.
+
+        Raises:
+            ConfigError: as `open`.
+        """
+        if not (self._ready or self._open_attempts):
+            self.open()
         self._worker.start()
         self._start_uploader()
 

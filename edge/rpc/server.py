@@ -269,6 +269,8 @@ class Server:
     def start(self, *, serving: bool = True) -> None:
         """Listen; without `serving`, the agent's health is not yet SERVING.
 
+        While the socket is made the process has its umask: no other thread may make files or folders yet.
+
         Raises:
             SocketInUseError: the socket cannot be made.
         """
