@@ -102,4 +102,5 @@ def test_other_addresses_are_refused(agents: Any, where: str) -> None:  # [X-13]
     agent = agents(edge_listen=where)
     with pytest.raises(AssertionError, match="the agent ended with"):
         agent.start()
-    assert "expected 127.0.0.1:PORT or [::1]:PORT; other addresses would need TLS" in agent.log
+    assert f'"{where}" is not allowed; expected 127.0.0.1:PORT or [::1]:PORT' in agent.log
+    assert "other addresses would need TLS" in agent.log
