@@ -8,18 +8,19 @@ deployment tools substitute text.
 import dataclasses
 import json
 import re
-from collections import Counter
+from codecs import BOM_UTF8  # editors on Windows put it before the text
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from edge import json_faults
 from edge.access import is_credential
 from edge.config_rules import check_together, derive, keep_on_disk, shown_value, unused_settings
 from edge.errors import ConfigError
 from edge.paths import absolute
 from edge.settings import OLD_NAMES, PREFIX, SETTINGS, UNUSED, Kind, Setting
+from edge.strict_json import JsonFault
+from edge.strict_json import parse_object as parse_strictly
 
 INSTALLED_CONFIG = "/etc/sagemaker-edge-agent/config.json"  # read where none is named
 MODELS_FOLDER = "models.d"  # of declarations, beside the configuration file
@@ -161,27 +162,10 @@ def parse_object(data: bytes, file: str) -> dict[str, Any]:
     Raises:
         ConfigError: it is none, with the place and the likely cause.
     """
-    if len(data) > MAX_CONFIG_BYTES:
-        raise ConfigError(f"{file} is larger than {MAX_CONFIG_BYTES} bytes")
-
-    def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        seen = dict(pairs)
-        if len(seen) != len(pairs):
-            (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
-            raise ConfigError(f"{file}: the key {twice} is given twice")
-        return seen
-
     try:
-        given = json.loads(data.decode("utf-8-sig"), object_pairs_hook=no_repeats)
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file} is not UTF-8 text") from None
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"{file} is not JSON: {json_faults.explain(error)}") from None
-    except (RecursionError, ValueError):
-        raise ConfigError(f"{file} is not JSON that an agent can use: nested too deep, or a number too long") from None
-    if not isinstance(given, dict):
-        raise ConfigError(f"{file} must be a JSON object, not {shown_value(given)}")
-    return given
+        return parse_strictly(data.removeprefix(BOM_UTF8), max_bytes=MAX_CONFIG_BYTES)
+    except JsonFault as fault:
+        raise ConfigError(f"{file} {fault}") from None
 
 
 def _consume(given: dict[str, Any], setting: Setting, faults: list[str], warnings: list[str]) -> tuple[str | None, Any]:

@@ -287,7 +287,7 @@ def _adapter(file: Path | None) -> tuple[Any, Any]:
     from edge.errors import PackageError
     from edge.package.adapter import read_adapters
     from edge.package.manifest import MAX_MANIFEST_BYTES
-    from edge.package.strict_json import JsonFault, check_keys, parse_object
+    from edge.strict_json import JsonFault, check_keys, parse_object
 
     if file is None:
         return (), ()

@@ -5,10 +5,10 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from edge import strict_json
 from edge.errors import DeclarationError
-from edge.package import strict_json
-from edge.package.strict_json import JsonFault
 from edge.paths import is_url
+from edge.strict_json import JsonFault
 from edge.text import shown
 
 SUFFIX = ".json"

@@ -5,10 +5,9 @@ import logging
 import threading
 from pathlib import Path
 
-from edge import durable
+from edge import durable, strict_json
 from edge.clock import Clock
-from edge.package import strict_json
-from edge.package.strict_json import JsonFault
+from edge.strict_json import JsonFault
 from edge.text import counted
 
 log = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from edge.package import strict_json
-from edge.package.strict_json import JsonFault
+from edge import strict_json
+from edge.strict_json import JsonFault
 
 FORMAT = 1
 MAX_STATE_BYTES = 128 << 20  # of the file of the store's state: of all that can be declared

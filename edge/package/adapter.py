@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from edge.errors import ManifestError
-from edge.package.strict_json import JsonFault, array, check_keys, kind, sizes, table, text
+from edge.strict_json import JsonFault, array, check_keys, kind, sizes, table, text
 from edge.tensors import DYNAMIC, DType, TensorSpec, integer_range, positions, shape_text
 from edge.text import shown
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from edge.errors import SignatureError
 from edge.package.manifest import SIGNATURE_FILE
-from edge.package.strict_json import JsonFault, array, check_keys, parse_object, table, text
+from edge.strict_json import JsonFault, array, check_keys, parse_object, table, text
 from edge.text import is_unicode, shown
 
 MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"

@@ -7,7 +7,7 @@ from typing import Any
 
 from edge.errors import ManifestError, TargetError
 from edge.package.adapter import TensorAdapter, format_adapter, read_adapters
-from edge.package.strict_json import JsonFault, check_keys, kind, parse_object, sizes, table, text
+from edge.strict_json import JsonFault, check_keys, kind, parse_object, sizes, table, text
 from edge.text import shown
 
 MANIFEST_FILE = "sagemaker_edge_manifest"

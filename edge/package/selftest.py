@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edge.errors import PackageError
-from edge.package.strict_json import JsonFault, array, check_keys, kind, parse_object, sizes, table, text
+from edge.strict_json import JsonFault, array, check_keys, kind, parse_object, sizes, table, text
 from edge.tensors import DType, byte_count
 from edge.text import SHOWN_CHARACTERS, cut, shown
 

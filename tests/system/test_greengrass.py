@@ -126,7 +126,7 @@ def test_what_is_wrong_is_named(tmp_path: Path) -> None:
     for text, told in (
         ("[1]", "Settings must be a JSON object, not"),
         ('{"edge_queue_calls": 3,}', r"Settings is not JSON: line 1, column \d+: a comma after the last entry"),
-        ('{"edge_queue_calls": 3, "edge_queue_calls": 4}', "Settings: the key edge_queue_calls is given twice"),
+        ('{"edge_queue_calls": 3, "edge_queue_calls": 4}', "Settings has the key 'edge_queue_calls' twice"),
     ):
         with pytest.raises(ConfigError, match=told):
             configuration({"Settings": text}, thing="t", region="r", work="/w")

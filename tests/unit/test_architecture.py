@@ -20,7 +20,7 @@ PURE = [
     "package/signing.py",
     "package/bundle.py",
     "package/certificates.py",
-    "package/strict_json.py",
+    "strict_json.py",
     "package/tar.py",
     "serving/binding.py",
     "package/adapter.py",

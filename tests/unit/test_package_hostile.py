@@ -28,7 +28,7 @@ from edge.package import tar
 from edge.package.bundle import MAX_CERTIFICATE_BYTES
 from edge.package.limits import PackageLimits
 from edge.package.manifest import MANIFEST_FILE, SIGNATURE_FILE, Manifest, format_manifest
-from edge.package.strict_json import JsonFault, parse_object
+from edge.strict_json import JsonFault, parse_object
 from tests.fakes.packages import (
     LIMITS,
     MODEL,

@@ -1,4 +1,4 @@
-"""JSON as signed files must have it: one meaning for every reader. Pure.
+"""JSON as signed files and configurations must have it: one meaning for every reader. Pure.
 
 RFC 8259 lets parsers differ over repeated keys, NaN and lone surrogates; here each of them is refused.
 """
