@@ -22,14 +22,15 @@ from grpc._cython import cygrpc
 
 from edge import address
 from edge.clock import Clock
-from edge.rpc import calls, status, unread
+from edge.rpc import calls, status
 from edge.rpc.calls import Answer, StreamHandler, Unary
 from edge.rpc.private_binding import check_binding
 from edge.rpc.receipt import Held, Receipts
 from edge.rpc.turns import Turns
-from edge.rpc.unread import SMALL_UNREAD_SECONDS, Unread
+from edge.rpc.underway import Underway
+from edge.rpc.unread import Unread
 from edge.serving.scheduler import Caller
-from edge.stopping import CANCELLED_SECONDS, THREADS_SECONDS
+from edge.stopping import CANCELLED_SECONDS, CONNECTIONS_SECONDS, THREADS_SECONDS
 
 log = logging.getLogger(__name__)
 check_binding()
@@ -126,7 +127,7 @@ class Call:
             self.answer(answer, ended)
         except Exception as error:
             log.error("a call cannot be answered", exc_info=error)
-            self._server.forget(self)
+            self._server.underway.forget(self)
         if self._after is not None:
             self._after()
         return self._aside
@@ -149,7 +150,7 @@ class Call:
         return False
 
     def _ended(self, event: Any) -> bool:
-        self._server.forget(self)
+        self._server.underway.forget(self)
         return False
 
     def _large_ended(self, event: Any) -> bool:
@@ -227,7 +228,7 @@ class Stream(Call):
         with self._lock:
             self._over = True
         super()._closed(event)
-        self._server.forget_stream(self)
+        self._server.underway.forget_stream(self)
         return False
 
 
@@ -244,13 +245,10 @@ class CoreServer:
         self._core.register_completion_queue(self._queue)
         self._unary: dict[bytes, Unary] = {}
         self._streams: dict[bytes, Callable[[calls.Stream], StreamHandler]] = {}
-        self._calls: set[Call] = set()
-        self._open_streams: set[Stream] = set()
-        self._stopping = threading.Event()
+        # The queue's end ends the threads; a call that began another operation on it then would end the process.
+        self.underway = Underway(clock, self._queue.shutdown)
         self._stopped = threading.Event()
         self.turns = Turns(self._poll, name="rpc")
-        self._lock = threading.Lock()
-        self._closing = False
 
     def add_unary(self, method: str, handler: Unary) -> None:
         """Serve `/service/Method` with a function from request bytes to an answer.
@@ -285,6 +283,7 @@ class CoreServer:
         """Take calls."""
         self._core.start()
         for _ in range(REQUESTS_AHEAD):
+            self.underway.requests += 1
             self._request_call()
         self.turns.start()
 
@@ -293,31 +292,24 @@ class CoreServer:
         if not self.turns.threads:
             self._core.destroy()
             return
-        self._stopping.set()
+        self.underway.ending = True
         self._core.shutdown(self._queue, self._shut_down)
-        for stream in list(self._open_streams):
+        for stream in list(self.underway.streams):
             stream.finish(status.UNAVAILABLE, "the agent is stopping")
-        if not self._stopped.wait(grace_seconds):
+        self.underway.look()
+        # Once no call is under way what is left are connections. gRPC waits for their clients to close them, and some never do.
+        if not (self.underway.settled.wait(grace_seconds) and self._stopped.wait(CONNECTIONS_SECONDS)):
             self._core.cancel_all_calls()
             self._stopped.wait(CANCELLED_SECONDS)
         if self._stopped.is_set():
             # Not by the poller that hears of it: this thread may still have been inside the core's shutdown then.
             self._core.destroy()
-        with self._lock:
-            self._closing = True
-        self._close_when_idle()
+        self.underway.close_when_done()
         self.turns.join(THREADS_SECONDS, self.clock)  # one that is stuck in a call is left behind
-
-    def _close_when_idle(self) -> None:
-        """Close the queue, which ends the threads, once no call can start another operation on it: gRPC would abort."""
-        with self._lock:
-            if not self._closing or self._calls or self._open_streams:
-                return
-            self._closing = False
-        self._queue.shutdown()
 
     def _shut_down(self, event: Any) -> bool:
         self._stopped.set()
+        self.underway.settled.set()
         return False
 
     def _poll(self) -> bool:
@@ -350,49 +342,34 @@ class CoreServer:
         self._core.request_call(self._queue, self._queue, self._requested)
 
     def _requested(self, event: Any) -> bool:
-        if not event.success:
-            return False  # the server is stopping
-        if not self._stopping.is_set():
+        if not event.success:  # the server is stopping
+            self.underway.request_ended()
+            return False
+        ending = self.underway.ending
+        if not ending:
             self._request_call()
+        self._begin(event)
+        if ending:
+            self.underway.request_ended()
+        return False
+
+    def _begin(self, event: Any) -> None:
         method: bytes = event.call_details.method
-        unary = self._unary.get(method)
-        if unary is not None and (len(self._calls) < MAX_CONCURRENT_CALLS or self._end_unread()):
+        unary, underway = self._unary.get(method), self.underway
+        if unary is not None and (len(underway.calls) < MAX_CONCURRENT_CALLS or underway.end_unread()):
             call = Call(self, event, unary)
-            self._calls.add(call)
+            underway.calls.add(call)
             call.receive()
         elif unary is not None:
             self._refuse(event, status.RESOURCE_EXHAUSTED, f"{MAX_CONCURRENT_CALLS} calls are under way already")
-        elif method in self._streams and len(self._open_streams) >= MAX_STREAMS:
+        elif method in self._streams and len(underway.streams) >= MAX_STREAMS:
             self._refuse(event, status.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams are open already")
         elif method in self._streams:
             stream = Stream(self, event, self._streams[method])
-            self._open_streams.add(stream)
+            underway.streams.add(stream)
             stream.receive()
         else:
             self._refuse(event, status.UNIMPLEMENTED, "this agent has no such method")
-        return False
 
     def _refuse(self, event: Any, code: status.Code, text: str) -> None:
         Call(self, event, _not_unary).answer((None, code, text))
-
-    def _end_unread(self) -> bool:
-        """Make a place: end the call whose answer its client has not read for longest; false where none is that old."""
-        answered = (call for call in list(self._calls) if call.answered)
-        call = min(answered, key=lambda call: call.answered, default=None)
-        if call is None or self.clock.monotonic() - call.answered < SMALL_UNREAD_SECONDS:
-            return False
-        call.cancel(status.RESOURCE_EXHAUSTED, unread.TEXT)
-        self._calls.discard(call)
-        return True
-
-    def forget(self, call: Call) -> None:
-        """The call is over."""
-        self._calls.discard(call)
-        if self._closing:
-            self._close_when_idle()
-
-    def forget_stream(self, stream: Stream) -> None:
-        """The stream is over."""
-        self._open_streams.discard(stream)
-        if self._closing:
-            self._close_when_idle()

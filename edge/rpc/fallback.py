@@ -15,7 +15,7 @@ from edge import address
 from edge.clock import Clock
 from edge.rpc import status
 from edge.rpc.calls import FOREVER_SECONDS, Stream, StreamHandler, Unary, answer_of
-from edge.stopping import CANCELLED_SECONDS
+from edge.stopping import CANCELLED_SECONDS, CONNECTIONS_SECONDS
 
 MAX_THREADS = 128  # each call holds one
 MAX_CONCURRENT_CALLS = 512  # beyond it a call is refused with RESOURCE_EXHAUSTED
@@ -89,6 +89,31 @@ class _Stream:
             yield message
 
 
+class _Underway:
+    """How many calls are under way, and when a stop need not wait for any."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._count = 0
+
+    def add(self, context: Any) -> None:
+        """A call has begun."""
+        with self._changed:
+            self._count += 1
+        if not context.add_callback(self._over):
+            self._over()
+
+    def _over(self) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until there is none."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._count, seconds)
+
+
 class FallbackServer:
     """The `CallServer` on grpc.server."""
 
@@ -101,9 +126,11 @@ class FallbackServer:
         )
         self._methods: dict[str, dict[str, grpc.RpcMethodHandler]] = {}  # by service
         self._streams: set[_Stream] = set()
+        self._underway = _Underway()
 
     def add_unary(self, method: str, handler: Unary) -> None:
         def serve(raw: bytes, context: Any) -> bytes:
+            self._underway.add(context)
             message, code, text = answer_of(handler, raw, _Call(context))
             if code is not status.OK:
                 context.abort(code, text)
@@ -113,6 +140,7 @@ class FallbackServer:
 
     def add_stream(self, method: str, make: Callable[[Stream], StreamHandler]) -> None:
         def serve(requests: Iterator[bytes], context: Any) -> Iterator[bytes]:
+            self._underway.add(context)
             stream = _Stream(context)
             handler = make(stream)
             self._streams.add(stream)
@@ -149,7 +177,10 @@ class FallbackServer:
         stopped = self._server.stop(grace_seconds)
         for stream in list(self._streams):
             stream.finish(status.UNAVAILABLE, "the agent is stopping")
-        stopped.wait(grace_seconds + CANCELLED_SECONDS)
+        # Once no call is under way what is left are connections. gRPC waits for their clients to close them, and some never do.
+        if self._underway.wait(grace_seconds):
+            stopped = self._server.stop(CONNECTIONS_SECONDS)
+        stopped.wait(CONNECTIONS_SECONDS + CANCELLED_SECONDS)
         self._threads.shutdown(wait=False)
 
 

@@ -1,5 +1,6 @@
 """The two servers of calls over real sockets: threads, statuses, deadlines, streams and the stop."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from edge.rpc.calls import CallServer
 from edge.rpc.core import Call, CoreServer
 from edge.rpc.fallback import FallbackServer
 from edge.rpc.health import Health
+from tests.adversary.http2 import PREFACE, SETTINGS, frame
 
 TIMEOUT_SECONDS = 30
 
@@ -240,6 +242,24 @@ def test_the_stop_does_not_wait_for_ever(tmp_path: Path, kind: Any) -> None:  # 
     service.server.stop(0.05)
     assert code_of(call.result) in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
     service.leave.release()
+    service.channel.close()
+
+
+@pytest.mark.parametrize("said", [b"", PREFACE + frame(SETTINGS, 0, 0, b"")], ids=["nothing", "its settings"])
+@pytest.mark.parametrize("kind", [CoreServer, FallbackServer])
+def test_the_stop_does_not_wait_for_connections_without_calls(tmp_path: Path, kind: Any, said: bytes) -> None:  # [X-4]
+    service = Service(tmp_path, kind).start()
+    assert service.call("Echo") == b""
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.connect(service.path)
+        silent.sendall(said)
+        (call,) = service.block(1)
+        stopper = threading.Thread(target=service.server.stop, args=(100 * TIMEOUT_SECONDS,))
+        stopper.start()
+        service.release([call])
+        stopper.join(TIMEOUT_SECONDS)
+        assert not stopper.is_alive()
+        assert b"ping_timeout" not in silent.recv(1 << 16)  # what gRPC says where it was waited for
     service.channel.close()
 
 
