@@ -69,13 +69,14 @@ def test_every_behaviour_is_cited_by_a_test() -> None:
 
 def test_every_decision_is_in_the_index() -> None:
     folder = ROOT / "docs" / "adr"
-    listed = dict(
-        re.findall(
-            r"^\| \d+ \| \[(.*)\]\((\d{4}-.*\.md)\) \| \d{4}-\d\d-\d\d \|$", (folder / "README.md").read_text(), re.M
-        )
-    )
-    pages = {path.name: path.read_text().splitlines()[0].partition(". ")[2] for path in folder.glob("0*.md")}
-    assert {name: title for title, name in listed.items()} == pages
+    row = r"^\| \d+ \| \[(.*)\]\((\d{4}-.*\.md)\)(?:; superseded by (\d+))? \| \d{4}-\d\d-\d\d \|$"
+    listed = {name: (title, newer) for title, name, newer in re.findall(row, (folder / "README.md").read_text(), re.M)}
+    pages = {}
+    for path in folder.glob("0*.md"):
+        text = path.read_text()
+        newer = re.search(r"^Status: superseded by \[ADR (\d+)\]", text, re.M)
+        pages[path.name] = (text.splitlines()[0].partition(". ")[2], newer[1] if newer else "")
+    assert listed == pages
 
 
 def test_what_is_defended_is_shown() -> None:
