@@ -13,7 +13,10 @@ GROUPS: dict[str, dict[str, str]] = {
         "predict": "run a loaded model on files",
         "models": "declare which models serve from every start on, replace them, go back",
     },
-    "captures": {"capture-status": "show the status of a capture"},
+    "captures": {
+        "capture-status": "show the status of a capture",
+        "captures": "list, show, count and export what was captured, in a folder or a bucket",
+    },
     "the agent": {
         "status": "show what the agent is doing: models, calls, memory, waiting captures",
         "health": "ask whether the agent, or one model, is ready to serve",

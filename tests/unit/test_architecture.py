@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "serving": {"host", "package", "engine", "shm"},
     "deploy": {"host", "package", "serving"},
     "rpc": {"host", "engine", "shm", "serving", "capture", "deploy"},
-    "client": {"package", "engine", "serving", "rpc", "deploy"},
+    "client": {"package", "engine", "serving", "rpc", "capture", "cloud", "deploy"},
 }
 BANNED_IN_RULES = {"socket", "grpc", "time", "os", "pathlib", "subprocess", "threading", "http", "ssl", "tempfile"}
 MAX_LINES = 400

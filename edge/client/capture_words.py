@@ -1,0 +1,74 @@
+"""The words of `captures`, apart from what it does: --help needs no more than this."""
+
+import argparse
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from edge.client.numbers import count
+
+_AGO = re.compile(r"([0-9]{1,9})(s|min|h|d)")
+_UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days"}
+
+_EPILOG = """\
+WHERE is a folder: the agent's capture folder, its spool, or a copy of a bucket.
+
+A record that cannot be used is told of on stderr and left out, the others are read on; the exit code is then 1.
+
+examples:
+  captures ls /var/lib/sagemaker-edge-agent/captures --since 2h --class 7
+  captures show /var/lib/sagemaker-edge-agent/captures
+  captures stats captures --model digits --json
+"""
+
+
+def moment(text: str) -> datetime:
+    """A time: YYYY-MM-DD, with THH:MM:SS or not, in UTC where no zone is said; or so long ago, 30min, 2h, 7d."""
+    try:
+        if ago := _AGO.fullmatch(text):
+            return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        time = datetime.fromisoformat(text)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not allowed; expected a time such as 2026-01-31T12:00:00 (UTC), or how long ago: 90s, 30min, 2h, 7d"
+        ) from None
+
+
+def add_parser(parser: Any, common: Any, parser_class: Any, later: Callable[[str, str], Any]) -> None:
+    """The words below `captures`."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    words = parser.add_subparsers(
+        dest="captures_word", metavar="{ls,show,stats}", required=True, parser_class=parser_class
+    )
+
+    def add(word: str, text: str) -> Any:
+        one = words.add_parser(word, help=text, description=f"{text[:1].upper()}{text[1:]}.", parents=[common])
+        one.add_argument("where", metavar="WHERE", help="a folder of captures")
+        _add_filters(one)
+        one.set_defaults(run=later("edge.client.captures.commands", word))
+        return one
+
+    one = add("ls", "list captures, a line each")
+    one.add_argument("--limit", type=count, metavar="N", help="end after so many")
+    one = add("show", "show a capture: its picture, what the model said, why it was kept")
+    one.add_argument("capture_id", nargs="?", metavar="ID", help="its id, or how it begins; without one, the newest")
+    one.add_argument("--top", type=count, default=5, metavar="N", help="how many classes to show (5)")
+    add("stats", "count captures and sum up summaries: classes, confidence, latency, reasons")
+
+
+def _add_filters(one: Any) -> None:
+    filters = one.add_argument_group("filters, each of which may be given several times but --since and --until")
+    filters.add_argument("--model", action="append", metavar="NAME", help="of this model, by the package's own name")
+    filters.add_argument("--version", action="append", metavar="VERSION", help="of this version of the model")
+    filters.add_argument(
+        "--since", type=moment, metavar="TIME", help="at or after 2026-01-31T12:00:00 (UTC), 2h ago, ..."
+    )
+    filters.add_argument("--until", type=moment, metavar="TIME", help="before a time")
+    filters.add_argument(
+        "--class", dest="classes", action="append", metavar="CLASS", help="with this class on top: a number, or a label"
+    )
+    filters.add_argument("--reason", action="append", metavar="REASON", help="kept for this reason, see captureReason")
+    one.add_argument("--labels", metavar="FILE", help="names of the classes, one a line")

@@ -1,0 +1,210 @@
+"""What many captures come to, in memory that does not grow with them."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from edge.client.captures.selection import Chosen
+from edge.client.captures.summaries import Summary
+
+MAX_MODELS = 200  # models and versions that are told apart
+MAX_WORDS = 1000  # classes, reasons and devices of a model that are told apart
+MAX_PERIODS = 60  # of a timeline; a period is as long as that needs
+CONFIDENCE_BINS = 20
+OTHERS = "others"
+_PERIOD_SECONDS = (1, 10, 60, 600, 3600, 6 * 3600, 86_400, 7 * 86_400, 30 * 86_400, 365 * 86_400)
+_STEP = math.log(1.02)  # of the sizes that are told apart, 2 %
+_LEAST = 1e-6
+EARLIEST, LATEST = (one.replace(tzinfo=UTC) for one in (datetime.min, datetime.max))
+
+
+class Words:
+    """How often each word came; beyond `MAX_WORDS` different ones, new ones count together."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def add(self, word: str, count: int = 1) -> None:
+        """Count a word."""
+        self.counts[word if word in self.counts or len(self.counts) < MAX_WORDS else OTHERS] += count
+
+
+class Quantiles:
+    """Sizes, 0 or more, each remembered to 2 %."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+        self.count = 0
+        self.most = 0.0
+
+    def add(self, size: float) -> None:
+        """Count a size."""
+        self._counts[round(math.log(min(max(size, _LEAST), 1e12)) / _STEP)] += 1
+        self.count += 1
+        self.most = max(self.most, size)
+
+    def at(self, share: float) -> float:
+        """The size that `share` of all are not above; 0 where there are none."""
+        wanted, seen = share * self.count, 0
+        for step in sorted(self._counts):
+            seen += self._counts[step]
+            if seen >= wanted:
+                return min(math.exp(step * _STEP), self.most)
+        return 0.0
+
+    def bins(self, count: int) -> list[tuple[float, float, int]]:
+        """From the smallest to the largest, in steps that are equal as factors: from, to, how many."""
+        if not self._counts:
+            return []
+        low, high = min(self._counts), max(self._counts) + 1
+        width = max(1, math.ceil((high - low) / count))
+        starts = range(low, high, width)
+        return [
+            (math.exp((at - 0.5) * _STEP), math.exp((at + width - 0.5) * _STEP), self._between(at, at + width))
+            for at in starts
+        ]
+
+    def _between(self, low: int, high: int) -> int:
+        return sum(count for step, count in self._counts.items() if low <= step < high)
+
+
+class Timeline:
+    """Classes by time, in at most `MAX_PERIODS` periods; those in which nothing was are left out."""
+
+    def __init__(self) -> None:
+        self.seconds = _PERIOD_SECONDS[0]
+        self._periods: dict[int, Counter[str]] = {}
+
+    def add(self, time: datetime, word: str) -> None:
+        """Count a class."""
+        self._at(self._period(time.timestamp()))[word] += 1
+        while len(self._periods) > MAX_PERIODS:
+            self.seconds = next((one for one in _PERIOD_SECONDS if one > self.seconds), self.seconds * 10)
+            old, self._periods = self._periods, {}
+            for start, counts in old.items():
+                self._at(self._period(start)).update(counts)
+
+    def _period(self, seconds: float) -> int:
+        return int(seconds // self.seconds) * self.seconds
+
+    def _at(self, start: int) -> Counter[str]:
+        return self._periods.setdefault(start, Counter())
+
+    def periods(self) -> list[tuple[datetime, Counter[str]]]:
+        """Each period's start, and how often each class was, in order."""
+        return [(_moment(start), self._periods[start]) for start in sorted(self._periods)]
+
+
+def _moment(seconds: int) -> datetime:
+    """A period may begin before the first time that there is."""
+    least = datetime.min.replace(tzinfo=UTC)
+    return datetime.fromtimestamp(max(seconds, least.timestamp()), UTC)
+
+
+@dataclass
+class Tally:
+    """Captures of one version of a model."""
+
+    model_name: str
+    model_version: str
+    count: int = 0
+    first: datetime = LATEST
+    last: datetime = EARLIEST
+    classes: Words = field(default_factory=Words)
+    reasons: Words = field(default_factory=Words)
+    devices: Words = field(default_factory=Words)
+    statuses: Words = field(default_factory=Words)
+    timeline: Timeline = field(default_factory=Timeline)
+    confidences: list[int] = field(default_factory=lambda: [0] * CONFIDENCE_BINS)
+    confidence_sum: float = 0.0
+    latency: Quantiles = field(default_factory=Quantiles)
+
+    def add(self, chosen: Chosen) -> None:
+        """Count a capture."""
+        capture, said = chosen.capture, chosen.prediction
+        self.count += 1
+        self.first, self.last = min(self.first, capture.time), max(self.last, capture.time)
+        self.devices.add(capture.device)
+        for reason in capture.reasons:
+            self.reasons.add(reason)
+        if capture.status:
+            self.statuses.add(capture.status)
+        if capture.milliseconds is not None:
+            self.latency.add(capture.milliseconds)
+        if said is not None:
+            self.classes.add(chosen.label)
+            self.timeline.add(capture.time, chosen.label if chosen.label in self.classes.counts else OTHERS)
+            if said.confidence is not None:
+                self.confidences[min(int(said.confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)] += 1
+                self.confidence_sum += said.confidence
+
+    @property
+    def mean_confidence(self) -> float | None:
+        """Of the captures that tell how sure the model was."""
+        known = sum(self.confidences)
+        return self.confidence_sum / known if known else None
+
+
+@dataclass
+class SummaryTally:
+    """Summaries of one version of a model. Quantiles cannot be added up: `median` and `p99` are the largest of any hour."""
+
+    model_name: str
+    model_version: str
+    count: int = 0
+    first: datetime = LATEST
+    last: datetime = EARLIEST
+    calls: Words = field(default_factory=Words)
+    classes: Words = field(default_factory=Words)
+    worst: dict[str, float] = field(default_factory=dict)
+
+    def add(self, summary: Summary) -> None:
+        """Count a summary."""
+        self.count += 1
+        self.first, self.last = min(self.first, summary.begins), max(self.last, summary.ends)
+        for status, count in summary.calls.items():
+            self.calls.add(status, count)
+        for index, count in summary.classes.items():
+            self.classes.add(str(index), count)
+        for name in ("p50", "p90", "p99", "max"):
+            if name in summary.latency:
+                self.worst[name] = max(self.worst.get(name, 0.0), summary.latency[name])
+
+
+class Tallies:
+    """A tally for each version of each model."""
+
+    def __init__(self) -> None:
+        self.captures: dict[tuple[str, str], Tally] = {}
+        self.summaries: dict[tuple[str, str], SummaryTally] = {}
+
+    def add(self, chosen: Chosen) -> Tally:
+        """Count a capture."""
+        key = _key(self.captures, chosen.capture.model_name, chosen.capture.model_version)
+        tally = self.captures.setdefault(key, Tally(*key))
+        tally.add(chosen)
+        return tally
+
+    def add_summary(self, summary: Summary) -> None:
+        """Count a summary."""
+        key = _key(self.summaries, summary.model_name, summary.model_version)
+        self.summaries.setdefault(key, SummaryTally(*key)).add(summary)
+
+    def models(self) -> list[tuple[str, str]]:
+        """Models and versions, sorted."""
+        return sorted({*self.captures, *self.summaries})
+
+
+def _key(known: dict[tuple[str, str], Any], name: str, version: str) -> tuple[str, str]:
+    return (name, version) if (name, version) in known or len(known) < MAX_MODELS else (OTHERS, "")
+
+
+def tally_of(chosen: Iterable[Chosen]) -> Tallies:
+    """All captures, counted."""
+    tallies = Tallies()
+    for one in chosen:
+        tallies.add(one)
+    return tallies
