@@ -109,7 +109,7 @@ def drain(folder: Path, url: str) -> dict[str, Any]:
     before = memory_kib("VmRSS")
     from edge.cloud.aws.credentials import EnvironmentCredentials
     from edge.cloud.aws.s3 import S3Location, S3Store
-    from edge.cloud.aws.transport import public_trust
+    from edge.cloud.aws.trust import public_trust
     from edge.cloud.uploader import Uploader
 
     clock = SystemClock()

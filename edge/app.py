@@ -239,6 +239,7 @@ def _uploader(config: Config, clock: Clock) -> Uploader | None:
     if not cloud and not config.core_capture_data_periodic_upload:
         return None
     from edge.cloud.build import build_store
+    from edge.cloud.store import Bandwidth
     from edge.cloud.uploader import Uploader as CloudUploader
 
     store = build_store(config, clock)
@@ -248,7 +249,7 @@ def _uploader(config: Config, clock: Clock) -> Uploader | None:
         store,
         clock,
         period=None if cloud else float(config.core_capture_data_periodic_upload_period_seconds),
-        bytes_per_second=config.edge_upload_max_kib_per_second * 1024,
+        bandwidth=Bandwidth(config.edge_upload_max_kib_per_second * 1024, clock),
     )
 
 

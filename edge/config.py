@@ -79,6 +79,7 @@ class Config:
     edge_listen: str
     edge_rpc_server: str
     edge_upload_verify: str
+    edge_ca_bundle: str
     edge_receive_max_mib: int
     edge_requests_max_mib: int
     edge_upload_max_kib_per_second: int

@@ -288,6 +288,10 @@ SETTINGS: tuple[Setting, ...] = (
         default="answer",
         choices=("answer", "head"),
     ),
+    _credential(
+        "edge_ca_bundle",
+        "CA certificates, in PEM form, that servers may show beside those the system trusts: a private store's, an inspecting firewall's.",
+    ),
     _int(
         "edge_receive_max_mib",
         64,

@@ -25,6 +25,7 @@ from edge.engine.engine import SessionOptions
 from edge.engine.engines import Engines
 from edge.errors import ConfigError, TargetError, TrustError
 from edge.package import trust_folder
+from edge.settings import full_key
 from edge.text import printable
 from edge.version import version
 
@@ -229,14 +230,19 @@ def check_device_files(config: Config, agent: int) -> Iterator[Finding]:
     """The certificate and key that captures go to the cloud with."""
     if config.provider_provider != "Aws":
         return
-    for name in ("provider_aws_ca_cert_file", "provider_aws_cert_file", "provider_aws_cert_pk_file"):
+    for name in (
+        "provider_aws_ca_cert_file",
+        "provider_aws_cert_file",
+        "provider_aws_cert_pk_file",
+        "edge_ca_bundle",
+    ):
         file = access.credential_path(getattr(config, name))
         if not file:
             continue
         if access.is_credential(file):
             yield warn("cloud", f"{file} belongs to the service and is not checked", "see: sagemaker-edge-agent status")
         elif not Path(file).is_file():
-            yield fail("cloud", f"{file} is not there", f"correct sagemaker_edge_{name}")
+            yield fail("cloud", f"{file} is not there", f"correct {full_key(name)}")
         elif not os.access(file, os.R_OK):
             yield warn("cloud", f"you may not read {file}", "see that the agent's user may")
         elif name.endswith("pk_file") and (others := access.others(file, agent)):

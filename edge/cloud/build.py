@@ -13,10 +13,10 @@ from edge.cloud.aws.credentials import (
     EnvironmentCredentials,
     IotCredentials,
     IotSettings,
-    is_loopback,
 )
+from edge.cloud.aws.proxy import is_loopback
 from edge.cloud.aws.s3 import S3Location, S3Store
-from edge.cloud.aws.transport import public_trust
+from edge.cloud.aws.trust import public_trust
 from edge.cloud.store import ObjectStore
 from edge.config import Config
 
@@ -41,7 +41,7 @@ def _s3(config: Config, clock: Clock) -> S3Store:
         ),
         _credentials(config, clock),
         clock,
-        lambda: public_trust(credential_path(config.provider_aws_ca_cert_file)),
+        lambda: public_trust(*map(credential_path, (config.provider_aws_ca_cert_file, config.edge_ca_bundle))),
     )
 
 

@@ -60,6 +60,7 @@ class Fault(Enum):
     RESET = "it broke the connection"
     TRUNCATED = "its answer was cut short"
     ENDLESS = "its answer does not end"
+    SLOW = "its answer comes too slowly"
     NOT_HTTP = "its answer is not HTTP"
     TLS_NOT_YET_VALID = "its certificate is not valid yet, or this device's clock is behind"
     TLS_EXPIRED = "its certificate has expired, or this device's clock is ahead"
@@ -69,10 +70,14 @@ class Fault(Enum):
     TLS_HOST_NAME = "its certificate is for another host name"
     TLS_CLIENT = "it refuses this device's certificate"
     TLS = "TLS failed"
+    PROXY_REFUSES = "the proxy refuses"
+    PROXY_FAILS = "the proxy cannot reach it"
 
 
 _SOON_FAULTS = frozenset({Fault.STALLED, Fault.RESET, Fault.TRUNCATED, Fault.NOT_HTTP})
-_SLOW_FAULTS = frozenset({Fault.TLS_EXPIRED, Fault.TLS_UNTRUSTED, Fault.TLS_HOST_NAME, Fault.TLS_CLIENT})
+_SLOW_FAULTS = frozenset(
+    {Fault.TLS_EXPIRED, Fault.TLS_UNTRUSTED, Fault.TLS_HOST_NAME, Fault.TLS_CLIENT, Fault.PROXY_REFUSES}
+)
 
 
 @dataclass(frozen=True)

@@ -92,16 +92,41 @@ class Pace(Protocol):
         ...
 
 
-class Throttle:
-    """At most `bytes_per_second` (0: no limit), evenly, until `stop` is set."""
+class Bandwidth:
+    """At most `bytes_per_second` (0: no limit) of all who share it, evenly. For any thread."""
 
-    def __init__(self, bytes_per_second: int, clock: Clock, stop: threading.Event) -> None:
+    def __init__(self, bytes_per_second: int, clock: Clock) -> None:
         self._rate = bytes_per_second
         self._clock = clock
-        self._stop = stop
+        self._lock = threading.Lock()
         self._free_at = clock.monotonic()
         # Chunks a quarter of a second apart: a store would take a longer silence for a stall.
         self.chunk_bytes = min(CHUNK_BYTES, max(256, bytes_per_second // 4)) if bytes_per_second else CHUNK_BYTES
+
+    def pay(self, count: int, stop: threading.Event) -> None:
+        """Wait until `count` more bytes may be sent or taken.
+
+        Raises:
+            StoppedError: `stop` is set.
+        """
+        if self._rate:
+            with self._lock:  # each gets a time of its own, in the order of asking
+                now = self._clock.monotonic()
+                at = max(self._free_at, now)
+                self._free_at = at + count / self._rate
+            if at > now:
+                self._clock.wait(stop, at - now)
+        if stop.is_set():
+            raise StoppedError
+
+
+class Throttle:
+    """A share of a bandwidth, until `stop` is set. A `Pace`."""
+
+    def __init__(self, bandwidth: Bandwidth, stop: threading.Event) -> None:
+        self._bandwidth = bandwidth
+        self._stop = stop
+        self.chunk_bytes = bandwidth.chunk_bytes
 
     def pay(self, count: int) -> None:
         """Wait until `count` more bytes may be sent.
@@ -109,13 +134,7 @@ class Throttle:
         Raises:
             StoppedError: the upload is to end.
         """
-        now = self._clock.monotonic()
-        if self._rate and self._free_at > now:
-            self._clock.wait(self._stop, self._free_at - now)
-        if self._stop.is_set():
-            raise StoppedError
-        if self._rate:
-            self._free_at = max(self._free_at, self._clock.monotonic()) + count / self._rate
+        self._bandwidth.pay(count, self._stop)
 
 
 class ObjectStore(Protocol):

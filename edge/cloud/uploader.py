@@ -31,7 +31,7 @@ from edge.cloud.retry import (
     next_try,
     refused_delay,
 )
-from edge.cloud.store import Body, ObjectStore, StoppedError, StoreError, Throttle
+from edge.cloud.store import Bandwidth, Body, ObjectStore, StoppedError, StoreError, Throttle
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Uploader:
     """Uploads in a thread of its own.
 
     `period` in seconds: between rounds, where captures go to Disk first; None uploads as soon as a batch is sealed.
-    `bytes_per_second` 0 is no limit.
+    `bandwidth` None is no limit.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Uploader:
         clock: Clock,
         *,
         period: float | None = None,
-        bytes_per_second: int = 0,
+        bandwidth: Bandwidth | None = None,
         chance: Chance | None = None,
     ) -> None:
         self._store = store
@@ -89,7 +89,7 @@ class Uploader:
         self._period = period
         self._chance = chance or random.SystemRandom()
         self._stop = threading.Event()
-        self._pace = Throttle(bytes_per_second, clock, self._stop)
+        self._pace = Throttle(bandwidth or Bandwidth(0, clock), self._stop)
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
         self._failures = 0  # rounds in a row that ended early

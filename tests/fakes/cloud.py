@@ -10,9 +10,10 @@ from typing import Any
 from edge.capture.service import CaptureService
 from edge.capture.statuses import CaptureState
 from edge.clock import Clock, SystemClock
+from edge.cloud.aws.answer import Patience
 from edge.cloud.aws.credentials import CredentialSource, EnvironmentCredentials
 from edge.cloud.aws.s3 import S3Location, S3Store
-from edge.cloud.aws.transport import Patience, public_trust
+from edge.cloud.aws.trust import public_trust
 from edge.cloud.uploader import Uploader
 from tests.fakes import captures
 from tests.fakes.s3_stub import ACCESS, BUCKET, REGION, SECRET, S3Stub

@@ -8,8 +8,8 @@ import pytest
 
 from edge.capture.statuses import CaptureState
 from edge.clock import SystemClock
+from edge.cloud.aws.answer import Patience
 from edge.cloud.aws.credentials import EnvironmentCredentials, IotCredentials, IotSettings
-from edge.cloud.aws.transport import Patience
 from tests.fakes import captures, s3_stub
 from tests.fakes.cloud import ENVIRONMENT, SOON_SECONDS, assert_all_stored, pipeline, s3_store, submit_some
 from tests.fakes.iot_endpoint import THING, IotEndpoint

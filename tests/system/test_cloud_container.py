@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from edge.cloud.aws.answer import Patience
 from edge.cloud.aws.credentials import CONTAINER_TOKEN, CONTAINER_URI, ContainerCredentials
-from edge.cloud.aws.transport import Patience
 from edge.cloud.build import build_store
 from edge.cloud.store import StoreError
 from edge.config import parse_config

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from edge.capture.statuses import CaptureState
+from edge.cloud.aws.answer import Patience
 from edge.cloud.aws.credentials import RENEW_AGAIN_SECONDS, IotCredentials, IotSettings
-from edge.cloud.aws.transport import Patience
 from edge.cloud.retry import Outcome
 from edge.cloud.store import StoreError
 from tests.fakes import iot_endpoint

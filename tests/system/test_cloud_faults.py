@@ -62,7 +62,8 @@ def test_no_fault(stub: S3Stub, tmp_path: Path) -> None:
     assert all(key.startswith("p/q/fleet-1/digits/") for key in stub.objects)
 
 
-def test_proxies_are_not_used(stub: S3Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_http_needs_no_proxy(stub: S3Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[R-14]"""
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     everything_arrives(stub, tmp_path, s3_store(stub.url))

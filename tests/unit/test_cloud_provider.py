@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from edge.clock import SystemClock
 from edge.cloud.aws.s3 import S3Store
 from edge.cloud.build import build_store
-from edge.cloud.store import CHUNK_BYTES, Body, StoppedError, StoreError, Throttle
+from edge.cloud.store import CHUNK_BYTES, Bandwidth, Body, StoppedError, StoreError, Throttle
 from edge.config import parse_config
 from edge.settings import full_key
 from tests.fakes.cloud import QuickClock
@@ -73,7 +73,7 @@ def test_a_link_is_not_followed(file: Path, tmp_path: Path) -> None:
 def test_bandwidth(rate: int) -> None:
     """Ten seconds' worth of bytes take ten seconds, and no pause is long enough for a stall."""
     clock = QuickClock()
-    throttle = Throttle(rate, clock, threading.Event())
+    throttle = Throttle(Bandwidth(rate, clock), threading.Event())
     begun, sent = clock.monotonic(), 0
     clock.waits.clear()
     while sent < 10 * rate:
@@ -89,7 +89,7 @@ def test_bandwidth(rate: int) -> None:
 
 def test_no_bound_waits_for_nothing() -> None:
     clock = QuickClock()
-    throttle = Throttle(0, clock, threading.Event())
+    throttle = Throttle(Bandwidth(0, clock), threading.Event())
     for _ in range(1000):
         throttle.pay(1 << 20)
     assert clock.waits == []
@@ -98,7 +98,7 @@ def test_no_bound_waits_for_nothing() -> None:
 @pytest.mark.parametrize("rate", [0, 1024])
 def test_a_stop_ends_the_waiting(rate: int) -> None:
     stop = threading.Event()
-    throttle = Throttle(rate, SystemClock(), stop)
+    throttle = Throttle(Bandwidth(rate, SystemClock()), stop)
     throttle.pay(1 << 30)
     stop.set()
     with pytest.raises(StoppedError):

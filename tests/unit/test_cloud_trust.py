@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge.cloud.aws import transport
+from edge.cloud.aws import trust
 from tests.fakes.pki import Ca
 
 
@@ -24,13 +24,13 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
     file = Ca(tmp_path, "of-the-system").file
-    monkeypatch.setattr(transport, "_CA_FILES", ("/not/there.crt", str(file)))
+    monkeypatch.setattr(trust, "_CA_FILES", ("/not/there.crt", str(file)))
     return file
 
 
 def trusted(*arguments: str) -> set[str]:
     """The common names of the CAs that are loaded."""
-    certificates = transport.public_trust(*arguments).get_ca_certs()
+    certificates = trust.public_trust(*arguments).get_ca_certs()
     return {value for one in certificates for pair in one["subject"] for key, value in pair if key == "commonName"}
 
 
@@ -51,7 +51,7 @@ def test_what_a_site_names_must_be_there(monkeypatch: pytest.MonkeyPatch, name: 
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
     monkeypatch.setenv(name, "/not/there")
     with pytest.raises(FileNotFoundError, match=f"{name} names /not/there, which is not there"):
-        transport.public_trust()
+        trust.public_trust()
 
 
 def test_nothing_is_added_to_folders_that_a_site_names(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

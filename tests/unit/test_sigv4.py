@@ -92,8 +92,11 @@ def random_put(chance: random.Random) -> dict[str, Any]:
     if chance.random() < 0.3:
         headers[f"x-amz-meta-{text(1, 9).lower()}"] = f"  {text(0, 9)}  {text(1, 9)} "
     token = text(1, 900, string.ascii_letters + "+/=") if chance.random() < 0.5 else ""
+    query = {"uploadId": text(1, 60, string.printable.strip()), "partNumber": text(1, 4, string.digits), "uploads": ""}
+    names = chance.sample(sorted(query), chance.choice([0, 0, 1, 2]))
     return {
-        "method": "PUT",
+        "method": chance.choice(["PUT", "POST", "DELETE"]),
+        "query": sigv4.encode_query({name: query[name] for name in names}),
         "path": sigv4.encode_path("/bucket/" + key),
         "headers": headers,
         "payload_sha256": digest,
@@ -111,7 +114,8 @@ def by_botocore(put: dict[str, Any]) -> str:
     headers = {**put["headers"], "X-Amz-Date": stamp}
     if keys.session_token:
         headers["X-Amz-Security-Token"] = keys.session_token
-    request = AWSRequest("PUT", f"https://{put['headers']['host']}{put['path']}", headers=headers)
+    url = f"https://{put['headers']['host']}{put['path']}" + (f"?{put['query']}" if put["query"] else "")
+    request = AWSRequest(put["method"], url, headers=headers)
     request.context["timestamp"] = stamp
     signer = S3SigV4Auth(Credentials(keys.access_key, keys.secret_key, keys.session_token or None), "s3", put["region"])
     text = signer.string_to_sign(request, signer.canonical_request(request))
@@ -132,12 +136,15 @@ def _mutants() -> dict[str, tuple[str, str]]:
         "headers not sorted": ("for name in sorted(headers))", "for name in headers)"),
         "names not sorted": ('";".join(sorted(signed))', '";".join(signed)'),
         "token not signed": ('signed["x-amz-security-token"] = keys.session_token', "pass"),
-        "time not signed": ('canonical_request(method, path, signed, payload_sha256)', 'canonical_request(method, path, {k: v for k, v in signed.items() if k != "x-amz-date"}, payload_sha256)'),
-        "a header left out": ('canonical_request(method, path, signed, payload_sha256)', 'canonical_request(method, path, {k: v for k, v in signed.items() if k != "x-amz-checksum-crc32"}, payload_sha256)'),
+        "time not signed": ('canonical_request(method, path, signed, payload_sha256, query)', 'canonical_request(method, path, {k: v for k, v in signed.items() if k != "x-amz-date"}, payload_sha256, query)'),
+        "a header left out": ('canonical_request(method, path, signed, payload_sha256, query)', 'canonical_request(method, path, {k: v for k, v in signed.items() if k != "x-amz-checksum-crc32"}, payload_sha256, query)'),
         "spaces kept": ("' '.join(headers[name].split())", "headers[name].strip()"),
         "not trimmed": ("' '.join(headers[name].split())", "headers[name]"),
-        "path encoded twice": ("(method, path, \"\",", "(method, quote(path, safe='/-._~'), \"\","),
-        "no line for the query": ('(method, path, "", lines,', "(method, path, lines,"),
+        "path encoded twice": ("(method, path, query,", "(method, quote(path, safe='/-._~'), query,"),
+        "no line for the query": ('(method, path, query, lines,', "(method, path, lines,"),
+        "query not signed": ('(method, path, query, lines,', '(method, path, "", lines,'),
+        "query not sorted": ("pairs = sorted(", "pairs = list("),
+        "slash of a query left": ('quote(value, safe="-._~")', "quote(value)"),
         "no blank line after the headers": ('{name}:{\' \'.join(headers[name].split())}\\n" for', '{name}:{\' \'.join(headers[name].split())}" for'),
         "slash encoded": ('safe="/-._~"', 'safe="-._~"'),
         "tilde encoded with others left": ('safe="/-._~"', 'safe="/-._~!*\'()"'),
@@ -176,6 +183,7 @@ def _noticed(mutant: Any, put: dict[str, Any]) -> bool:
     return bool(
         mutant.sign(**put).get("authorization") != by_botocore(put)
         or mutant.encode_path(odd) != "/b/a%20b%24c~d%21e%27f%28g%29"
+        or mutant.encode_query({"uploads": "", "id": "a/b c+~="}) != "id=a%2Fb%20c%2B~%3D&uploads="
     )
 
 

@@ -12,14 +12,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from edge import access
 from edge.clock import Clock
+from edge.cloud.aws.answer import Patience
+from edge.cloud.aws.dialling import Peer
+from edge.cloud.aws.faults import TransportError
+from edge.cloud.aws.proxy import is_loopback
 from edge.cloud.aws.sigv4 import Keys
-from edge.cloud.aws.transport import Patience, Peer, Reply, Transport, TransportError
+from edge.cloud.aws.transport import Reply, Transport
 from edge.cloud.retry import (
     Answer,
     Outcome,
@@ -205,9 +208,12 @@ class IotCredentials(RenewedCredentials):
         self._settings = settings
 
     def _request(self) -> tuple[Peer, str, dict[str, str]]:
-        url = urlsplit(self._settings.endpoint)
-        peer = Peer(url.hostname or "", url.port or 443, self._context())
-        return peer, url.path, {"x-amzn-iot-thingname": self._settings.thing_name}
+        context = self._context()
+        try:
+            peer = Peer.of(self._settings.endpoint, context)
+        except ValueError as error:
+            raise _unusable(str(error)) from None
+        return peer, urlsplit(self._settings.endpoint).path, {"x-amzn-iot-thingname": self._settings.thing_name}
 
     def _context(self) -> ssl.SSLContext:
         """A context with the device's identity, from the files as they are now: certificates are rotated in place.
@@ -259,14 +265,6 @@ class ContainerCredentials(RenewedCredentials):
         if not self._token.isascii() or not self._token.isprintable():
             raise _unusable(f"{CONTAINER_TOKEN} has characters that a token cannot have")
         return Peer(host, port, None), url.path or "/", {"authorization": self._token} if self._token else {}
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine itself."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _open_key(path: str) -> int:

@@ -15,15 +15,11 @@ from urllib.parse import urlsplit
 
 from edge.clock import Clock
 from edge.cloud.aws import sigv4
+from edge.cloud.aws.answer import Patience
 from edge.cloud.aws.credentials import CredentialSource
-from edge.cloud.aws.transport import (
-    Patience,
-    Peer,
-    Reply,
-    StaleConnectionError,
-    Transport,
-    TransportError,
-)
+from edge.cloud.aws.dialling import Peer
+from edge.cloud.aws.faults import StaleConnectionError, TransportError
+from edge.cloud.aws.transport import Reply, Transport
 from edge.cloud.retry import (
     Answer,
     Fault,
@@ -214,24 +210,27 @@ class S3Store:
 
     def _connect(self) -> tuple[Transport, str]:
         """The transport, and the path of the bucket's root there."""
-        location = self._location
-        secure, host, port, base = True, "", 443, ""
-        if location.endpoint:
-            url = urlsplit(location.endpoint)
-            secure, host = url.scheme == "https", url.hostname or ""
-            port, base = url.port or (443 if secure else 80), f"{url.path.rstrip('/')}/{location.bucket}"
-        else:
-            domain = "amazonaws.com.cn" if self._region.startswith("cn-") else "amazonaws.com"
-            host = f"s3.{self._region}.{domain}"
-            if "." in location.bucket:  # a wildcard certificate covers one label
-                base = f"/{location.bucket}"
-            else:
-                host = f"{location.bucket}.{host}"
-        tls = self._context() if secure else None
-        if self._transport is None or self._transport.peer.tls is not tls:
+        url, base = self._address()
+        tls = self._context() if url.startswith("https:") else None
+        try:
+            peer = Peer.of(url, tls)
+        except ValueError as error:
+            raise StoreError(Verdict(Outcome.RETRY_LATER, str(error), slow=True)) from None
+        if self._transport is None or self._transport.peer != peer:
             self.close()
-            self._transport = Transport(Peer(host, port, tls), self._clock, location.patience)
+            self._transport = Transport(peer, self._clock, self._location.patience)
         return self._transport, base
+
+    def _address(self) -> tuple[str, str]:
+        """The URL of the store's host, and the path of the bucket's root there."""
+        location = self._location
+        if location.endpoint:
+            return location.endpoint, f"{urlsplit(location.endpoint).path.rstrip('/')}/{location.bucket}"
+        domain = "amazonaws.com.cn" if self._region.startswith("cn-") else "amazonaws.com"
+        host = f"s3.{self._region}.{domain}"
+        if "." in location.bucket:  # a wildcard certificate covers one label
+            return f"https://{host}", f"/{location.bucket}"
+        return f"https://{location.bucket}.{host}", ""
 
     def _context(self) -> ssl.SSLContext:
         """The CAs that are trusted now, or were some minutes ago."""

@@ -1,4 +1,4 @@
-"""AWS Signature Version 4 in the Authorization header, for requests without a query. Pure.
+"""AWS Signature Version 4 in the Authorization header. Pure.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html, with S3's rules for paths:
 encoded once, not normalised.
@@ -29,12 +29,19 @@ def encode_path(path: str) -> str:
     return quote(path, safe="/-._~")
 
 
+def encode_query(parameters: Mapping[str, str]) -> str:
+    """Parameters as they go on the wire and into the signature: encoded, in the order of their names, each with a `=`."""
+    pairs = sorted((quote(name, safe="-._~"), quote(value, safe="-._~")) for name, value in parameters.items())
+    return "&".join(f"{name}={value}" for name, value in pairs)
+
+
 def sign(
     method: str,
     path: str,
     headers: Mapping[str, str],
     payload_sha256: str,
     *,
+    query: str = "",
     keys: Keys,
     region: str,
     service: str,
@@ -42,8 +49,8 @@ def sign(
 ) -> dict[str, str]:
     """The headers to send: those given, all of them signed, with the time, the session token and the signature.
 
-    `path` is encoded; `headers` have lower-case names, `host` among them; `payload_sha256` is lower-case hex; `at` is
-    the time of the request in unix seconds.
+    `path` and `query` (see `encode_query`) are encoded; `headers` have lower-case names, `host` among them;
+    `payload_sha256` is lower-case hex; `at` is the time of the request in unix seconds.
     """
     stamp = datetime.datetime.fromtimestamp(int(at), datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
     signed = {**headers, "x-amz-date": stamp}
@@ -51,7 +58,7 @@ def sign(
         signed["x-amz-security-token"] = keys.session_token
     names = ";".join(sorted(signed))
     scope = f"{stamp[:8]}/{region}/{service}/aws4_request"
-    request = canonical_request(method, path, signed, payload_sha256)
+    request = canonical_request(method, path, signed, payload_sha256, query)
     text = "\n".join((ALGORITHM, stamp, scope, hashlib.sha256(request.encode()).hexdigest()))
     key = ("AWS4" + keys.secret_key).encode()
     for part in scope.split("/"):
@@ -63,10 +70,10 @@ def sign(
     return signed
 
 
-def canonical_request(method: str, path: str, headers: Mapping[str, str], payload_sha256: str) -> str:
+def canonical_request(method: str, path: str, headers: Mapping[str, str], payload_sha256: str, query: str = "") -> str:
     """The text whose hash is signed."""
     lines = "".join(f"{name}:{' '.join(headers[name].split())}\n" for name in sorted(headers))
-    return "\n".join((method, path, "", lines, ";".join(sorted(headers)), payload_sha256))
+    return "\n".join((method, path, query, lines, ";".join(sorted(headers)), payload_sha256))
 
 
 def _hmac(key: bytes, text: str) -> bytes:
