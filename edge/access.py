@@ -60,8 +60,8 @@ def why_unusable(folder: str | Path) -> str:
     return "" if os.access(there, os.W_OK | os.X_OK) else f"this user may not write to {there}"
 
 
-def has_list(path: str) -> bool:
-    """Whether a file or folder has an access control list beyond its mode."""
+def has_list(path: str | int) -> bool:
+    """Whether a file or folder, or that of a descriptor, has an access control list beyond its mode."""
     return _entries(path) is not None
 
 
@@ -73,7 +73,7 @@ def how_to_fix(path: str, uid: int) -> str:
     return "; ".join([*commands, f"chmod 0400 {path}"])
 
 
-def _entries(path: str) -> list[tuple[int, int, int]] | None:
+def _entries(path: str | int) -> list[tuple[int, int, int]] | None:
     """The access control list as (tag, rights, id); None: there is none, or the file system knows of none."""
     try:
         data = os.getxattr(path, _ACL)

@@ -33,6 +33,7 @@ from edge.serving.loading import ModelDefaults
 from edge.serving.loads import MIB, Load
 from edge.serving.registry import Registry
 from edge.shm.peers import Peers
+from edge.shm.posix import Regions
 from edge.shm.sysv import SegmentReader
 from edge.stopping import CAPTURES_SECONDS, GRACE_SECONDS, STOP_SECONDS
 from edge.tensors import TensorSpec
@@ -64,7 +65,9 @@ class App:
         claim_socket(self._socket, replace=replace_socket)
         self._notifier = Notifier()
         self._engines = Engines(self._config.edge_engine)
-        self._segments = SegmentReader(self._clock, Peers(self._config.edge_listen))
+        peers = Peers(self._config.edge_listen)
+        self._segments = SegmentReader(self._clock, peers)
+        self._regions = Regions(self._clock, peers)
         self._captures = CaptureService(
             capture_settings(self._config), self._clock, _uploader(self._config, self._clock)
         )
@@ -97,6 +100,7 @@ class App:
             models=self._models,
             max_message_bytes=max_message_bytes,
             describe=self._status,
+            regions=self._regions,
         )
         self._server.register(
             servicer, InferenceServicer(servicer, self._registry, self._models, self._clock, version=self._version)
@@ -183,6 +187,7 @@ class App:
         self._models.stop()
         self._captures.stop(max(CAPTURES_SECONDS, end - self._clock.monotonic()))
         self._segments.close()
+        self._regions.close()
         log.info("stopped")
 
     def _watchdog(self) -> Watchdog:
@@ -211,6 +216,7 @@ class App:
         trim = memory.IdleTrim()
         while not self._clock.wait(self._stop, HOUSEKEEPING_SECONDS):
             self._segments.sweep()
+            self._regions.sweep()
             self._models.look()
             models = self._registry.models()
             for model in models:

@@ -149,6 +149,18 @@ class SharedMemoryError(EdgeError):
     """A shared-memory handle cannot be used (P-3)."""
 
 
+class RegionExistsError(EdgeError):
+    """A region of POSIX shared memory has that name already (O-17)."""
+
+
+class RegionNotFoundError(EdgeError):
+    """No region of POSIX shared memory has that name (O-17)."""
+
+
+class RegionsFullError(EdgeError):
+    """There are as many regions of POSIX shared memory, or as many bytes of them, as are allowed (O-18)."""
+
+
 class QueueFullError(EdgeError):
     """More calls are waiting than the queue allows (P-4)."""
 

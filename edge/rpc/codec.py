@@ -123,6 +123,8 @@ def varint(number: int) -> bytes:
 class ResponseEncoder:
     """PredictResponse messages of one model; everything but the tensors' bytes is kept from answer to answer."""
 
+    written_bytes = 0
+
     def __init__(self, outputs: Sequence[TensorSpec]) -> None:
         self._known = tuple((spec, spec.shape, self._prefix(spec, spec.shape, spec.byte_count)) for spec in outputs)
 

@@ -76,7 +76,7 @@ class Incoming:
                 raise CaptureContentError(f"tensor {shown(name)}: {fault}")
             self._model.remarks.say_mislabelled(name, declaration(dtype, shape), declaration(spec.dtype, own))
             self.mislabelled, dtype, shape = True, spec.dtype, own
-        copied = self._copy(data, size) if isinstance(data, Segment) else bytes(data)
+        copied = self._copy(data, size) if isinstance(data, Segment) else bytes(data)  # type: ignore[arg-type]  # no Part in this API
         return CapturedTensor(name, dtype, shape, copied)
 
     def auxiliary(self, sent: Iterable[Any]) -> tuple[AuxiliaryEntry, ...]:

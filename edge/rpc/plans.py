@@ -16,7 +16,7 @@ from edge.engine.lending import ALIGNMENT_BYTES
 from edge.errors import TensorError
 from edge.rpc.calls import step_far_aside
 from edge.rpc.codec import ResponseEncoder, byte_data_ranges, parse_predict
-from edge.serving.binding import Segment, TensorArgument, declaration
+from edge.serving.binding import Part, Segment, TensorArgument, declaration
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
 from edge.serving.scheduler import Caller
@@ -28,7 +28,9 @@ MAX_LENGTHS = 64  # lengths of such requests
 
 
 class Encoder(Protocol):
-    """Makes answers of one model."""
+    """Makes answers of one model; `written_bytes` of the outputs go into shared memory."""
+
+    written_bytes: int
 
     def encode(self, outputs: Sequence[Output]) -> bytes:
         """The serialised answer; the outputs are in the model's order."""
@@ -66,10 +68,10 @@ PREDICT = Dialect(_read_predict, byte_data_ranges)
 
 @dataclass(frozen=True, slots=True)
 class SharedInput:
-    """The `size` bytes of one input that lie in a client's segment; `position` among the model's inputs."""
+    """The `size` bytes of one input that lie in a client's shared memory; `position` among the model's inputs."""
 
     position: int
-    segment: Segment
+    segment: Segment | Part
     size: int
 
 
@@ -88,7 +90,7 @@ class Plan:
     slices: tuple[slice, ...] = ()
     constants: tuple[tuple[int, bytes], ...] = ()
     once: tuple[Data, ...] | None = None
-    copied_bytes: int = 0  # out of shared memory
+    copied_bytes: int = 0  # out of shared memory, and into it
 
     def data(self, raw: bytes) -> list[Data]:
         """The inputs where they lie in the request, in the model's order; empty for one in shared memory."""
@@ -171,12 +173,10 @@ class PlanBook:
         shared = tuple(
             SharedInput(position, tensor.data, tensor.size)
             for position, tensor in enumerate(bound)
-            if isinstance(tensor.data, Segment)
+            if isinstance(tensor.data, Segment | Part)
         )
-        once = tuple(b"" if isinstance(tensor.data, Segment) else tensor.data for tensor in bound)
-        copied_bytes = sum(
-            one.size for one in shared if one.position not in model.borrows or one.segment.offset % ALIGNMENT_BYTES
-        )
+        once = tuple(b"" if isinstance(tensor.data, Segment | Part) else tensor.data for tensor in bound)
+        copied_bytes = encoder.written_bytes + sum(one.size for one in shared if _is_copied(one, model))
         plan = kind(model, encoder, shapes, shared, once=once, copied_bytes=copied_bytes)
         if not recurs:
             return plan
@@ -197,6 +197,12 @@ class PlanBook:
         plans[length] = (plan, *plans.get(length, ())[: MAX_SAME_LENGTH - 1])
         if plan.model.scheduler.closing:  # it went meanwhile, perhaps after `forget`
             plans.pop(length, None)
+
+
+def _is_copied(shared: SharedInput, model: LoadedModel) -> bool:
+    """Whether an input is read where it lies by nobody: a file's part, and what the engine cannot be lent."""
+    segment = shared.segment
+    return isinstance(segment, Part) or shared.position not in model.borrows or bool(segment.offset % ALIGNMENT_BYTES)
 
 
 def _places(raw: bytes, ranges: list[tuple[int, int]] | None, sent: Sequence[object]) -> dict[int, slice] | None:

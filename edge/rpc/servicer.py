@@ -11,16 +11,19 @@ from edge.capture.service import CaptureService
 from edge.deploy.adoption import Models
 from edge.engine.engine import Output
 from edge.engine.placement import Placement
-from edge.errors import CaptureContentError, ModelGoneError, QueueFullError, SharedMemoryError
+from edge.errors import CaptureContentError, ModelGoneError, QueueFullError, RegionNotFoundError, SharedMemoryError
 from edge.rpc import codec, managed, status
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
 from edge.rpc.calls import step_far_aside
 from edge.rpc.incoming import Incoming, check_labels
 from edge.rpc.plans import PREDICT, Dialect, Plan, PlanBook
+from edge.serving.binding import Part
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
 from edge.serving.scheduler import Caller, Scheduler, Seat
+from edge.shm.buffers import Buffer
+from edge.shm.posix import Regions
 from edge.shm.sysv import Attachment, SegmentReader
 
 log = logging.getLogger(__name__)
@@ -33,10 +36,16 @@ class Predictions:
     """Inferences, from request bytes to answer bytes, for the requests that a book of plans reads."""
 
     def __init__(
-        self, plans: PlanBook, segments: SegmentReader, placement: Placement, waiting: threading.BoundedSemaphore
+        self,
+        plans: PlanBook,
+        segments: SegmentReader,
+        regions: Regions,
+        placement: Placement,
+        waiting: threading.BoundedSemaphore,
     ) -> None:
         self._plans = plans
         self.segments = segments
+        self.regions = regions
         self.placement = placement
         self._waiting = waiting
 
@@ -60,7 +69,7 @@ class Predictions:
             answer = plan.encoder.encode(self._run(stay, plan, raw, None if quick else context))
         except BaseException as error:
             traceback.clear_frames(error.__traceback__)  # they may hold outputs
-            if isinstance(error, SharedMemoryError):
+            if isinstance(error, SharedMemoryError | RegionNotFoundError):
                 plan.model.remarks.say_refused(error)
             elif status.status_of(error)[0] is status.INTERNAL:
                 plan.model.remarks.count_failed()
@@ -88,6 +97,13 @@ class Predictions:
         data = plan.data(raw)
         for item in plan.shared:
             segment = item.segment
+            if isinstance(segment, Part):
+                if slow is not None:
+                    slow.step_aside()
+                buffer = self.regions.read(segment.region, segment.offset, item.size)
+                stay.buffers.append(buffer)
+                data[item.position] = buffer.lent(item.size)
+                continue
             attachment = self.segments.take(segment.segment_id, segment.offset, item.size)
             stay.attached.append(attachment)
             data[item.position] = attachment.data(segment.offset, item.size)
@@ -108,11 +124,13 @@ class Servicer:
         models: Models,
         max_message_bytes: int,
         describe: Callable[[], Any],
+        regions: Regions,
     ) -> None:
         self._registry = registry
         self._models = models
         self._captures = captures
         self.segments = segments
+        self.regions = regions
         self._max_message_bytes = max_message_bytes
         self._describe = describe
         self._waiting = threading.BoundedSemaphore(MAX_WAITING_CALLS)
@@ -132,7 +150,7 @@ class Servicer:
         """Inferences for requests of a dialect; all dialects share one bound on calls that wait."""
         book = PlanBook(self._registry, dialect)
         self._books.append(book)
-        return Predictions(book, self.segments, self._placement, self._waiting)
+        return Predictions(book, self.segments, self.regions, self._placement, self._waiting)
 
     def load_model(self, raw: bytes, context: Caller) -> bytes:
         """[L]"""
@@ -228,19 +246,22 @@ class Servicer:
 
 
 class _Stay:
-    """A call's time on a model: its seat, the core that its inference began on, the segments it reads."""
+    """A call's time on a model: its seat, the core that its inference began on, the shared memory that it reads."""
 
-    __slots__ = ("attached", "core", "predictions", "scheduler", "seat")
+    __slots__ = ("attached", "buffers", "core", "predictions", "scheduler", "seat")
 
     def __init__(self, predictions: Predictions, scheduler: Scheduler, seat: Seat) -> None:
         self.predictions, self.scheduler, self.seat = predictions, scheduler, seat
         self.core: int | None = None
         self.attached: list[Attachment] = []
+        self.buffers: list[Buffer] = []
 
     def end(self, *, done: bool = True) -> None:
         """Give everything back; `done` where the model answered."""
         for attachment in self.attached:
             self.predictions.segments.give_back(attachment)
+        for buffer in self.buffers:
+            self.predictions.regions.buffers.give_back(buffer)
         if self.core is not None:
             self.predictions.placement.end(self.core)
         self.scheduler.release(self.seat, done=done)

@@ -29,13 +29,22 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Part:
+    """A range of a region of POSIX shared memory that was registered under a name (edge.shm.posix), in bytes."""
+
+    region: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
 class TensorArgument:
     """A tensor as the request has it. Without metadata `name`, `dtype` and `shape` are None."""
 
     name: str | None
     dtype: int | None
     shape: tuple[int, ...] | None
-    data: bytes | memoryview | Segment | None
+    data: bytes | memoryview | Segment | Part | None
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ class BoundTensor:
     `declared`: what the request declared it to be, in words, where that contradicts its bytes.
     """
 
-    data: bytes | memoryview | Segment
+    data: bytes | memoryview | Segment | Part
     shape: tuple[int, ...]
     size: int
     declared: str = ""
@@ -85,7 +94,7 @@ class InputBinder:
 
     def _fit(self, spec: TensorSpec, argument: TensorArgument) -> BoundTensor:
         data = argument.data if argument.data is not None else b""
-        size = data.size if isinstance(data, Segment) else len(data)
+        size = data.size if isinstance(data, Segment | Part) else len(data)
         shape = spec.shape
         if argument.shape is not None and argument.dtype is not None:
             if fault := rank_fault(argument.shape):

@@ -5,11 +5,13 @@ import struct
 from typing import NamedTuple
 
 from edge.errors import SharedMemoryError
+from edge.text import shown
 
 SHM_DEST = 0o1000  # linux/shm.h: removed, goes away with the last detach
 WRITE_OR_EXECUTE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 _OWNERS = struct.Struct("=4x4I")  # struct ipc64_perm: key; owner's user and group, creator's
 MAX_SEGMENT_ID = 2**31 - 1  # a shmid is an int
+MAX_NAME_BYTES = 255  # of a file: NAME_MAX in linux/limits.h
 
 
 class SegmentStatus(NamedTuple):
@@ -37,7 +39,7 @@ class SegmentStatus(NamedTuple):
 class Peer(NamedTuple):
     """A client's process, its user and groups, and whether segments' numbers mean others to it: its IPC namespace is another.
 
-    Of a client on TCP nothing is known.
+    `other_files`: so do names in /dev/shm, for its own is another. Of a client on TCP nothing is known.
     """
 
     pid: int
@@ -45,6 +47,7 @@ class Peer(NamedTuple):
     groups: frozenset[int]
     foreign: bool
     on_tcp: bool = False
+    other_files: bool = False
 
 
 def check_mode(segment_id: int, status: SegmentStatus) -> None:
@@ -101,3 +104,56 @@ def check_range(segment_id: int, status: SegmentStatus, offset: int, size: int) 
             f"shared memory segment {segment_id}: offset {offset} and size {size} reach past its end; "
             f"it has {status.size} bytes"
         )
+
+
+class FileStatus(NamedTuple):
+    """What fstat(2) says of a file in /dev/shm: mode bits, owner, group."""
+
+    mode: int
+    uid: int
+    gid: int
+
+
+def check_file_peer(what: str, status: FileStatus, peer: Peer, *, writing: bool) -> None:
+    """Refuse a file that a client which may be the caller could not read itself, or write; `what` names it in words.
+
+    Raises:
+        SharedMemoryError: with the client, and what to do.
+    """
+    if peer.on_tcp:
+        raise SharedMemoryError(
+            f"{what}: a client is connected over TCP (edge_listen), of which the agent cannot tell who it is, nor which client "
+            "calls; connect every client to the Unix socket"
+        )
+    if peer.other_files:
+        raise SharedMemoryError(
+            f"{what}: process {peer.pid}, a client, has another /dev/shm, where that name means another file, and the agent "
+            "cannot tell which client calls; let every client have the agent's (containers: --ipc=host)"
+        )
+    right = 0o2 if writing else 0o4
+    if peer.uid == status.uid:
+        granted = status.mode >> 6 & right
+    elif status.gid in peer.groups:
+        granted = status.mode >> 3 & right
+    else:
+        granted = status.mode & right
+    if not granted and peer.uid != 0:
+        raise SharedMemoryError(
+            f"{what}: process {peer.pid}, a client as user {peer.uid}, may not {'write' if writing else 'read'} it, and the agent "
+            "cannot tell which client calls; give the file the group that clients share, and mode 0660"
+        )
+
+
+def file_name(key: str) -> str:
+    """The name in /dev/shm that a key of shm_open(3) means.
+
+    Raises:
+        SharedMemoryError: it is none.
+    """
+    name = key.removeprefix("/")
+    if not name or "/" in name or "\0" in name or name in (".", "..") or len(name.encode()) > MAX_NAME_BYTES:
+        raise SharedMemoryError(
+            f"shared memory key {shown(key)}: expected a name as shm_open takes it, 1 to {MAX_NAME_BYTES} bytes with no / but at "
+            "its beginning"
+        )
+    return name

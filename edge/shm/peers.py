@@ -11,13 +11,25 @@ import struct
 import threading
 from pathlib import Path
 
-from edge.shm.checks import Peer, SegmentStatus, check_peer
+from edge.shm.checks import FileStatus, Peer, SegmentStatus, check_file_peer, check_peer
 
 _UCRED = struct.Struct("=iII")  # struct ucred: pid, uid, gid
 _SO_PEERGROUPS = 59  # asm-generic/socket.h
 _MAX_GROUPS = 65_536  # of a process: NGROUPS_MAX in linux/limits.h
 _FDS = "/proc/self/fd"
 _getsockopt = ctypes.CDLL(None).getsockopt
+
+
+SHM_FOLDER = "/dev/shm"  # noqa: S108 - where shm_open(3) makes its files
+
+
+def _shm_folder(process: int | str) -> tuple[int, int] | None:
+    """Which folder a process has as /dev/shm; None where it may not be known."""
+    try:
+        there = os.stat(f"/proc/{process}/root{SHM_FOLDER}")  # noqa: PTH116
+    except OSError:
+        return None
+    return there.st_dev, there.st_ino
 
 
 def _ipc_namespace(process: int | str) -> str | None:
@@ -41,6 +53,7 @@ class Peers:
         self._lock = threading.Lock()
         self._known: dict[str, Peer | None] = {}  # by the socket's name in /proc/self/fd; None: no client's
         self._namespace = _ipc_namespace("self")
+        self._folder = _shm_folder("self")
 
     def check(self, segment_id: int, status: SegmentStatus) -> None:
         """Refuse a segment that one of the clients could not attach itself.
@@ -50,6 +63,15 @@ class Peers:
         """
         for peer in self.connected():
             check_peer(segment_id, status, peer)
+
+    def check_file(self, what: str, status: FileStatus, *, writing: bool) -> None:
+        """Refuse a file in /dev/shm that one of the clients could not read itself, or write.
+
+        Raises:
+            SharedMemoryError: with the client.
+        """
+        for peer in self.connected():
+            check_file_peer(what, status, peer, writing=writing)
 
     def connected(self) -> list[Peer]:
         """The clients now, without this process itself."""
@@ -99,7 +121,9 @@ class Peers:
             return None
         namespace = _ipc_namespace(pid)
         foreign = None not in (namespace, self._namespace) and namespace != self._namespace
-        return Peer(pid, uid, groups | {gid}, foreign)
+        folder = _shm_folder(pid)
+        other_files = None not in (folder, self._folder) and folder != self._folder
+        return Peer(pid, uid, groups | {gid}, foreign, other_files=other_files)
 
 
 def _groups(sock: socket.socket) -> frozenset[int]:

@@ -20,12 +20,14 @@ from edge.serving.aliases import ModelState
 from edge.serving.binding import InputBinder
 from edge.serving.remarks import Remarks
 from edge.serving.scheduler import Scheduler
+from edge.shm.posix import Regions
 from edge.shm.sysv import SegmentReader
 
 DATA = Path(__file__).parents[1] / "data"
 MODELS = ("add_one", "mixed_types", "scalar", "identity_bool")  # with fixed shapes: others are tried in a process first
 TOKENS = (b"add_one", b"mixed_types", b"FP32", b"INT8", b"BYTES", b"\x3a\x10", b"\x2a\x04", b"\x18\xff\xff\xff\xff\x0f",
-          b"\x80" * 10, b"\xff" * 5, b"\x32\x05url", b"\x0b", b"\x0c")  # fmt: skip
+          b"\x80" * 10, b"\xff" * 5, b"\x32\x05url", b"\x0b", b"\x0c",
+          b"shared_memory_offset")  # fmt: skip
 
 
 class Call:
@@ -111,6 +113,7 @@ def handlers() -> tuple[Handler, ...]:
         models=models,
         max_message_bytes=1 << 20,
         describe=lambda: None,
+        regions=Regions(SystemClock()),
     )
     made = InferenceServicer(servicer, registry, models, SystemClock(), version="1")
     return (*made.quick_calls().values(), *made.other_calls().values())
@@ -124,6 +127,10 @@ def seeds() -> tuple[bytes, ...]:
     wanted = pb.ModelInferRequest.InferRequestedOutputTensor(name="y")
     parameters = {"sequence_id": pb.InferParameter(int64_param=1), "a": pb.InferParameter(string_param="b")}
     config = pb.ModelRepositoryParameter(string_param='{"parameters": {"url": {"string_value": "/models/m"}}}')
+    region = {
+        "shared_memory_region": pb.InferParameter(string_param="r"),
+        "shared_memory_byte_size": pb.InferParameter(int64_param=16),
+    }
     made = (
         pb.ModelInferRequest(model_name="add_one", inputs=[raw], raw_input_contents=[bytes(16)]),
         pb.ModelInferRequest(model_name="add_one", id="1", inputs=[typed], outputs=[wanted], parameters=parameters),
@@ -132,6 +139,12 @@ def seeds() -> tuple[bytes, ...]:
         pb.RepositoryIndexRequest(ready=True),
         pb.RepositoryModelLoadRequest(model_name="m", parameters={"config": config}),
         pb.RepositoryModelUnloadRequest(model_name="scalar"),
+        pb.SystemSharedMemoryRegisterRequest(name="r", key="/none", offset=0, byte_size=16),
+        pb.ModelInferRequest(
+            model_name="add_one",
+            inputs=[tensor(name="x", datatype="FP32", shape=(1, 4), parameters=region)],
+            outputs=[pb.ModelInferRequest.InferRequestedOutputTensor(name="y", parameters=region)],
+        ),
     )
     return tuple(one.SerializeToString() for one in made)
 

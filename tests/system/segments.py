@@ -1,8 +1,10 @@
-"""A client's side of System V shared memory, for tests."""
+"""A client's side of shared memory, for tests: System V's, and POSIX'."""
 
 import ctypes
 import os
 import struct
+from itertools import count
+from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.shmat.restype = ctypes.c_void_p
@@ -58,3 +60,34 @@ class Segment:
 
     def __exit__(self, *error: object) -> None:
         self.remove()
+
+
+class ShmFile:
+    """A file of `size` bytes in /dev/shm, made as shm_open makes it; removed at the end."""
+
+    _numbers = count()
+
+    def __init__(self, size: int, mode: int = 0o600) -> None:
+        self.key = f"/edge-test-{os.getpid()}-{next(self._numbers)}"
+        self.path = Path(f"/dev/shm{self.key}")
+        fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        os.fchmod(fd, mode)
+        os.ftruncate(fd, size)
+        os.close(fd)
+
+    def write(self, data: bytes, offset: int = 0) -> "ShmFile":
+        """Put bytes into it."""
+        with self.path.open("r+b") as file:
+            file.seek(offset)
+            file.write(data)
+        return self
+
+    def read(self) -> bytes:
+        """All of its bytes."""
+        return self.path.read_bytes()
+
+    def __enter__(self) -> "ShmFile":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.path.unlink(missing_ok=True)

@@ -234,7 +234,6 @@ def test_parameters_are_passed_over(infer: Triton, client: Client, package_of: P
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (("get_system_shared_memory_status",), "POSIX shared memory is not offered"),
         (("get_cuda_shared_memory_status",), "CUDA shared memory is not offered"),
         (("get_trace_settings",), "traces are not offered"),
         (("get_log_settings",), "the log is set by the agent's configuration alone"),

@@ -63,7 +63,9 @@ def noted(home: Path) -> dict[str, str]:
 def server_is_ready(device: Slow) -> bool:
     """The answer of ServerReady."""
     no: Any = None
-    servicer = Servicer(device.registry, no, no, models=device.calls, max_message_bytes=1 << 20, describe=lambda: None)
+    servicer = Servicer(
+        device.registry, no, no, models=device.calls, max_message_bytes=1 << 20, describe=lambda: None, regions=no
+    )
     door = InferenceServicer(servicer, device.registry, device.calls, device.clock, version="1")
     return bool(pb.ServerReadyResponse.FromString(door.server_ready(b"", Call())).ready)
 

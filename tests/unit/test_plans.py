@@ -11,7 +11,7 @@ from edge.errors import ModelNotFoundError, TensorError
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import open_inference_pb2 as infer_pb
 from edge.rpc.codec import byte_data_ranges
-from edge.rpc.oip.servicer import INFER
+from edge.rpc.oip import codec as infer_codec
 from edge.rpc.plans import MAX_CONSTANT_BYTES, MAX_LENGTHS, MAX_SAME_LENGTH, Plan, PlanBook
 from edge.serving.binding import InputBinder
 from edge.serving.remarks import Remarks
@@ -173,7 +173,7 @@ def test_requests_with_ids_push_out_no_others() -> None:  # [O-6]
     models = Models()
     models.add("m", A)
     models.ready["m"].manifest = SimpleNamespace(model_version="1")
-    book = PlanBook(models, INFER)  # type: ignore[arg-type]
+    book = PlanBook(models, infer_codec.dialect(None))  # type: ignore[arg-type]
 
     def ask(id: str) -> Plan:
         asked = infer_pb.ModelInferRequest(model_name="m", id=id, raw_input_contents=[bytes(16)])

@@ -61,7 +61,7 @@ def servicer() -> Iterator[Servicer]:
             return model
 
     reader = SegmentReader(SystemClock())
-    made: Any = Servicer(Models(), None, reader, models=None, max_message_bytes=1 << 20, describe=dict)  # type: ignore[arg-type]
+    made: Any = Servicer(Models(), None, reader, models=None, max_message_bytes=1 << 20, describe=dict, regions=None)  # type: ignore[arg-type]
     made.scheduler = scheduler
     yield made
     scheduler.drain()

@@ -98,7 +98,9 @@ def test_a_call_on_its_way_to_the_old_one_gets_the_new(bench: Bench, monkeypatch
     """The switch comes after the request was understood and before the model was asked."""
     bench.load("m", bench.package("1.0"), Call())
     reader = SegmentReader(SystemClock())
-    servicer: Any = Servicer(bench.registry, None, reader, models=None, max_message_bytes=1 << 20, describe=dict)  # type: ignore[arg-type]
+    servicer: Any = Servicer(
+        bench.registry, None, reader, models=None, max_message_bytes=1 << 20, describe=dict, regions=None
+    )  # type: ignore[arg-type]
     metadata = pb.TensorMetadata(name="x", data_type=pb.FLOAT32, shape=(1, 4))
     raw = pb.PredictRequest(
         name="m", tensors=[pb.Tensor(tensor_metadata=metadata, byte_data=np.ones(4, np.float32).tobytes())]

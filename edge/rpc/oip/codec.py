@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edge.engine.engine import Output
-from edge.errors import ModelNotFoundError, TensorError
+from edge.errors import ModelNotFoundError, SharedMemoryError, TensorError
 from edge.rpc import wire
 from edge.rpc._generated import open_inference_pb2 as pb
 from edge.rpc.codec import parse, varint
-from edge.rpc.oip.datatypes import NAMES, contents_bytes, dtype_of
-from edge.rpc.plans import Asked
-from edge.serving.binding import TensorArgument
+from edge.rpc.oip import regions as shared
+from edge.rpc.oip.datatypes import DTYPES, NAMES, contents_bytes, dtype_of
+from edge.rpc.plans import Asked, Dialect
+from edge.serving.binding import Part, TensorArgument
 from edge.serving.loading import LoadedModel
 from edge.serving.scheduler import Caller
-from edge.tensors import TensorSpec, byte_count_fault, positions, rank_fault, shape_text
+from edge.shm.posix import Regions
+from edge.tensors import TensorSpec, byte_count, byte_count_fault, positions, rank_fault, shape_text
 from edge.text import shown
 
 if TYPE_CHECKING:
@@ -36,7 +39,12 @@ def check_version(model: LoadedModel, version: str) -> None:
         )
 
 
-def read(raw: bytes, caller: Caller) -> Asked:
+def dialect(regions: Regions) -> Dialect:
+    """How ModelInfer requests are read; the parts of shared memory that they name are of `regions`."""
+    return Dialect(partial(read, regions), raw_ranges)
+
+
+def read(regions: Regions, raw: bytes, caller: Caller) -> Asked:
     """What a ModelInfer request asks for.
 
     Raises:
@@ -45,13 +53,19 @@ def read(raw: bytes, caller: Caller) -> Asked:
     """
     request = parse(pb.ModelInferRequest, raw)
     contents = list(request.raw_input_contents)
-    if contents and len(contents) != len(request.inputs):
-        raise TensorError(f"got {len(contents)} raw_input_contents for {len(request.inputs)} inputs; expected one each")
+    parts = [shared.part(f"input {shown(tensor.name)}", tensor.parameters) for tensor in request.inputs]
+    inline = parts.count(None)
+    if contents and len(contents) != inline:
+        raise TensorError(
+            f"got {len(contents)} raw_input_contents for {_inputs(inline, len(parts))}; expected one each"
+        )
     if not contents and len(raw) > wire.HARMLESS_BYTES:
         caller.step_aside()  # numbers of typed contents are taken one by one
-    sent = contents or [None] * len(request.inputs)
-    arguments = [_argument(tensor, data) for tensor, data in zip(request.inputs, sent, strict=True)]
-    answering = _Answering(request.model_version, request.id, request.outputs)
+    sent = iter(contents)
+    arguments = [
+        _argument(tensor, part or next(sent, None)) for tensor, part in zip(request.inputs, parts, strict=True)
+    ]
+    answering = _Answering(request.model_version, request.id, request.outputs, regions)
     # An id is made for each request: to keep its template would only push out those of others.
     return Asked(request.model_name, arguments, answering.encoder, recurs=not request.id)
 
@@ -68,21 +82,27 @@ def raw_ranges(raw: bytes) -> list[tuple[int, int]] | None:
         return None
 
 
-def _argument(tensor: Any, raw: bytes | None) -> TensorArgument:
+def _inputs(inline: int, all_of_them: int) -> str:
+    return f"{inline} inputs" if inline == all_of_them else f"{inline} inputs that are not in shared memory"
+
+
+def _argument(tensor: Any, given: bytes | Part | None) -> TensorArgument:
     name, shape = tensor.name, tuple(tensor.shape)
     dtype = dtype_of(name, tensor.datatype)
     if fault := rank_fault(shape):
         raise TensorError(f"tensor {shown(name)}: {fault}")
     if any(size < 0 for size in shape):
         raise TensorError(f"tensor {shown(name)}: got shape {shape_text(shape)}, expected no negative dimension")
-    if raw is None:
-        data = contents_bytes(name, dtype, tensor.contents)
+    if given is None:
+        data: bytes | Part = contents_bytes(name, dtype, tensor.contents)
     elif tensor.contents.ListFields():
-        raise TensorError(f"tensor {shown(name)}: got typed contents and raw_input_contents; expected one of them")
+        other = "shared memory" if isinstance(given, Part) else "raw_input_contents"
+        raise TensorError(f"tensor {shown(name)}: got typed contents and {other}; expected one of them")
     else:
-        data = raw
+        data = given
+    size = data.size if isinstance(data, Part) else len(data)
     # What is declared is held to: none of the old applications that P-12 is for speaks this protocol.
-    if fault := byte_count_fault(dtype, shape, len(data)):
+    if fault := byte_count_fault(dtype, shape, size):
         raise TensorError(f"tensor {shown(name)}: {fault}")
     return TensorArgument(name, int(dtype), shape, data)
 
@@ -94,16 +114,20 @@ class _Answering:
     version: str
     id: str
     outputs: Sequence[Any]
+    regions: Regions
 
     def encoder(self, model: LoadedModel) -> "InferEncoder":
         check_version(model, self.version)
-        return InferEncoder(model, self.id, self._wanted(model.outputs))
+        wanted = self._wanted(model.outputs)
+        if any(one.part for one in wanted):
+            return PlacingEncoder(model, self.id, wanted, self.regions)
+        return InferEncoder(model, self.id, wanted)
 
-    def _wanted(self, specs: Sequence[TensorSpec]) -> list[tuple[str, int]]:
-        """The names to answer by, and the positions of the outputs: those that are asked for, or all."""
+    def _wanted(self, specs: Sequence[TensorSpec]) -> list["Wanted"]:
+        """The outputs that are asked for, or all."""
         if not self.outputs:
-            return [(spec.name, position) for position, spec in enumerate(specs)]
-        by_name, wanted = positions(specs), dict[int, str]()
+            return [Wanted(spec.name, position) for position, spec in enumerate(specs)]
+        by_name, wanted = positions(specs), dict[int, Wanted]()
         for output in self.outputs:
             position = by_name.get(output.name)
             if position is None:
@@ -112,8 +136,9 @@ class _Answering:
             if position in wanted:
                 raise TensorError(f"output {shown(output.name)} is asked for twice")
             _check_parameters(output.name, output.parameters)
-            wanted[position] = output.name
-        return [(name, position) for position, name in wanted.items()]
+            part = shared.part(f"output {shown(output.name)}", output.parameters)
+            wanted[position] = Wanted(output.name, position, part)
+        return list(wanted.values())
 
 
 def _check_parameters(name: str, parameters: Mapping[str, Any]) -> None:
@@ -122,24 +147,37 @@ def _check_parameters(name: str, parameters: Mapping[str, Any]) -> None:
         raise TensorError(f"output {shown(name)}: classification is not done here; take the best of the scores")
 
 
+class Wanted(NamedTuple):
+    """An output of an answer: the name to answer by, its position among the model's, and where it goes if not into the answer."""
+
+    name: str
+    position: int
+    part: Part | None = None
+
+
 class InferEncoder:
     """ModelInferResponse messages; everything but the tensors' bytes is kept from answer to answer."""
 
-    def __init__(self, model: LoadedModel, request_id: str, wanted: Sequence[tuple[str, int]]) -> None:
+    written_bytes = 0
+
+    def __init__(self, model: LoadedModel, request_id: str, wanted: Sequence[Wanted]) -> None:
         self._model, self._version, self._id = model.name, model.manifest.model_version, request_id
-        self._names = [name for name, _ in wanted]
-        self._positions = [position for _, position in wanted]
+        self._names = [one.name for one in wanted]
+        self._positions = [one.position for one in wanted]
         specs = [model.outputs[position] for position in self._positions]
         self._datatypes = [NAMES[spec.dtype] for spec in specs]
         self._shapes = [spec.shape for spec in specs]
         self._head = self._head_of(self._shapes)
         self._tags = [_RAW_TAG + varint(spec.byte_count) for spec in specs]
 
-    def _head_of(self, shapes: Sequence[tuple[int, ...]]) -> bytes:
-        tensors = [
+    def _tensors(self, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
+        return [
             pb.ModelInferResponse.InferOutputTensor(name=name, datatype=datatype, shape=shape)
             for name, datatype, shape in zip(self._names, self._datatypes, shapes, strict=True)
         ]
+
+    def _head_of(self, shapes: Sequence[tuple[int, ...]]) -> bytes:
+        tensors = self._tensors(shapes)
         message = pb.ModelInferResponse(
             model_name=self._model, model_version=self._version, id=self._id, outputs=tensors
         )
@@ -155,4 +193,41 @@ class InferEncoder:
         for output, tag in zip(chosen, self._tags, strict=True):
             parts.append(tag if known else _RAW_TAG + varint(output.nbytes))
             parts.append(output)
+        return b"".join(parts)
+
+
+class PlacingEncoder(InferEncoder):
+    """Answers of which outputs go into shared memory; those have empty contents in the answer, as Triton's have."""
+
+    def __init__(self, model: LoadedModel, request_id: str, wanted: Sequence[Wanted], regions: Regions) -> None:
+        self._parts, self._regions = [one.part for one in wanted], regions
+        super().__init__(model, request_id, wanted)
+        self.written_bytes = sum(one.part.size for one in wanted if one.part)
+
+    def _tensors(self, shapes: Sequence[tuple[int, ...]]) -> list[Any]:
+        tensors = super()._tensors(shapes)
+        for tensor, part, spec_type in zip(tensors, self._parts, self._datatypes, strict=True):
+            if part is not None:
+                shared.describe(tensor.parameters, part, byte_count(DTYPES[spec_type], tensor.shape))
+        return tensors
+
+    def encode(self, outputs: Sequence[Output]) -> bytes:
+        """See `InferEncoder.encode`; it writes what is to be placed.
+
+        Raises:
+            SharedMemoryError, RegionNotFoundError: an output does not fit its part, or that cannot be written.
+        """
+        chosen = [outputs[position] for position in self._positions]
+        parts: list[ReadableBuffer] = [self._head_of([output.shape for output in chosen])]
+        for output, part, name in zip(chosen, self._parts, self._names, strict=True):
+            if part is None:
+                parts += [_RAW_TAG + varint(output.nbytes), output]
+                continue
+            if output.nbytes > part.size:
+                raise SharedMemoryError(
+                    f"output {shown(name)}: it has {output.nbytes} bytes, more than its shared_memory_byte_size, {part.size}"
+                )
+            if output.nbytes:
+                self._regions.write(part.region, part.offset, memoryview(output).cast("B"))
+            parts.append(_RAW_TAG + varint(0))
         return b"".join(parts)

@@ -21,7 +21,7 @@ NAMES = {
     DType.FLOAT32: "FP32",
     DType.FLOAT64: "FP64",
 }
-_DTYPES = {name: dtype for dtype, name in NAMES.items()}
+DTYPES = {name: dtype for dtype, name in NAMES.items()}
 # The list that holds numbers of a dtype, and their type code in `array`; FP16 has none.
 _LISTS = {
     DType.BOOL: ("bool_contents", "B"),
@@ -44,7 +44,7 @@ def dtype_of(tensor: str, datatype: str) -> DType:
     Raises:
         TensorError: there is none of that name, or the agent's models take none.
     """
-    dtype = _DTYPES.get(datatype)
+    dtype = DTYPES.get(datatype)
     if dtype is not None:
         return dtype
     why = "; no model here takes text" if datatype == "BYTES" else ""

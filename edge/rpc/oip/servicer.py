@@ -11,8 +11,8 @@ from edge.rpc._generated import open_inference_pb2 as pb
 from edge.rpc.calls import Stream
 from edge.rpc.codec import parse
 from edge.rpc.oip import codec, facts
+from edge.rpc.oip.regions import RegionCalls
 from edge.rpc.oip.repository import Repository
-from edge.rpc.plans import Dialect
 from edge.rpc.servicer import Servicer
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
@@ -25,17 +25,11 @@ NOT_OFFERED = {
         ("CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister"),
         "CUDA shared memory is not offered: inputs are read by the processor",
     ),
-    **dict.fromkeys(
-        ("SystemSharedMemoryStatus", "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister"),
-        "POSIX shared memory is not offered; Predict of the agent's own API takes System V segments",
-    ),
     "TraceSetting": "traces are not offered",
     "LogSettings": "the log is set by the agent's configuration alone",
 }
 SERVER_NAME = "sagemaker-edge-agent"
-EXTENSIONS = ("model_configuration", "model_repository", "statistics")
-INFER = Dialect(codec.read, codec.raw_ranges)
-
+EXTENSIONS = ("model_configuration", "model_repository", "statistics", "system_shared_memory")
 
 Handler = Callable[[bytes, Caller], bytes]
 
@@ -48,7 +42,8 @@ class InferenceServicer:
         self._clock = clock
         self._models = models
         self._repository = Repository(registry, models)
-        self.model_infer = servicer.predictions(INFER).predict
+        self._regions = RegionCalls(servicer.regions)
+        self.model_infer = servicer.predictions(codec.dialect(servicer.regions)).predict
         self._server: bytes = pb.ServerMetadataResponse(
             name=SERVER_NAME, version=version, extensions=EXTENSIONS
         ).SerializeToString()
@@ -70,6 +65,9 @@ class InferenceServicer:
         """The calls that may take longer."""
         return {
             "ModelStatistics": self.model_statistics,
+            "SystemSharedMemoryStatus": self._regions.status,
+            "SystemSharedMemoryRegister": self._regions.register,
+            "SystemSharedMemoryUnregister": self._regions.unregister,
             "RepositoryIndex": self._repository.index,
             "RepositoryModelLoad": self._repository.load,
             "RepositoryModelUnload": self._repository.unload,
