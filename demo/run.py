@@ -1,7 +1,7 @@
 """The whole product on real input: `make demo`, or `python -m demo.run [--out DIR]`.
 
 Makes a throw-away CA, packages and signs the digits model, starts the agent, loads the model, has it read pictures it
-never saw, inline and through shared memory, captures what it saw, and stops the agent. What it leaves is under build/demo.
+never saw, inline and through shared memory, captures what it saw, stops the agent, and makes a page of what was captured. What it leaves is under build/demo.
 """
 
 import argparse
@@ -302,12 +302,17 @@ def demonstrate(where: Places) -> None:
     say(f"{right} of {len(read)} read right; median of a call", cards.summary(read))
     say(f"{len(files)} capture file{'s' * (len(files) != 1)}, all captures SUCCESS", show(files[0].parent))
     say("the agent, stopped by SIGTERM", "exit code 0, socket removed")
+    page = where.out / "report.html"
+    tool("captures", "report", str(where.captures), "--html", str(page))
     agent_words = f"{show(Path(sys.executable))} {show(ROOT / 'agent.py')}"
     print(f"""
 Go on from here:
   {agent_words} -a /tmp/edge.sock -c {show(config)} &
   {agent_words} load -a /tmp/edge.sock {show(package)} digits
-  {agent_words} predict -a /tmp/edge.sock digits {show(DATA / "pictures" / "7_a.bmp")}""")
+  {agent_words} predict -a /tmp/edge.sock digits {show(DATA / "pictures" / "7_a.bmp")}
+
+What it saw and said, to open in a browser:
+  {show(page)}""")
 
 
 def main(argv: Sequence[str] = ()) -> int:

@@ -20,6 +20,7 @@ examples:
   captures ls /var/lib/sagemaker-edge-agent/captures --since 2h --class 7
   captures show /var/lib/sagemaker-edge-agent/captures
   captures stats captures --model digits --json
+  captures report captures --html report.html --since 7d
 """
 
 
@@ -41,14 +42,15 @@ def add_parser(parser: Any, common: Any, parser_class: Any, later: Callable[[str
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     words = parser.add_subparsers(
-        dest="captures_word", metavar="{ls,show,stats}", required=True, parser_class=parser_class
+        dest="captures_word", metavar="{ls,show,stats,report}", required=True, parser_class=parser_class
     )
 
     def add(word: str, text: str) -> Any:
         one = words.add_parser(word, help=text, description=f"{text[:1].upper()}{text[1:]}.", parents=[common])
         one.add_argument("where", metavar="WHERE", help="a folder of captures")
         _add_filters(one)
-        one.set_defaults(run=later("edge.client.captures.commands", word))
+        module = "report" if word == "report" else "commands"
+        one.set_defaults(run=later(f"edge.client.captures.{module}", word))
         return one
 
     one = add("ls", "list captures, a line each")
@@ -57,6 +59,10 @@ def add_parser(parser: Any, common: Any, parser_class: Any, later: Callable[[str
     one.add_argument("capture_id", nargs="?", metavar="ID", help="its id, or how it begins; without one, the newest")
     one.add_argument("--top", type=count, default=5, metavar="N", help="how many classes to show (5)")
     add("stats", "count captures and sum up summaries: classes, confidence, latency, reasons")
+    one = add("report", "write one page with pictures, classes over time, confidence and latency")
+    one.add_argument("--html", required=True, metavar="FILE", help="the page to write")
+    one.add_argument("--force", action="store_true", help="replace FILE where it exists")
+    one.add_argument("--pictures", type=count, default=60, metavar="N", help="newest captures to show of a model (60)")
 
 
 def _add_filters(one: Any) -> None:

@@ -38,6 +38,11 @@ def test_from_another_folder(tmp_path: Path) -> None:
     assert "exit code 0" in done.stdout
     assert done.stdout.count("✓") == 20
     assert all(len(line) <= 80 for line in done.stdout.splitlines()[5:40])
+    report = tmp_path / done.stdout.splitlines()[-1].strip()
+    assert report == tmp_path / "out" / "report.html"
+    page = report.read_text("utf-8")
+    assert page.count('alt="input of ') == 20 + 12  # the newest, and the least certain of them
+    assert len(re.findall(r"</i><b>[0-9]</b>", page)) == 20 + 12
 
 
 def test_captures_of_an_agent_that_runs_are_left_alone(tmp_path: Path, agents: Any) -> None:

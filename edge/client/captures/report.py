@@ -1,0 +1,219 @@
+"""`captures report`: one page that shows what a model saw and said."""
+
+import heapq
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+
+from edge.client import show as words
+from edge.client.captures import charts, page
+from edge.client.captures.charts import moment, text
+from edge.client.captures.commands import selected, source_of
+from edge.client.captures.files import new_file
+from edge.client.captures.pictures import picture_entry, picture_of, png
+from edge.client.captures.reading import Refusal
+from edge.client.captures.records import RecordError
+from edge.client.captures.selection import Chosen, Refusals, selection_of
+from edge.client.captures.tallies import OTHERS, SummaryTally, Tallies, Tally
+from edge.client.outcome import Exit
+from edge.text import counted
+
+SIDE = 96  # pixels of a thumbnail
+LEAST_CERTAIN = 12
+MAX_GALLERIES = 20  # models with pictures on a page
+MAX_WAITING_BYTES = 64 << 10  # of a capture that is kept until its picture is drawn
+LOW = 0.6  # confidence that is marked
+
+
+@dataclass(frozen=True)
+class Card:
+    """A capture as the page shows it."""
+
+    chosen: Chosen
+    picture: bytes  # a PNG; empty where no input is a picture
+    blank: str  # what stands in its place
+
+
+@dataclass
+class Gallery:
+    """The newest captures of a model, and those that it was least sure of."""
+
+    most: int
+    newest: list[tuple[datetime, int, Chosen | Card]] = field(default_factory=list)  # a heap, the oldest on top
+    unsure: list[tuple[float, int, Chosen | Card]] = field(default_factory=list)  # a heap, the surest on top
+    numbers: Iterator[int] = field(default_factory=count)
+
+    def add(self, chosen: Chosen, refusals: Refusals) -> None:
+        """Keep it, if it is among them so far."""
+        number, said = next(self.numbers), chosen.prediction
+        is_new = len(self.newest) < self.most or (chosen.capture.time, number) > self.newest[0][:2]
+        sure = said.confidence if said is not None else None
+        is_unsure = sure is not None and (len(self.unsure) < LEAST_CERTAIN or -sure > self.unsure[0][0])
+        if not (is_new or is_unsure):
+            return
+        kept = chosen if _waiting_bytes(chosen) <= MAX_WAITING_BYTES else card_of(chosen, refusals)
+        if is_new:
+            heapq.heappush(self.newest, (chosen.capture.time, number, kept))
+            if len(self.newest) > self.most:
+                heapq.heappop(self.newest)
+        if is_unsure and sure is not None:
+            heapq.heappush(self.unsure, (-sure, number, kept))
+            if len(self.unsure) > LEAST_CERTAIN:
+                heapq.heappop(self.unsure)
+
+
+def _waiting_bytes(chosen: Chosen) -> int:
+    return sum(len(entry.content()) for entry in chosen.capture.entries if not entry.reference)
+
+
+def card_of(kept: Chosen | Card, refusals: Refusals) -> Card:
+    """The card of a capture; a picture that cannot be read is told of, and has its place left blank."""
+    if isinstance(kept, Card):
+        return kept
+    entry = picture_entry(kept.capture)
+    if entry is None:
+        first = kept.capture.inputs[0] if kept.capture.inputs else None
+        return Card(kept, b"", f"{first.name} {first.content_type}" if first else "no input")
+    try:
+        return Card(kept, png(picture_of(entry.array(), SIDE)), "")
+    except RecordError as error:
+        refusals.add(Refusal(kept.capture.origin, 0, f"capture {kept.capture.capture_id}: {error}"))
+        return Card(kept, b"", "its picture cannot be read")
+
+
+def report(options: Namespace) -> Exit:
+    """Writes the page."""
+    refusals = Refusals(quiet=bool(options.json))
+    target = Path(options.html)
+    with new_file(target, force=options.force) as file:
+        source, selection = source_of(options), selection_of(options)
+        tallies, galleries = Tallies(), dict[tuple[str, str], Gallery]()
+        for chosen in selection.of(source, refusals):
+            tally = tallies.add(chosen)
+            key = (tally.model_name, tally.model_version)
+            if key in galleries or len(galleries) < MAX_GALLERIES:
+                galleries.setdefault(key, Gallery(options.pictures)).add(chosen, refusals)
+        for summary in selected(source, selection, refusals):
+            tallies.add_summary(summary)
+        body = list(_body(options.where, tallies, galleries, refusals))
+        file.write(page.page(f"Captures in {options.where}", body).encode("utf-8"))
+    captured = sum(tally.count for tally in tallies.captures.values())
+    if options.json:
+        words.as_json({"report": str(target), "captures": captured} | refusals.as_json(), refusals.fault)
+    else:
+        print(f"{target}: {counted(captured, 'capture')}")
+    return refusals.end()
+
+
+def _body(where: str, tallies: Tallies, galleries: dict[tuple[str, str], Gallery], refusals: Refusals) -> Iterator[str]:
+    models = tallies.models()
+    yield f'<h1>Captures</h1><p class="pale">{text(where, words.PATH_CHARACTERS)}, as of {moment(datetime.now(UTC))} UTC</p>'
+    sections = [_section(key, tallies, galleries.get(key), refusals) for key in models]
+    drawn = ["\n".join(section) for section in sections]  # which may find more that cannot be used
+    if not models:
+        yield "<p>No captures are there that pass.</p>"
+    if refusals.count:
+        yield page.wide(f"{counted(refusals.count, 'record')} cannot be used", _list(refusals.first))
+    yield from drawn
+
+
+def _list(lines: list[str]) -> str:
+    return "".join(f'<p class="bad">{text(line, 600)}</p>' for line in lines)
+
+
+def _section(key: tuple[str, str], tallies: Tallies, gallery: Gallery | None, refusals: Refusals) -> Iterator[str]:
+    yield f"<h2>{text(key[0]) or '(no name)'} {text(key[1])}</h2>"
+    if tally := tallies.captures.get(key):
+        yield page.tiles(list(_facts(tally)))
+        yield f'<div class="charts">{"".join(_charts(tally))}</div>'
+        if tally.reasons.counts or tally.statuses.counts:
+            rows = [("kept for " + word, str(n)) for word, n in tally.reasons.counts.most_common(30)]
+            rows += [("ended with " + word, str(n)) for word, n in tally.statuses.counts.most_common(30)]
+            yield page.wide("Why they were kept", page.table(("", "captures"), rows))
+    if summed := tallies.summaries.get(key):
+        yield page.wide("All calls, by the agent's summaries", page.table(("", ""), _summed(summed)))
+    if gallery is not None:
+        kept = {number: one for _, number, one in (*gallery.newest, *gallery.unsure)}
+        cards = {number: card_of(one, refusals) for number, one in kept.items()}
+        unsure = [cards[number] for _, number, _ in sorted(gallery.unsure, key=lambda one: (-one[0], one[1]))]
+        newest = [cards[number] for _, number, _ in sorted(gallery.newest, key=lambda one: one[:2], reverse=True)]
+        if unsure:
+            yield page.wide("Least certain", _gallery(unsure))
+        yield page.wide("Newest", _gallery(newest))
+
+
+def _facts(tally: Tally) -> Iterator[tuple[str, str]]:
+    yield "captures", str(tally.count)
+    yield "devices", str(len(tally.devices.counts))
+    yield "first", moment(tally.first)
+    if tally.last != tally.first:
+        yield "last", moment(tally.last)
+    if tally.mean_confidence is not None:
+        yield "mean confidence", f"{tally.mean_confidence:.2%}"
+    if tally.latency.count:
+        yield "latency, median", f"{tally.latency.at(0.5):.3g} ms"
+        yield "latency, 99 %", f"{tally.latency.at(0.99):.3g} ms"
+
+
+def _charts(tally: Tally) -> Iterator[str]:
+    counts = tally.classes.counts
+    if counts:
+        colours = _colours(tally)
+        shown = sorted(((word, counts[word]) for word in colours if word in counts), key=_by_number)
+        rest = counts.total() - sum(n for _, n in shown)
+        yield page.chart("Classes", charts.bars(shown + [(OTHERS, rest)] * bool(rest), colours))
+        yield page.chart("Classes over time", charts.over_time(tally.timeline, colours), colours)
+    if any(tally.confidences):
+        yield page.chart("Confidence", charts.confidences(tally.confidences))
+    unknown = '<p class="pale">These records do not tell how long an inference took; those that the agent keeps by itself do.</p>'
+    yield page.chart("Latency", charts.latencies(tally.latency) if tally.latency.count else unknown)
+
+
+def _colours(tally: Tally) -> dict[str, str]:
+    """A colour for each of the classes that come most often, in the order of the classes; and one for all others."""
+    most = tally.classes.counts.most_common(charts.MAX_COLOURS)
+    ordered = sorted(((word, n) for word, n in most if word != OTHERS), key=_by_number)
+    colours = {word: f"c{number}" for number, (word, _) in enumerate(ordered)}
+    return colours | ({OTHERS: "c10"} if len(tally.classes.counts) > len(colours) else {})
+
+
+def _by_number(one: tuple[str, int]) -> tuple[bool, int, str]:
+    word = one[0]
+    is_number = word.isascii() and word.isdigit() and len(word) < 20
+    return not is_number, int(word) if is_number else 0, word
+
+
+def _summed(summed: SummaryTally) -> Iterator[tuple[str, str]]:
+    yield "hours", f"{summed.count}, {moment(summed.first)} to {moment(summed.last)}"
+    for status, n in summed.calls.counts.most_common(20):
+        yield f"calls that ended with {status}", str(n)
+    for name, size in summed.worst.items():
+        yield f"latency {name}, in the slowest hour", f"{size:.3g} ms"
+    for word, n in sorted(summed.classes.counts.most_common(20), key=_by_number):
+        yield f"class {word}", str(n)
+
+
+def _gallery(cards: list[Card]) -> str:
+    return f'<div class="gallery">{"".join(map(_card, cards))}</div>'
+
+
+def _card(card: Card) -> str:
+    capture, said = card.chosen.capture, card.chosen.prediction
+    told = ", ".join((capture.capture_id, moment(capture.time), capture.device, *capture.reasons))
+    picture = (
+        f'<img src="{page.data_uri(card.picture)}" alt="input of {text(capture.capture_id)}">'
+        if card.picture
+        else f'<div class="blank">{text(card.blank)}</div>'
+    )
+    sure = said.confidence if said is not None else None
+    low = ' class="low"' if sure is not None and sure < LOW else ""
+    confidence = f"<i{low}>{sure:.2%}</i>" if sure is not None else ""
+    label = text(card.chosen.label, 40) or "none"
+    reasons = f"<span>{text(', '.join(capture.reasons), 60)}</span>" if capture.reasons else ""
+    return (
+        f'<figure class="card" title="{text(told, 400)}">{picture}<figcaption>{confidence}<b>{label}</b>'
+        f"<span>{moment(capture.time)}</span>{reasons}</figcaption></figure>"
+    )
