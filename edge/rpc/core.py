@@ -54,13 +54,16 @@ class Call:
     """One call; what a handler asks of it is the `Caller` of edge.serving.scheduler."""
 
     __slots__ = (
-        "_after", "_aside", "_call", "_closing", "_deadline", "_on_close", "_served_meanwhile", "_server", "_unary", "answered",
+        "_after", "_aside", "_call", "_closing", "_deadline", "_metadata", "_on_close", "_served_meanwhile", "_server",
+        "_trailing", "_unary", "answered",
     )  # fmt: skip
 
     def __init__(self, server: "CoreServer", event: Any, unary: Unary) -> None:
         self._server = server
         self._call = event.call
         self._deadline: float = event.call_details.deadline
+        self._metadata = event.invocation_metadata
+        self._trailing: tuple[tuple[str, str], ...] = ()
         self._unary = unary
         self._closing = self._aside = False
         self.answered = 0.0  # monotonic, since when the answer waits for the client; 0: there is none yet
@@ -83,6 +86,14 @@ class Call:
         """Have `callback` called as soon as the answer is on its way."""
         self._after = callback
 
+    def metadata(self, key: str) -> str | None:
+        """See `Caller`; a value that is bytes (a key in -bin) is none."""
+        return next((value for name, value in self._metadata if name == key and isinstance(value, str)), None)
+
+    def trail(self, key: str, value: str) -> None:
+        """See `Caller`."""
+        self._trailing += ((key, value),)
+
     def step_aside(self) -> bool:
         """Let another thread wait for calls: this one may take longer than a quick call. Once is enough."""
         if not self._aside:
@@ -104,7 +115,10 @@ class Call:
         message, code, text = answer
         self.answered = self._server.monotonic()
         data = () if message is None else (cygrpc.SendMessageOperation(message, 0),)
-        end = _OK if code is status.OK else cygrpc.SendStatusFromServerOperation((), status.number(code), text, 0)
+        if code is status.OK and not self._trailing:
+            end = _OK
+        else:
+            end = cygrpc.SendStatusFromServerOperation(self._trailing, status.number(code), text, 0)
         # gRPC wants to be asked once a call for its close; here that costs no event of its own.
         close = () if self._closing else (_CLOSE,)
         self._call.start_server_batch((_METADATA, *data, end, *close), ended or self._ended)

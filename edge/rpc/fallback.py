@@ -25,10 +25,11 @@ MAX_UNSENT_MESSAGES = 64  # of one stream
 class _Call:
     """One unary call: the `Caller` of edge.serving.scheduler on a context of grpc."""
 
-    __slots__ = ("_context",)
+    __slots__ = ("_context", "_trailing")
 
     def __init__(self, context: Any) -> None:
         self._context = context
+        self._trailing: tuple[tuple[str, str], ...] = ()
 
     def time_remaining(self) -> float | None:
         remaining: float | None = self._context.time_remaining()
@@ -41,6 +42,14 @@ class _Call:
     def after_answer(self, callback: Callable[[], None]) -> None:
         if not self._context.add_callback(callback):
             callback()
+
+    def metadata(self, key: str) -> str | None:
+        given = self._context.invocation_metadata()
+        return next((value for name, value in given if name == key and isinstance(value, str)), None)
+
+    def trail(self, key: str, value: str) -> None:
+        self._trailing += ((key, value),)
+        self._context.set_trailing_metadata(self._trailing)
 
     def step_aside(self) -> bool:
         """Each call has a thread of its own here."""

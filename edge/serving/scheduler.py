@@ -32,6 +32,14 @@ class Caller(Protocol):
         """Have `callback` called when the call ends (cancelled, disconnected); false where it has ended already."""
         ...
 
+    def metadata(self, key: str) -> str | None:
+        """The first value of a key in the call's metadata; None where it has none."""
+        ...
+
+    def trail(self, key: str, value: str) -> None:
+        """Send a key and its value after the answer, whatever that is; before it is given."""
+        ...
+
 
 class Nobody:
     """A caller that waits for ever."""
@@ -50,6 +58,12 @@ class Nobody:
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """It does not end."""
         return True
+
+    def metadata(self, key: str) -> None:
+        """There is none."""
+
+    def trail(self, key: str, value: str) -> None:
+        """There is no answer."""
 
 
 class Seat:
