@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edge import address, paths
+from edge.capture.keeper import Keeper
 from edge.capture.record import iso_seconds
 from edge.capture.service import CaptureService
 from edge.capture.settings import capture_settings
 from edge.capture.upload import Uploader
+from edge.capture_policy import parse_policies
 from edge.clock import Clock, SystemClock
 from edge.config import Config, Loaded
 from edge.deploy.adoption import Models
@@ -71,6 +73,12 @@ class App:
         self._captures = CaptureService(
             capture_settings(self._config), self._clock, _uploader(self._config, self._clock)
         )
+        self._keeper = Keeper(
+            self._captures,
+            parse_policies(self._config.edge_capture_policies),
+            Path(self._config.edge_spool_path),
+            self._clock,
+        )
         self._server = Server(
             self._socket,
             max_message_bytes=max_message_bytes,
@@ -101,6 +109,8 @@ class App:
             max_message_bytes=max_message_bytes,
             describe=self._status,
             regions=self._regions,
+            keeper=self._keeper,
+            clock=self._clock,
         )
         self._server.register(
             servicer, InferenceServicer(servicer, self._registry, self._models, self._clock, version=self._version)
@@ -150,6 +160,7 @@ class App:
         self._models.prepare(self._ready)  # before the first LoadModel can come
         self._server.start(serving=False)
         self._captures.start()  # not before: see Server.start
+        self._keeper.start()
         housekeeper = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
         housekeeper.start()
         watchdog = self._watchdog()
@@ -185,6 +196,7 @@ class App:
         self._models.end_waits()
         self._server.stop(GRACE_SECONDS)
         self._models.stop()
+        self._keeper.stop(CAPTURES_SECONDS / 2)
         self._captures.stop(max(CAPTURES_SECONDS, end - self._clock.monotonic()))
         self._segments.close()
         self._regions.close()

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from edge.access import is_credential
+from edge.capture_policy import PolicyFault, parse_policies
 from edge.config_rules import check_together, derive, keep_on_disk, shown_value, unused_settings
 from edge.errors import ConfigError
 from edge.paths import absolute
@@ -74,6 +75,7 @@ class Config:
     edge_spool_min_free_mib: int
     edge_spool_full_policy: str
     edge_capture_records_per_file: int
+    edge_capture_policies: dict[str, Any]
     edge_capture_buffer_mib: int
     edge_engine: str
     edge_listen: str
@@ -138,6 +140,8 @@ def parse_config(data: bytes, file: str = "the configuration") -> Loaded:
             values[setting.name] = _convert(setting, raw)
         except ValueError as fault:
             wrong[setting.name] = f"{key}: {shown_value(raw)} is not allowed; expected {fault}"
+        except PolicyFault as fault:
+            wrong[setting.name] = f"{key} {fault}"
     for key in given:
         if key.removeprefix(PREFIX) in UNUSED and key.startswith(PREFIX):
             warnings.append(f"{key} is not used by this agent and is ignored")
@@ -183,8 +187,10 @@ def _consume(given: dict[str, Any], setting: Setting, faults: list[str], warning
 
 
 def _convert(setting: Setting, raw: Any) -> Any:
-    """The value in the setting's type. Raises ValueError with what is expected."""
+    """The value in the setting's type. Raises ValueError with what is expected, or PolicyFault."""
     kind, value = setting.kind, raw
+    if kind is Kind.POLICIES:
+        return _policies(raw)
     if kind in (Kind.INT, Kind.BOOL) and isinstance(raw, str):
         text = raw.strip()
         if kind is Kind.BOOL:
@@ -199,6 +205,18 @@ def _convert(setting: Setting, raw: Any) -> Any:
         return absolute(value) if kind is Kind.PATH or (kind is Kind.CREDENTIAL and not is_credential(value)) else value
     except OSError:
         raise ValueError("an absolute path, for the agent's working folder is gone") from None
+
+
+def _policies(raw: Any) -> dict[str, Any]:
+    """Policies as they are given, once they are known to be some; also as the text that deployment tools make of an object."""
+    if isinstance(raw, str):
+        try:
+            raw = parse_object(raw.encode(), "its text")
+        except (ConfigError, UnicodeEncodeError) as error:
+            raise PolicyFault(f"is text; expected an object: {error}") from None
+    parse_policies(raw)
+    given: dict[str, Any] = raw
+    return given
 
 
 def _fits(setting: Setting, value: Any) -> bool:

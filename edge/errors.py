@@ -200,6 +200,10 @@ class SpoolFullError(EdgeError):
     """The spool is over a disk bound, or the disk is full (C-6)."""
 
 
+class BudgetSpentError(EdgeError):
+    """The day's budget of a capture policy is spent (K-4)."""
+
+
 class CaptureNotFoundError(EdgeError):
     """The capture id is unknown (G-1)."""
 

@@ -5,6 +5,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 PREFIX = "sagemaker_edge_"  # of the original agent's keys
 OWN_PREFIX = "edge_"  # of the keys that only this agent has
@@ -30,6 +31,7 @@ class Kind(Enum):
     URL = "URL"
     INT = "integer"
     BOOL = "true or false"
+    POLICIES = "capture policies"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Setting:
     name: str
     kind: Kind
     help: str
-    default: str | int | bool | tuple[str, ...] = ""
+    default: str | int | bool | tuple[str, ...] | dict[str, Any] = ""
     required: bool = False
     low: int = 0
     high: int = 4096
@@ -66,6 +68,7 @@ class Setting:
             Kind.PATHS: "a list of paths",
             Kind.CREDENTIAL: "a path, or $CREDENTIALS_DIRECTORY/NAME",
             Kind.BOOL: "true or false",
+            Kind.POLICIES: "an object: a policy for each alias, or for '*'",
         }
         if self.kind in words:
             return words[self.kind]
@@ -257,6 +260,12 @@ SETTINGS: tuple[Setting, ...] = (
         0,
         100_000,
         "Most captures in a record file; 1 for readers that take a file as one JSON object. 0: no limit but the batch.",
+    ),
+    Setting(
+        "edge_capture_policies",
+        Kind.POLICIES,
+        "Which calls are captured without being asked for: an object of policies by alias, '*' for every other. See docs/spec/capture-policies.md.",
+        default={},
     ),
     _int("edge_capture_buffer_mib", 64, 1, 4096, "Captures that may wait to be written, in MiB."),
     Setting(

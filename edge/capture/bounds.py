@@ -27,6 +27,11 @@ class Buffer:
         """Captures that wait."""
         return self._captures
 
+    def is_half_full(self) -> bool:
+        """Whether half of the captures or of the bytes are taken."""
+        with self._lock:
+            return 2 * self._captures >= max(2, self._max_captures) or 2 * self._bytes >= self._max_bytes
+
     def take(self, size: int) -> None:
         """Reserve a place for a capture.
 

@@ -29,6 +29,7 @@ class Intake:
         self._open: dict[str, OpenBatch] = {}  # by folder
         self._sealing: list[OpenBatch] = []
         self._written: OpenBatch | None = None  # somebody appends to it
+        self._hurry = False
         self.epoch = 0  # how often all batches were taken away
 
     # --- calls ---------------------------------------------------------------
@@ -102,12 +103,18 @@ class Intake:
     def take_due(self, now: float, *, stopping: bool) -> list[OpenBatch]:
         """What is to be sealed now (everything, when stopping): batches of few files first, for each file takes its time."""
         with self._lock:
-            everything = stopping or self._is_full()
+            everything = stopping or self._hurry or self._is_full()
+            self._hurry = False
             for folder, batch in self._takeable():
                 if everything or self._is_due(batch, now):
                     self._sealing.append(self._open.pop(folder))
             due = [batch for batch in self._sealing if stopping or now >= batch.retry_at]
         return sorted(due, key=lambda batch: len(batch.large))
+
+    def hurry(self) -> None:
+        """Have the next turn take everything that is open."""
+        with self._lock:
+            self._hurry = True
 
     def sealed(self, batch: OpenBatch) -> None:
         """Forget a batch that is in its place."""

@@ -65,6 +65,28 @@ class AuxiliaryEntry:
 
 
 @dataclass(frozen=True)
+class ByPolicy:
+    """What is told of a capture that nobody asked for: the reasons, the name that served, and how the inference went.
+
+    `status`: how the call ended, where that is not OK.
+    """
+
+    reasons: tuple[str, ...]
+    alias: str
+    milliseconds: float
+    status: str = ""
+
+    def metadata(self) -> dict[str, Any]:
+        """What eventMetadata has of it (K-5)."""
+        told: dict[str, Any] = {
+            "captureReason": list(self.reasons),
+            "captureAlias": self.alias,
+            "inferenceMilliseconds": round(self.milliseconds, 3),
+        }
+        return {**told, "status": self.status} if self.status else told
+
+
+@dataclass(frozen=True)
 class CaptureRequest:
     """One capture. The model's name and version are the package's own; `inference_time` in unix seconds, None is now."""
 
@@ -76,6 +98,7 @@ class CaptureRequest:
     output_tensors: tuple[CapturedTensor, ...] = ()
     inputs: tuple[AuxiliaryEntry, ...] = ()
     outputs: tuple[AuxiliaryEntry, ...] = ()
+    chosen: "ByPolicy | None" = None
 
 
 @dataclass(frozen=True)
@@ -258,6 +281,7 @@ def build_record(
             "modelName": request.model_name,
             "modelVersion": request.model_version,
             "inferenceTime": iso_seconds(inference_time),
+            **(request.chosen.metadata() if request.chosen is not None else {}),
         },
         "eventVersion": EVENT_VERSION,
     }

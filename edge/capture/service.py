@@ -5,17 +5,16 @@ uploader takes over from the spool.
 """
 
 import errno
-import itertools
 import logging
-import os
+from collections.abc import Callable
 
 from edge import durable
-from edge.capture import layout, record
+from edge.capture import batch_again, layout, record
 from edge.capture.batch import OpenBatch, OpenLarge
 from edge.capture.bounds import Buffer
 from edge.capture.intake import Intake
+from edge.capture.naming import Naming
 from edge.capture.record import CaptureRequest, Record
-from edge.capture.recovery import reload_batch
 from edge.capture.refusals import Refusals
 from edge.capture.settings import CaptureSettings
 from edge.capture.snapshot import CaptureSnapshot
@@ -51,8 +50,7 @@ class CaptureService:
         self._statuses = Statuses()
         self._spool = Spool(settings, clock, self._statuses)
         self._worker = Worker(self, clock)
-        self._names = layout.Names(settings.folder_prefix, settings.fleet, settings.device, os.urandom(4).hex())
-        self._numbers = itertools.count(1)
+        self._naming = Naming(settings, self._spool.root)
         self._ready = False
         self._stopping = False
         self._uploading = False
@@ -174,6 +172,37 @@ class CaptureService:
             raise
         self._refusals.taken()
 
+    def promise(self, capture_id: str) -> None:
+        """Have an id of the agent's own be IN_PROGRESS until `submit_promised` or `break_promise`."""
+        self._statuses.accept(capture_id)
+
+    def break_promise(self, capture_id: str) -> None:
+        """What was promised is not captured: FAILURE."""
+        self._statuses.finish([capture_id], CaptureState.FAILURE)
+
+    def submit_promised(self, request: CaptureRequest, take: Callable[[int], None]) -> bool:
+        """As `submit`, of a promised id; `take` is called with its bytes first, and may raise.
+
+        False where half of the buffer is taken, for the other half is the applications': what waits is then written soon.
+
+        Raises:
+            CaptureContentError, SpoolFullError, StoppingError: as `submit`.
+        """
+        record.check_content(request)
+        try:
+            if self._buffer.is_half_full():
+                raise BufferFullError("half of it is the applications'")
+            self._accept(request, self._clock.now(), take)
+        except BufferFullError:
+            self._intake.hurry()
+            self._worker.wake()
+            return False
+        except SpoolFullError as error:
+            self._refusals.refused(str(error))
+            raise
+        self._refusals.taken()
+        return True
+
     def status(self, capture_id: str) -> CaptureState:
         """[G]
 
@@ -213,19 +242,11 @@ class CaptureService:
 
     # --- accepting -----------------------------------------------------------
 
-    def _accept(self, request: CaptureRequest, now: float) -> None:
-        folder = self._names.folder(request.model_name, now)
-        stem = self._names.stem(now, next(self._numbers))
-        made = record.build_record(
-            request,
-            device=self._settings.device,
-            fleet=self._settings.fleet,
-            accepted=now,
-            embed_limit=self._settings.embed_limit,
-            key_of=lambda kind, index: layout.raw_key(folder, kind, stem, index),
-            uri_of=self._uri,
-        )
+    def _accept(self, request: CaptureRequest, now: float, take: Callable[[int], None] | None = None) -> None:
+        folder, made = self._naming.record(request, now)
         size = len(made.line) + sum(len(entry.data) for entry in made.large)
+        if take is not None:
+            take(size)
         epoch = self._intake.epoch
         self._check_ready()
         with self._intake.place():
@@ -286,13 +307,8 @@ class CaptureService:
                     raise SpoolFullError(f"the capture cannot be stored: {durable.why(error)}") from error
 
     def _new_batch(self, folder: str, now: float) -> OpenBatch:
-        key = f"{folder}/{self._names.stem(now, next(self._numbers))}{layout.RECORD}"
+        key = self._naming.key(folder, now)
         return self._spool.open_folder.create_batch(key, opened=now, opened_monotonic=self._clock.monotonic())
-
-    def _uri(self, key: str) -> str:
-        if self._settings.bucket is not None:
-            return f"s3://{self._settings.bucket}/{key}"
-        return layout.file_uri(f"{self._spool.root}/{key}")
 
     # --- the worker's turn ---------------------------------------------------
 
@@ -337,7 +353,7 @@ class CaptureService:
         """Go on with a batch; false while there is more to do at once."""
         try:
             if batch.attempts:
-                self._reload(batch)
+                batch_again.reload(batch, self._spool, self._buffer)
             if batch.ids:
                 if not self._spool.seal(batch, self._worker.beat):
                     return False
@@ -351,27 +367,6 @@ class CaptureService:
         self._intake.sealed(batch)
         self._error = ("", 0.0)
         return True
-
-    def _reload(self, batch: OpenBatch) -> None:
-        """Read a batch again that could not be sealed: what the disk damaged or somebody removed is FAILURE, the rest stays.
-
-        Raises:
-            OSError: the batch is as it was.
-        """
-        batch.close()
-        if not batch.path.exists() and (self._spool.root / batch.key).exists():
-            return  # it is in place, but its folder is not synced
-        had, size, entries = batch.ids, batch.total_bytes, batch.entry_count
-        rest = reload_batch(batch, self._spool.root)
-        batch.ids, batch.size, batch.large, batch.broken = rest.ids, rest.size, rest.large, False
-        lost = [capture_id for capture_id in had if capture_id not in rest.ids]
-        if lost:
-            log.error(
-                "%s: damaged or removed before it was durable; %s failed", batch.key, counted(len(lost), "capture")
-            )
-            self._spool.fail(batch.key, lost)
-            self._spool.give(size - batch.total_bytes, entries - batch.entry_count)
-            self._buffer.give(len(lost), size - batch.total_bytes)
 
     def _prune(self) -> None:
         """Once an hour, remove the open folders of past hours."""

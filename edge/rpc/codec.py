@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from google.protobuf.message import DecodeError, Message
 
+from edge.capture.record import CapturedTensor
 from edge.engine.engine import Output
 from edge.errors import RequestError
 from edge.rpc import wire
 from edge.rpc._generated import agent_pb2 as pb
 from edge.serving.binding import Segment, TensorArgument
 from edge.serving.loading import LoadedModel
-from edge.tensors import TensorSpec
+from edge.tensors import DType, TensorSpec
 from edge.text import shown
 
 if TYPE_CHECKING:
@@ -93,6 +94,19 @@ def byte_data_ranges(raw: bytes) -> list[tuple[int, int]] | None:
         ]
     except ValueError:
         return None
+
+
+def answered_tensors(answer: bytes) -> tuple[CapturedTensor, ...]:
+    """The outputs in a PredictResponse that this agent made."""
+    return tuple(
+        CapturedTensor(
+            tensor.tensor_metadata.name,
+            DType(tensor.tensor_metadata.data_type),
+            tuple(tensor.tensor_metadata.shape),
+            tensor.byte_data,
+        )
+        for tensor in pb.PredictResponse.FromString(answer).tensors
+    )
 
 
 def _metadata(spec: TensorSpec, shape: Iterable[int]) -> Any:

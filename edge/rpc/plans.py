@@ -11,16 +11,18 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
+from edge.capture.record import CapturedTensor
+from edge.capture.watch import Watch
 from edge.engine.engine import Output, Shapes
 from edge.engine.lending import ALIGNMENT_BYTES
 from edge.errors import TensorError
 from edge.rpc.calls import step_far_aside
-from edge.rpc.codec import ResponseEncoder, byte_data_ranges, parse_predict
+from edge.rpc.codec import ResponseEncoder, answered_tensors, byte_data_ranges, parse_predict
 from edge.serving.binding import Part, Segment, TensorArgument, declaration
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
 from edge.serving.scheduler import Caller
-from edge.tensors import Data
+from edge.tensors import Data, TensorSpec
 
 MAX_CONSTANT_BYTES = 4096  # of one request; a longer one is parsed each time
 MAX_SAME_LENGTH = 16  # requests of one length that are recognised by their bytes; the oldest are forgotten
@@ -52,18 +54,19 @@ class Asked(NamedTuple):
 class Dialect(NamedTuple):
     """How requests of one call are read: what they ask for, and where their inline tensors' bytes lie, in order.
 
-    To read one takes no time that counts, or the caller steps aside first.
+    To read one takes no time that counts, or the caller steps aside first. `answered`: the outputs that an answer has.
     """
 
     read: Callable[[bytes, Caller], Asked]
     ranges: Callable[[bytes], list[tuple[int, int]] | None]
+    answered: Callable[[bytes], tuple[CapturedTensor, ...]]
 
 
 def _read_predict(raw: bytes, caller: Caller) -> Asked:
     return Asked(*parse_predict(raw))
 
 
-PREDICT = Dialect(_read_predict, byte_data_ranges)
+PREDICT = Dialect(_read_predict, byte_data_ranges, answered_tensors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +94,7 @@ class Plan:
     constants: tuple[tuple[int, bytes], ...] = ()
     once: tuple[Data, ...] | None = None
     copied_bytes: int = 0  # out of shared memory, and into it
+    watch: Watch | None = None  # whether to capture the call; None: never
 
     def data(self, raw: bytes) -> list[Data]:
         """The inputs where they lie in the request, in the model's order; empty for one in shared memory."""
@@ -114,9 +118,16 @@ class MislabelledPlan(Plan):
 class PlanBook:
     """The plans of the models that are loaded. Safe to use from any thread."""
 
-    def __init__(self, registry: Registry, dialect: Dialect = PREDICT) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        dialect: Dialect = PREDICT,
+        watch: Callable[[str, Sequence[TensorSpec]], Watch | None] = lambda alias, outputs: None,
+    ) -> None:
+        """`watch` gives the watch on a model, by its alias and outputs."""
         self._registry = registry
-        self._dialect = dialect
+        self._watch = watch
+        self.dialect = dialect
         self._plans: dict[int, tuple[Plan, ...]] = {}
         self._encoders: dict[str, tuple[LoadedModel, ResponseEncoder]] = {}
 
@@ -153,7 +164,7 @@ class PlanBook:
         return kept[1]
 
     def _make(self, raw: bytes, caller: Caller) -> Plan:
-        name, arguments, make_encoder, recurs = self._dialect.read(raw, caller)
+        name, arguments, make_encoder, recurs = self.dialect.read(raw, caller)
         model = self._registry.get(name)
         try:
             encoder = make_encoder(model) if make_encoder else self._encoder(model)
@@ -177,10 +188,11 @@ class PlanBook:
         )
         once = tuple(b"" if isinstance(tensor.data, Segment | Part) else tensor.data for tensor in bound)
         copied_bytes = encoder.written_bytes + sum(one.size for one in shared if _is_copied(one, model))
-        plan = kind(model, encoder, shapes, shared, once=once, copied_bytes=copied_bytes)
+        watch = self._watch(model.name, model.outputs)
+        plan = kind(model, encoder, shapes, shared, once=once, copied_bytes=copied_bytes, watch=watch)
         if not recurs:
             return plan
-        places = _places(raw, self._dialect.ranges(raw), [argument.data for argument in arguments])
+        places = _places(raw, self.dialect.ranges(raw), [argument.data for argument in arguments])
         if places is not None:
             slices = tuple(
                 places[id(tensor.data)] if isinstance(tensor.data, bytes) else slice(0, 0) for tensor in bound

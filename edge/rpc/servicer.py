@@ -6,18 +6,28 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from edge.capture.keeper import Keeper
 from edge.capture.record import CaptureRequest
 from edge.capture.service import CaptureService
+from edge.clock import Clock, SystemClock
 from edge.deploy.adoption import Models
 from edge.engine.engine import Output
 from edge.engine.placement import Placement
-from edge.errors import CaptureContentError, ModelGoneError, QueueFullError, RegionNotFoundError, SharedMemoryError
+from edge.errors import (
+    CaptureContentError,
+    InferenceError,
+    ModelGoneError,
+    QueueFullError,
+    RegionNotFoundError,
+    SharedMemoryError,
+)
 from edge.rpc import codec, managed, status
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
 from edge.rpc.calls import step_far_aside
 from edge.rpc.incoming import Incoming, check_labels
 from edge.rpc.plans import PREDICT, Dialect, Plan, PlanBook
+from edge.rpc.watching import HandOver, Watched, Watching
 from edge.serving.binding import Part
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
@@ -25,6 +35,7 @@ from edge.serving.scheduler import Caller, Scheduler, Seat
 from edge.shm.buffers import Buffer
 from edge.shm.posix import Regions
 from edge.shm.sysv import Attachment, SegmentReader
+from edge.tensors import Data
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +51,13 @@ class Predictions:
         plans: PlanBook,
         segments: SegmentReader,
         regions: Regions,
+        *,
         placement: Placement,
         waiting: threading.BoundedSemaphore,
+        watching: Watching | None,
     ) -> None:
         self._plans = plans
+        self._watching = watching
         self.segments = segments
         self.regions = regions
         self.placement = placement
@@ -66,13 +80,19 @@ class Predictions:
             if not quick:
                 stay.core = self.placement.begin()
             # The outputs are the session's own memory, and the next call's as well: nothing may hold them.
-            answer = plan.encoder.encode(self._run(stay, plan, raw, None if quick else context))
+            slow = None if quick else context
+            if plan.watch is None:
+                answer = plan.encoder.encode(self._run(stay, plan, raw, slow))
+            else:
+                answer = self._watched(stay, plan, raw, slow, context)
         except BaseException as error:
             traceback.clear_frames(error.__traceback__)  # they may hold outputs
             if isinstance(error, SharedMemoryError | RegionNotFoundError):
                 plan.model.remarks.say_refused(error)
             elif status.status_of(error)[0] is status.INTERNAL:
                 plan.model.remarks.count_failed()
+            if plan.watch is not None:
+                self._failed(stay, plan, raw, context, error)
             stay.end(done=False)
             raise
         if scheduler.waiting:
@@ -80,6 +100,28 @@ class Predictions:
         else:  # while the client has its answer to read
             context.after_answer(stay.end)
         return answer
+
+    def _watched(self, stay: "_Stay", plan: Plan, raw: bytes, slow: Caller | None, context: Caller) -> bytes:
+        """The answer of a model that is watched: whether to capture the call is known before it leaves (K-2)."""
+        outputs = self._run(stay, plan, raw, slow)
+        answer = plan.encoder.encode(outputs)
+        if plan.watch is not None and self._watching is not None:
+            call = Watched(plan, raw, context, stay.data, stay.seat.since)
+            stay.hand_over = self._watching.answered(plan.watch, call, outputs, answer)
+            stay.data = ()
+        return answer
+
+    def _failed(self, stay: "_Stay", plan: Plan, raw: bytes, context: Caller, error: BaseException) -> None:
+        """A call ended in an error: what the model or the agent failed on may be captured, what was refused is not."""
+        code = status.status_of(error)[0]
+        if (
+            plan.watch is None
+            or self._watching is None
+            or not (isinstance(error, InferenceError) or code is status.INTERNAL)
+        ):
+            return
+        call = Watched(plan, raw, context, stay.data, stay.seat.since)
+        stay.hand_over = self._watching.failed(plan.watch, call, code.name)
 
     def _queue(self, scheduler: Scheduler, caller: Caller) -> Seat:
         if not self._waiting.acquire(blocking=False):
@@ -109,6 +151,8 @@ class Predictions:
             data[item.position] = attachment.data(segment.offset, item.size)
         if slow is not None:
             slow.step_aside()
+        if plan.watch is not None:
+            stay.data = data
         return stay.seat.session.run(data, plan.shapes)
 
 
@@ -125,7 +169,10 @@ class Servicer:
         max_message_bytes: int,
         describe: Callable[[], Any],
         regions: Regions,
+        keeper: Keeper | None = None,
+        clock: Clock | None = None,
     ) -> None:
+        """`keeper`: who keeps the policies of captures; None where there are none."""
         self._registry = registry
         self._models = models
         self._captures = captures
@@ -133,6 +180,7 @@ class Servicer:
         self.regions = regions
         self._max_message_bytes = max_message_bytes
         self._describe = describe
+        self._keeper, self._clock = keeper, clock or SystemClock()
         self._waiting = threading.BoundedSemaphore(MAX_WAITING_CALLS)
         self._placement = Placement()
         self._books: list[PlanBook] = []
@@ -148,9 +196,15 @@ class Servicer:
 
     def predictions(self, dialect: Dialect) -> "Predictions":
         """Inferences for requests of a dialect; all dialects share one bound on calls that wait."""
-        book = PlanBook(self._registry, dialect)
+        keeper = self._keeper
+        book = (
+            PlanBook(self._registry, dialect, keeper.watch) if keeper is not None else PlanBook(self._registry, dialect)
+        )
         self._books.append(book)
-        return Predictions(book, self.segments, self.regions, self._placement, self._waiting)
+        watching = Watching(keeper, self._clock, dialect.answered) if keeper is not None else None
+        return Predictions(
+            book, self.segments, self.regions, placement=self._placement, waiting=self._waiting, watching=watching
+        )
 
     def load_model(self, raw: bytes, context: Caller) -> bytes:
         """[L]"""
@@ -248,13 +302,15 @@ class Servicer:
 class _Stay:
     """A call's time on a model: its seat, the core that its inference began on, the shared memory that it reads."""
 
-    __slots__ = ("attached", "buffers", "core", "predictions", "scheduler", "seat")
+    __slots__ = ("attached", "buffers", "core", "data", "hand_over", "predictions", "scheduler", "seat")
 
     def __init__(self, predictions: Predictions, scheduler: Scheduler, seat: Seat) -> None:
         self.predictions, self.scheduler, self.seat = predictions, scheduler, seat
         self.core: int | None = None
         self.attached: list[Attachment] = []
         self.buffers: list[Buffer] = []
+        self.hand_over: HandOver | None = None  # to capture the call
+        self.data: Sequence[Data] = ()  # what the model was given, where the call is watched
 
     def end(self, *, done: bool = True) -> None:
         """Give everything back; `done` where the model answered."""
@@ -265,3 +321,5 @@ class _Stay:
         if self.core is not None:
             self.predictions.placement.end(self.core)
         self.scheduler.release(self.seat, done=done)
+        if self.hand_over is not None:
+            self.hand_over()

@@ -56,6 +56,7 @@ CODES: dict[type[errors.EdgeError], grpc.StatusCode] = {
     errors.CaptureContentError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.BufferFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.SpoolFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.BudgetSpentError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.CaptureNotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.StateError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.StoppingError: grpc.StatusCode.UNAVAILABLE,

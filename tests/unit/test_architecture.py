@@ -16,6 +16,7 @@ PURE = [
     "errors.py",
     "text.py",
     "settings.py",
+    "capture_policy.py",
     "package/manifest.py",
     "package/signing.py",
     "package/bundle.py",
@@ -30,6 +31,7 @@ PURE = [
     "shm/checks.py",
     "capture/layout.py",
     "capture/record.py",
+    "capture/triggers.py",
     "cloud/retry.py",
     "cloud/aws/sigv4.py",
 ]

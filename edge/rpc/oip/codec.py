@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from edge.capture.record import CapturedTensor
 from edge.engine.engine import Output
 from edge.errors import ModelNotFoundError, SharedMemoryError, TensorError
 from edge.rpc import wire
@@ -41,7 +42,7 @@ def check_version(model: LoadedModel, version: str) -> None:
 
 def dialect(regions: Regions) -> Dialect:
     """How ModelInfer requests are read; the parts of shared memory that they name are of `regions`."""
-    return Dialect(partial(read, regions), raw_ranges)
+    return Dialect(partial(read, regions), raw_ranges, answered_tensors)
 
 
 def read(regions: Regions, raw: bytes, caller: Caller) -> Asked:
@@ -80,6 +81,15 @@ def raw_ranges(raw: bytes) -> list[tuple[int, int]] | None:
         ]
     except ValueError:
         return None
+
+
+def answered_tensors(answer: bytes) -> tuple[CapturedTensor, ...]:
+    """The outputs in a ModelInferResponse that this agent made."""
+    response = pb.ModelInferResponse.FromString(answer)
+    return tuple(
+        CapturedTensor(output.name, dtype_of(output.name, output.datatype), tuple(output.shape), data)
+        for output, data in zip(response.outputs, response.raw_output_contents, strict=True)
+    )
 
 
 def _inputs(inline: int, all_of_them: int) -> str:

@@ -1,0 +1,244 @@
+"""Captures by policy: the calls that were chosen, on their way from their answers to the spool (K).
+
+A call hands over the bytes that it has anyway, its request and its answer; a thread of its own makes records of them. So no
+Predict waits for a disk. What waits is bounded; beyond that a chosen call is not captured, and counted.
+"""
+
+import json
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edge import durable
+from edge.capture.budget import Budget, Day, noted, read
+from edge.capture.record import CaptureRequest
+from edge.capture.service import CaptureService
+from edge.capture.watch import Watch
+from edge.capture_policy import EVERY_OTHER, Policy
+from edge.clock import Clock
+from edge.errors import BudgetSpentError, BufferFullError, EdgeError
+from edge.tensors import TensorSpec
+
+log = logging.getLogger(__name__)
+
+MAX_HANDED_OVER = 256  # calls that were chosen and are not stored yet; more are not captured
+MAX_HANDED_OVER_BYTES = 16 << 20  # of them together; one larger than that finds room alone
+MAX_WATCHES = 1024  # of models, remembered
+ROOM_SECONDS = 5.0  # for captures that are being written to make room
+LOOK_SECONDS = 0.05  # between looks for that room
+TURN_SECONDS = 5.0  # between looks for a new day
+NOTE_SECONDS = 10.0  # between notes of what the budgets have
+NOTE = "policies.json"  # in the spool
+MAX_NOTE_BYTES = 1 << 20  # of that note; it is read whole
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A call that is to be captured; `make` builds its record's content, later and on another thread."""
+
+    watch: Watch
+    capture_id: str
+    size: int  # bytes that it keeps in memory meanwhile
+    make: Callable[[], CaptureRequest]
+
+
+class Keeper:
+    """The policies and what they chose. Safe from any thread."""
+
+    def __init__(self, captures: CaptureService, policies: Mapping[str, Policy], folder: Path, clock: Clock) -> None:
+        """`policies` are the configuration's, by alias; what the budgets have is noted in `folder`."""
+        self._captures = captures
+        self._configured = dict(policies)
+        self._declared: dict[str, Policy] = {}
+        self._clock = clock
+        self._note = folder / NOTE
+        self._noted_at = 0.0
+        self._last_note: dict[str, Any] = {}
+        self._lock = threading.Lock()  # never held over the disk
+        self._budgets: dict[str, Budget] = {}
+        self._day = Day()
+        self._used: dict[str, tuple[int, int]] = {}  # today, as noted, of policies that are not there yet
+        self._watches: dict[str, tuple[Policy, Sequence[TensorSpec], Watch]] = {}
+        self._queue: deque[Chosen] = deque()
+        self._queued = self._queued_bytes = 0
+        self._work = threading.Event()
+        self._stopping, self._pause = threading.Event(), threading.Event()  # nobody sets the latter
+        self._thread: threading.Thread | None = None
+        self._begun = False
+        self.kept = self.dropped = 0
+
+    # --- policies --------------------------------------------------------------
+
+    def watch(self, alias: str, outputs: Sequence[TensorSpec]) -> Watch | None:
+        """The watch on a model that serves under an alias, or None where no policy keeps anything of it."""
+        with self._lock:
+            key = alias if alias in self._declared or alias in self._configured else EVERY_OTHER
+            policy = self._declared.get(alias) or self._configured.get(key)
+            if policy is None or not policy.keeps:
+                return None
+            known = self._watches.get(alias)
+            if known is not None and known[0] is policy and known[1] is outputs:
+                return known[2]
+            watch = Watch(alias, policy, self._budget(key, policy), outputs)
+            if len(self._watches) >= MAX_WATCHES:
+                self._watches.pop(next(iter(self._watches)))
+            self._watches[alias] = (policy, outputs, watch)
+            if self._begun and self._thread is None:
+                self._start()
+            return watch
+
+    def declare(self, policies: Mapping[str, Policy]) -> None:
+        """Take the policies of declared models, which go before the configuration's, in place of those before."""
+        with self._lock:
+            self._declared = dict(policies)
+
+    def _budget(self, key: str, policy: Policy) -> Budget:
+        """With the lock held: the budget of a policy, which a policy in its place takes over."""
+        budget = self._budgets.get(key)
+        if budget is None:
+            budget = self._budgets[key] = Budget(policy)
+            budget.begin(*self._used.pop(key, (0, 0)))
+        else:
+            budget.resize(policy)
+        return budget
+
+    # --- calls -----------------------------------------------------------------
+
+    def reserve(self, watch: Watch, capture_id: str, size: int) -> bool:
+        """Promise to capture a call that keeps `size` bytes until then; false where there is no room or budget for it."""
+        with self._lock:
+            full = self._queued >= MAX_HANDED_OVER or (
+                self._queued and self._queued_bytes + size > MAX_HANDED_OVER_BYTES
+            )
+            if full or self._stopping.is_set() or not watch.budget.reserve():
+                self.dropped += 1
+                return False
+            self._queued += 1
+            self._queued_bytes += size
+        self._captures.promise(capture_id)
+        return True
+
+    def hand_over(self, chosen: Chosen) -> None:
+        """Take what was reserved."""
+        self._queue.append(chosen)
+        self._work.set()
+
+    # --- life ------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Learn what the budgets have, and start the thread once there is a policy."""
+        self._read()
+        self._look_at_day()  # the thread looks after calls were counted
+        with self._lock:
+            self._begun = True
+            if self._watches and self._thread is None:
+                self._start()
+
+    def _start(self) -> None:
+        self._thread = threading.Thread(target=self._run, name="policies", daemon=True)
+        self._thread.start()
+
+    def stop(self, deadline_s: float) -> None:
+        """Store what was handed over, within the deadline; calls are no longer chosen."""
+        self._stopping.set()
+        self._work.set()
+        if self._thread is not None:
+            self._thread.join(deadline_s)
+            if self._thread.is_alive():
+                log.error("%d calls that were chosen by policy are not captured: the disk is too slow", self._queued)
+
+    def _run(self) -> None:
+        while True:
+            stopping = self._stopping.is_set()
+            self._work.clear()
+            try:
+                self._turn()
+            except Exception:  # a defect in one turn must not end the policies for good
+                log.exception("a turn of the capture policies failed")
+            if stopping:
+                self._write(self._clock.monotonic())
+                return
+            if not self._queue:
+                self._clock.wait(self._work, TURN_SECONDS)
+
+    def _turn(self) -> None:
+        self._look_at_day()
+        while self._queue:
+            chosen = self._queue.popleft()
+            try:
+                self._store(chosen)
+            finally:
+                with self._lock:
+                    self._queued -= 1
+                    self._queued_bytes -= chosen.size
+        now = self._clock.monotonic()
+        if now - self._noted_at >= NOTE_SECONDS:
+            self._write(now)
+
+    def _look_at_day(self) -> None:
+        if not self._day.begins(self._clock.now()):
+            return
+        with self._lock:
+            self._used.clear()
+            for key, budget in self._budgets.items():
+                if budget.refused:
+                    log.warning("capture policy %s: %d calls were beyond its budget of the day", key, budget.refused)
+                budget.begin()
+
+    def _store(self, chosen: Chosen) -> None:
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if not taken:  # it may be tried again
+                chosen.watch.budget.take(size)
+                taken = size
+
+        try:
+            request = chosen.make()
+            end = self._clock.monotonic() + ROOM_SECONDS
+            while not self._captures.submit_promised(request, take):
+                if self._clock.monotonic() > end:
+                    raise BufferFullError("captures wait to be written")
+                self._clock.wait(self._pause, LOOK_SECONDS)
+            self.kept += 1
+        except Exception as error:
+            chosen.watch.budget.give_back(taken)
+            self._captures.break_promise(chosen.capture_id)
+            self.dropped += 1
+            known = isinstance(error, EdgeError)
+            log.log(
+                logging.DEBUG if isinstance(error, BudgetSpentError) else logging.WARNING if known else logging.ERROR,
+                "model %s: a call is not captured: %s",
+                chosen.watch.alias,
+                error,
+                exc_info=not known,
+            )
+
+    # --- what the budgets have ---------------------------------------------------
+
+    def _read(self) -> None:
+        try:
+            with durable.reader(self._note) as file:
+                day, used = read(json.loads(file.read(MAX_NOTE_BYTES)))
+        except (OSError, ValueError, RecursionError):
+            return
+        self._day.day, self._used = day, used
+        for key, budget in self._budgets.items():
+            budget.begin(*self._used.pop(key, (0, 0)))
+
+    def _write(self, now: float) -> None:
+        """Note what the budgets have; a disk that takes no more costs the note alone."""
+        with self._lock:
+            used = noted(self._day.day, self._budgets.items())
+        if used == self._last_note:
+            return
+        self._noted_at, self._last_note = now, used
+        try:
+            durable.write_file(self._note, json.dumps(used).encode())
+        except OSError as error:
+            log.debug("the budgets of the capture policies cannot be noted: %s", durable.why(error))

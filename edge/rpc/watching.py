@@ -1,0 +1,146 @@
+"""Captures by policy, at the call: whether to capture it, and what of it (K).
+
+The decision comes before the answer, which tells the capture's id; the record is made afterwards, from the bytes that the
+call has anyway. Shared memory is the client's again once it has its answer, so that is copied before.
+"""
+
+import uuid
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from edge.capture.keeper import Chosen, Keeper
+from edge.capture.record import ByPolicy, CapturedTensor, CaptureRequest
+from edge.capture.watch import Watch
+from edge.clock import Clock
+from edge.engine.engine import Output
+from edge.rpc.plans import Plan
+from edge.serving.loading import LoadedModel
+from edge.serving.scheduler import Caller
+from edge.tensors import Data, Lent, TensorSpec
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+CAPTURE_ID_KEY = "edge-capture-id"  # in the trailing metadata of a call that is captured
+
+LARGE_COPY_BYTES = 256 * 1024  # copying more out of shared memory is not quick
+
+HandOver = Callable[[], None]
+Outputs = Callable[[], tuple[CapturedTensor, ...]]
+
+
+class Watched(NamedTuple):
+    """A call on a model that is watched; `data` is what it was given, `since` when it began, on the monotonic clock."""
+
+    plan: Plan
+    raw: bytes
+    caller: Caller
+    data: Sequence[Data]
+    since: float
+
+
+class Watching:
+    """Asks the watch of a plan, and hands what it chose to the keeper."""
+
+    def __init__(self, keeper: Keeper, clock: Clock, answered: Callable[[bytes], tuple[CapturedTensor, ...]]) -> None:
+        """`answered`: the outputs that an answer has."""
+        self._keeper = keeper
+        self._clock = clock
+        self._outputs_of = answered
+
+    def answered(self, watch: Watch, call: Watched, outputs: Sequence[Output], answer: bytes) -> HandOver | None:
+        """What hands the call over once its answer is sent, if it is to be captured; its outputs are not held."""
+        reasons = watch.reasons(call.since, call.caller.metadata, outputs)
+        if not reasons:
+            return None
+        if call.plan.encoder.written_bytes:  # into shared memory, in place of the answer
+            return self._promise(watch, call, reasons, partial(tuple, _outputs(call.plan.model, outputs)))
+        return self._promise(watch, call, reasons, partial(self._outputs_of, answer), size=len(answer))
+
+    def failed(self, watch: Watch, call: Watched, status: str) -> HandOver | None:
+        """As `answered`, of a call that the model failed on; `status` is what its caller gets."""
+        return self._promise(watch, call, ("errors",), tuple, status=status) if watch.errors else None
+
+    def _promise(
+        self,
+        watch: Watch,
+        call: Watched,
+        reasons: tuple[str, ...],
+        outputs: Outputs,
+        *,
+        size: int = 0,
+        status: str = "",
+    ) -> HandOver | None:
+        """Promise the capture, and tell the caller its id; None where there is no room for it.
+
+        `size` are the bytes that its `outputs` keep, besides those in shared memory.
+        """
+        plan = call.plan
+        shared_bytes = sum(item.size for item in plan.shared)
+        size += len(call.raw) + shared_bytes + plan.encoder.written_bytes
+        capture_id = str(uuid.uuid4())
+        if not self._keeper.reserve(watch, capture_id, size):
+            return None
+        call.caller.trail(CAPTURE_ID_KEY, capture_id)
+        if shared_bytes > LARGE_COPY_BYTES:
+            call.caller.step_aside()
+        chosen = ByPolicy(reasons, watch.alias, 1000 * (self._clock.monotonic() - call.since), status)
+        make = partial(
+            _request,
+            names=(plan.model.manifest.model_name, plan.model.manifest.model_version),
+            capture_id=capture_id,
+            at=self._clock.now(),
+            chosen=chosen,
+            inputs=_inputs(call),
+            outputs=outputs,
+        )
+        return partial(self._keeper.hand_over, Chosen(watch, capture_id, size, make))
+
+
+def _request(
+    *,
+    names: tuple[str, str],
+    capture_id: str,
+    at: float,
+    chosen: ByPolicy,
+    inputs: tuple[CapturedTensor, ...],
+    outputs: Outputs,
+) -> CaptureRequest:
+    return CaptureRequest(
+        model_name=names[0],
+        model_version=names[1],
+        capture_id=capture_id,
+        inference_time=at,
+        input_tensors=inputs,
+        output_tensors=outputs(),
+        chosen=chosen,
+    )
+
+
+def _inputs(call: Watched) -> tuple[CapturedTensor, ...]:
+    """The inputs of a call: parts of its request, and copies of what lies in shared memory."""
+    shared = {item.position for item in call.plan.shared}
+    given = [one.memory if isinstance(one, Lent) else one for one in call.data]
+    return tuple(
+        CapturedTensor(spec.name, spec.dtype, _seen(spec, shape), _copy(one) if position in shared else one)
+        for position, (spec, shape, one) in enumerate(zip(call.plan.model.inputs, call.plan.shapes, given, strict=True))
+    )
+
+
+def _outputs(model: LoadedModel, outputs: Sequence[Output]) -> tuple[CapturedTensor, ...]:
+    """Copies of a model's outputs."""
+    return tuple(
+        CapturedTensor(spec.name, spec.dtype, output.shape, _copy(output))
+        for spec, output in zip(model.outputs, outputs, strict=True)
+    )
+
+
+def _copy(memory: "ReadableBuffer") -> bytes:
+    return b"".join((memory,))  # as bytes(), but others may run meanwhile
+
+
+def _seen(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The application's shape for one that the model has."""
+    order = spec.order
+    return shape if order is None else tuple(shape[order.index(at)] for at in range(len(order)))
