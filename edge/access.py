@@ -7,13 +7,16 @@ no word of who they are. `LoadCredential=` gives the service's user such a list 
 import os
 import stat
 import struct
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
 
 CREDENTIALS = "CREDENTIALS_DIRECTORY"  # in the environment of a service with LoadCredential= (systemd.exec(5))
 _ACL = "system.posix_acl_access"
 _VERSION, _ENTRY = struct.Struct("<I"), struct.Struct("<HHI")  # linux/posix_acl_xattr.h: version; tag, rights, id
-_USER, _OWN_GROUP, _GROUP, _MASK, _EVERYBODY = 0x02, 0x04, 0x08, 0x10, 0x20
-_ALL = 0o7
+_OWNER, _USER, _OWN_GROUP, _GROUP, _MASK, _EVERYBODY = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+_ACL_VERSION = 2
+_ALL, _ENTER = 0o7, 0o1
 
 
 def credential_path(setting: str) -> str:
@@ -63,6 +66,32 @@ def why_unusable(folder: str | Path) -> str:
 def has_list(path: str | int) -> bool:
     """Whether a file or folder, or that of a descriptor, has an access control list beyond its mode."""
     return _entries(path) is not None
+
+
+def admit(folder: str, users: Collection[int], groups: Collection[int]) -> None:
+    """Let these users and groups, beside root and the owner, reach what is in a folder, and nobody else.
+
+    Raises:
+        OSError: it cannot be done.
+    """
+    with suppress(OSError):  # there is none
+        os.removexattr(folder, _ACL)
+    os.chmod(folder, 0o700)  # noqa: PTH101
+    if len(groups) == 1 and not users:
+        with suppress(OSError):  # a group of which this user is no member
+            os.chown(folder, -1, *groups)
+            os.chmod(folder, 0o710)  # noqa: PTH101, S103 - the group may pass
+            return
+    nobody = 0xFFFFFFFF  # ACL_UNDEFINED_ID, of entries that name nobody
+    entries = [
+        (_OWNER, _ALL, nobody),
+        *((_USER, _ENTER, uid) for uid in sorted(users)),
+        (_OWN_GROUP, 0, nobody),
+        *((_GROUP, _ENTER, gid) for gid in sorted(groups)),
+        (_MASK, _ENTER, nobody),
+        (_EVERYBODY, 0, nobody),
+    ]
+    os.setxattr(folder, _ACL, _VERSION.pack(_ACL_VERSION) + b"".join(_ENTRY.pack(*entry) for entry in entries))
 
 
 def how_to_fix(path: str, uid: int) -> str:

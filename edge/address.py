@@ -53,6 +53,11 @@ def target(socket: str) -> str:
     return scheme + quote(os.fsencode(name))
 
 
+def for_admins(socket: str) -> str:
+    """The socket that edge_admins may use, beside one that has a file (X-15)."""
+    return f"{socket}.admin/agent.sock"
+
+
 def display(socket: str) -> str:
     """What people call it, printable."""
     return printable(f"unix-abstract:{socket[1:]}" if is_abstract(socket) else socket)

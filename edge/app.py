@@ -28,9 +28,11 @@ from edge.host.watchdog import Watchdog, answer_seconds
 from edge.package import trust_folder
 from edge.rpc import managed
 from edge.rpc._generated import operations_pb2 as ops
+from edge.rpc.admins import admins
 from edge.rpc.oip.servicer import InferenceServicer
-from edge.rpc.server import Server, claim_socket
+from edge.rpc.server import Server
 from edge.rpc.servicer import Servicer
+from edge.rpc.socket_file import claim_socket
 from edge.serving.loading import ModelDefaults
 from edge.serving.loads import MIB, Load
 from edge.serving.registry import Registry
@@ -65,6 +67,10 @@ class App:
         self._started = int(self._clock.now())
         self._stop = threading.Event()
         claim_socket(self._socket, replace=replace_socket)
+        admitted = admins(self._config.edge_admins, self._socket)
+        if admitted is not None:
+            admitted.make_folder()
+            claim_socket(admitted.socket, replace=True)  # the folder is this user's own
         self._notifier = Notifier()
         self._engines = Engines(self._config.edge_engine)
         peers = Peers(self._config.edge_listen)
@@ -87,6 +93,7 @@ class App:
             clock=self._clock,
             kind=self._config.edge_rpc_server,
             listen=self._config.edge_listen,
+            admins=admitted,
         )
         self._registry = Registry(
             self._engines, self._open_package, _defaults(self._config), self._clock, self._server.set_serving

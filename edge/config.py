@@ -19,7 +19,7 @@ from edge.capture_policy import PolicyFault, parse_policies
 from edge.config_rules import check_together, derive, keep_on_disk, shown_value, unused_settings
 from edge.errors import ConfigError
 from edge.paths import absolute
-from edge.settings import OLD_NAMES, PREFIX, SETTINGS, UNUSED, Kind, Setting
+from edge.settings import OLD_NAMES, PREFIX, PRINCIPAL_PATTERN, SETTINGS, UNUSED, Kind, Setting
 from edge.strict_json import JsonFault
 from edge.strict_json import parse_object as parse_strictly
 
@@ -79,6 +79,7 @@ class Config:
     edge_capture_buffer_mib: int
     edge_engine: str
     edge_listen: str
+    edge_admins: tuple[str, ...]
     edge_rpc_server: str
     edge_upload_verify: str
     edge_ca_bundle: str
@@ -202,6 +203,8 @@ def _convert(setting: Setting, raw: Any) -> Any:
     try:
         if kind is Kind.PATHS:
             return tuple(absolute(path) for path in value)
+        if kind is Kind.PRINCIPALS:
+            return tuple(value)
         return absolute(value) if kind is Kind.PATH or (kind is Kind.CREDENTIAL and not is_credential(value)) else value
     except OSError:
         raise ValueError("an absolute path, for the agent's working folder is gone") from None
@@ -227,6 +230,10 @@ def _fits(setting: Setting, value: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool) and setting.low <= value <= setting.high
     if kind is Kind.PATHS:
         return isinstance(value, list) and all(isinstance(item, str) and _is_path(item) for item in value)
+    if kind is Kind.PRINCIPALS:
+        return isinstance(value, list) and all(
+            isinstance(item, str) and re.fullmatch(PRINCIPAL_PATTERN, item) for item in value
+        )
     if not isinstance(value, str) or len(value) > setting.high or any(not c.isprintable() for c in value):
         return False
     if kind is Kind.CHOICE:

@@ -149,6 +149,10 @@ class SharedMemoryError(EdgeError):
     """A shared-memory handle cannot be used (P-3)."""
 
 
+class DeniedError(EdgeError):
+    """The call is for administrators alone (X-15)."""
+
+
 class RegionExistsError(EdgeError):
     """A region of POSIX shared memory has that name already (O-17)."""
 

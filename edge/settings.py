@@ -11,6 +11,7 @@ PREFIX = "sagemaker_edge_"  # of the original agent's keys
 OWN_PREFIX = "edge_"  # of the keys that only this agent has
 NAME_PATTERN = r"[a-zA-Z0-9](-*_*[a-zA-Z0-9])*"
 _PORT = r"(?!0)([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+PRINCIPAL_PATTERN = r"(user|group):[^:\s/][^:\s]*"
 _PREFIX_PART = r"(?!\.{1,2}(/|\Z)|[^/]* (/|\Z))[a-zA-Z0-9!_.*'()-][a-zA-Z0-9!_.*'() -]*"
 _NAME_TEXT = "1 to 63 letters, digits, '-' and '_', beginning and ending with a letter or digit"
 
@@ -27,6 +28,7 @@ class Kind(Enum):
     CHOICE = "one of"
     PATH = "path"
     PATHS = "list of paths"
+    PRINCIPALS = "list of user:NAME and group:NAME"
     CREDENTIAL = "path or credential"
     URL = "URL"
     INT = "integer"
@@ -66,6 +68,7 @@ class Setting:
         words = {
             Kind.PATH: "a path, absolute or relative to the agent's working folder",
             Kind.PATHS: "a list of paths",
+            Kind.PRINCIPALS: 'a list of "user:NAME" and "group:NAME"',
             Kind.CREDENTIAL: "a path, or $CREDENTIALS_DIRECTORY/NAME",
             Kind.BOOL: "true or false",
             Kind.POLICIES: "an object: a policy for each alias, or for '*'",
@@ -282,6 +285,12 @@ SETTINGS: tuple[Setting, ...] = (
         high=64,
         pattern=rf"(127\.0\.0\.1|\[::1\]):{_PORT}",
         pattern_text="127.0.0.1:PORT or [::1]:PORT with a port from 1 to 65535; other addresses would need TLS, which is not offered",
+    ),
+    Setting(
+        "edge_admins",
+        Kind.PRINCIPALS,
+        "Who may load, unload and replace models, beside root and the agent's user: they do it on SOCKET.admin/agent.sock, and everybody else gets PERMISSION_DENIED (X-15). Default: whoever may use the socket.",
+        default=(),
     ),
     Setting(
         "edge_rpc_server",

@@ -1,26 +1,24 @@
 """The gRPC server on its Unix socket: handlers, health, reflection, and errors turned into statuses."""
 
 import logging
-import os
-import socket
-import stat
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from typing import NamedTuple
 
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from edge import address
 from edge.clock import Clock, SystemClock
 from edge.errors import EdgeError, InferenceError, RequestError, SocketInUseError
 from edge.rpc import status
 from edge.rpc._generated import agent_pb2, open_inference_pb2, operations_pb2
-from edge.rpc.calls import Answer, CallServer, Stream, Unary
+from edge.rpc.admins import ADMIN_CALLS, Admins
+from edge.rpc.calls import Answer, CallServer, Stream, StreamHandler, Unary
 from edge.rpc.codec import parse
 from edge.rpc.health import SERVICE as HEALTH_SERVICE
 from edge.rpc.health import Health
 from edge.rpc.oip.servicer import InferenceServicer, NoStream
 from edge.rpc.receipt import LARGE_REQUEST_BYTES, Held, Receipts
 from edge.rpc.servicer import Servicer
+from edge.rpc.socket_file import SocketFile
 from edge.serving.scheduler import Caller
 from edge.text import printable
 
@@ -29,69 +27,11 @@ log = logging.getLogger(__name__)
 AGENT_SERVICE = agent_pb2.DESCRIPTOR.services_by_name["Agent"].full_name
 OPERATIONS_SERVICE = operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name
 INFERENCE_SERVICE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-MAX_SOCKET_PATH_BYTES = 107  # sun_path in sys/un.h, less its terminator
-SOCKET_UMASK = 0o117  # the owner and the group may connect
-CONNECT_TIMEOUT_SECONDS = 2.0
+ADMIN_SOCKET_UMASK = 0o111  # its folder says who may connect
 LOOKAHEAD_BYTES = 192 * 1024  # what a call may send that nobody has asked for: of 512 calls and 128 streams 120 MiB
 MAX_CALLS_PER_CONNECTION = 128  # further ones wait in the client
 
 Handler = Callable[[bytes, Caller], bytes]
-
-
-def claim_socket(path: str, *, replace: bool) -> None:
-    """Make sure that `path`, as edge.address has it, is free for a socket (X-1).
-
-    Raises:
-        SocketInUseError: it exists and `replace` is false, it is not a socket, or an agent answers on it.
-    """
-    fault = _claimed(path, replace=replace)
-    if fault:
-        raise SocketInUseError(f"socket {address.display(path)}: {fault}")
-
-
-def _claimed(path: str, *, replace: bool) -> str:
-    """What keeps `path` from being free; nothing where it is, now."""
-    if len(os.fsencode(path)) - address.is_abstract(path) > MAX_SOCKET_PATH_BYTES:
-        return f"longer than {MAX_SOCKET_PATH_BYTES} bytes, the most a Unix socket takes"
-    if not address.is_abstract(path):
-        try:
-            mode = os.lstat(path).st_mode
-        except FileNotFoundError:
-            return "" if Path(path).parent.is_dir() else "its directory does not exist"
-        except OSError as error:
-            return error.strerror or "it cannot be examined"
-        if not stat.S_ISSOCK(mode):
-            return "something that is not a socket is there; remove it first"
-    try:
-        if _answers(path):
-            return "another agent answers on it; stop it first"
-    except OSError as error:
-        return (
-            f"it cannot be determined whether an agent answers on it ({error.strerror}); stop its owner, or remove it"
-        )
-    if address.is_abstract(path):
-        return ""
-    if not replace:
-        return "it exists, left by an agent that is gone; start with -f to remove it"
-    Path(path).unlink(missing_ok=True)
-    return ""
-
-
-def _answers(path: str) -> bool:
-    """Whether somebody listens.
-
-    Raises:
-        OSError: that cannot be told: no permission, or a socket of another kind.
-    """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(CONNECT_TIMEOUT_SECONDS)
-        try:
-            probe.connect(path)
-        except (ConnectionRefusedError, FileNotFoundError):
-            return False
-        except (BlockingIOError, TimeoutError):
-            return True  # more wait for it than it has taken
-        return True
 
 
 def _guarded(call: Handler, held: Held, *, quick: bool) -> Unary:
@@ -170,8 +110,19 @@ def _call_server(kind: str, options: Mapping[str, int | str], clock: Clock, rece
     return FallbackServer(options, clock)
 
 
+class _Door(NamedTuple):
+    """A socket, what serves the calls that come by it, and its messages that are not complete."""
+
+    file: SocketFile
+    calls: CallServer
+    receipts: Receipts
+
+
 class Server:
-    """The server; it takes calls from `start` to `stop`. `kind` is `edge_rpc_server`, `listen` is `edge_listen`."""
+    """The server; it takes calls from `start` to `stop`. `kind` is `edge_rpc_server`, `listen` is `edge_listen`.
+
+    With `admins` their calls are served on their socket alone, which is made in the folder that is there for it.
+    """
 
     def __init__(
         self,
@@ -183,42 +134,45 @@ class Server:
         clock: Clock | None = None,
         kind: str = "core",
         listen: str = "",
+        admins: Admins | None = None,
     ) -> None:
         """Each of the bounds on all calls together (B-4, B-5) is one message's, `max_message_bytes`, at least."""
         clock = clock or SystemClock()
-        self._path = path
+        self._clock = clock
         self._listen = listen
-        self._inode: tuple[int, int] | None = None
+        self._admins = admins
         self._health = Health()
         self._held = Held(max(max_message_bytes, max_requests_bytes))
         max_receive_bytes = max(max_message_bytes, max_receive_bytes)
-        self._receipts = Receipts(clock, self._held, max_message_bytes=max_message_bytes, max_bytes=max_receive_bytes)
-        self._core = _call_server(
-            kind,
-            {
-                "grpc.max_send_message_length": max_message_bytes,
-                "grpc.max_receive_message_length": max_message_bytes,
-                "grpc.so_reuseport": 0,
-                "grpc.max_concurrent_streams": MAX_CALLS_PER_CONNECTION,
-                # Of a Unix socket the kernel says when the other end is gone: no timer needs to be moved at every message.
-                "grpc.keepalive_time_ms": 2**31 - 1,  # never
-                # Clients that ask by themselves, as many do every 10 s, are no attack on a local socket: none is too often.
-                "grpc.http2.max_ping_strikes": 0,
-                # gRPC would adapt it, up to megabytes. What is asked for comes in windows of 1 MiB and this: larger ones would
-                # spare a large tensor some updates of its window, 14 for 12 MiB.
-                "grpc.http2.lookahead_bytes": LOOKAHEAD_BYTES,
-                "grpc.http2.bdp_probe": 0,
-                # The most that RFC 9113 4.2 allows: a large tensor comes in few frames. Memory is bounded by the windows.
-                "grpc.http2.max_frame_size": 2**24 - 1,
-            },
-            clock,
-            self._receipts,
-        )
+        options = {
+            "grpc.max_send_message_length": max_message_bytes,
+            "grpc.max_receive_message_length": max_message_bytes,
+            "grpc.so_reuseport": 0,
+            "grpc.max_concurrent_streams": MAX_CALLS_PER_CONNECTION,
+            # Of a Unix socket the kernel says when the other end is gone: no timer needs to be moved at every message.
+            "grpc.keepalive_time_ms": 2**31 - 1,  # never
+            # Clients that ask by themselves, as many do every 10 s, are no attack on a local socket: none is too often.
+            "grpc.http2.max_ping_strikes": 0,
+            # gRPC would adapt it, up to megabytes. What is asked for comes in windows of 1 MiB and this: larger ones would
+            # spare a large tensor some updates of its window, 14 for 12 MiB.
+            "grpc.http2.lookahead_bytes": LOOKAHEAD_BYTES,
+            "grpc.http2.bdp_probe": 0,
+            # The most that RFC 9113 4.2 allows: a large tensor comes in few frames. Memory is bounded by the windows.
+            "grpc.http2.max_frame_size": 2**24 - 1,
+        }
+
+        def door(file: SocketFile) -> _Door:
+            receipts = Receipts(clock, self._held, max_message_bytes=max_message_bytes, max_bytes=max_receive_bytes)
+            return _Door(file, _call_server(kind, options, clock, receipts), receipts)
+
+        self._doors = [door(SocketFile(path))]
+        if admins is not None:
+            self._doors.append(door(SocketFile(admins.socket, ADMIN_SOCKET_UMASK)))
 
     @property
     def large_requests(self) -> int:
         """How many requests there were that left much memory behind: large ones, and those that were not received."""
-        return self._held.taken + self._receipts.dropped
+        return self._held.taken + sum(door.receipts.dropped for door in self._doors)
 
     def register(self, servicer: Servicer, inference: InferenceServicer) -> None:
         """Offer the agent's own services, the Open Inference Protocol, health and reflection ([N])."""
@@ -246,21 +200,27 @@ class Server:
         )
         self._add(INFERENCE_SERVICE, inference.quick_calls(), quick=True)
         self._add(INFERENCE_SERVICE, inference.other_calls())
-        self._core.add_stream(
-            f"/{INFERENCE_SERVICE}/ModelStreamInfer", lambda stream: NoStream("ModelStreamInfer", stream)
-        )
+        self._add_stream(INFERENCE_SERVICE, "ModelStreamInfer", lambda stream: NoStream("ModelStreamInfer", stream))
         self._add(HEALTH_SERVICE, {"Check": self._health.check, "List": self._health.list}, quick=True)
-        self._core.add_stream(f"/{HEALTH_SERVICE}/Watch", self._health.start_watch)
+        self._add_stream(HEALTH_SERVICE, "Watch", self._health.start_watch)
         names = (AGENT_SERVICE, OPERATIONS_SERVICE, INFERENCE_SERVICE, HEALTH_SERVICE, reflection.SERVICE_NAME)
         reflector = reflection.ReflectionServicer(names)
-        self._core.add_stream(
-            f"/{reflection.SERVICE_NAME}/ServerReflectionInfo", lambda stream: _Reflection(reflector, stream)
-        )
+        self._add_stream(reflection.SERVICE_NAME, "ServerReflectionInfo", lambda stream: _Reflection(reflector, stream))
         self.set_serving("", False)
 
     def _add(self, service: str, calls: Mapping[str, Handler], *, quick: bool = False) -> None:
         for name, call in calls.items():
-            self._core.add_unary(f"/{service}/{name}", _guarded(call, self._held, quick=quick))
+            guarded = _guarded(call, self._held, quick=quick)
+            everybody, *administrators = (door.calls for door in self._doors)
+            for server in administrators:
+                server.add_unary(f"/{service}/{name}", guarded)
+            if self._admins is not None and name in ADMIN_CALLS:
+                guarded = _guarded(self._admins.denial(name), self._held, quick=True)
+            everybody.add_unary(f"/{service}/{name}", guarded)
+
+    def _add_stream(self, service: str, name: str, make: Callable[[Stream], StreamHandler]) -> None:
+        for door in self._doors:
+            door.calls.add_stream(f"/{service}/{name}", make)
 
     def set_serving(self, name: str, serving: bool) -> None:
         """The health of a model, or of the whole agent with the empty name."""
@@ -269,48 +229,35 @@ class Server:
     def start(self, *, serving: bool = True) -> None:
         """Listen; without `serving`, the agent's health is not yet SERVING.
 
-        While the socket is made the process has its umask: no other thread may make files or folders yet.
+        While a socket is made the process has its umask: no other thread may make files or folders yet.
 
         Raises:
-            SocketInUseError: the socket cannot be made.
+            SocketInUseError: a socket cannot be made.
         """
         try:
             if self._listen:
-                self._core.listen_tcp(self._listen)
+                self._doors[0].calls.listen_tcp(self._listen)
         except RuntimeError:
             raise SocketInUseError(
                 f"edge_listen {self._listen}: it is in use, or not an address of this machine"
             ) from None
-        before = os.umask(SOCKET_UMASK)
-        try:
-            self._core.listen(self._path)
-        except RuntimeError:
-            raise SocketInUseError(f"socket {address.display(self._path)}: it cannot be created there") from None
-        finally:
-            os.umask(before)
-        self._core.start()
-        self._inode = self._inode_there()
+        for door in self._doors:
+            door.file.make(door.calls.listen)
+        for door in self._doors:
+            door.calls.start()
         if serving:
             self.set_serving("", True)
 
     def stop(self, grace_seconds: float) -> None:
         """Take no new calls, let those in flight finish for `grace_seconds`, and remove the socket (X-4)."""
         self._health.stop()
-        self._core.stop(grace_seconds)
-        self._remove_socket()
+        end = self._clock.monotonic() + grace_seconds
+        for door in self._doors:
+            door.calls.stop(max(0.0, end - self._clock.monotonic()))
+            door.file.remove()
+        if self._admins is not None:
+            self._admins.remove_folder()
 
     def socket_is_there(self) -> bool:
-        """Whether the socket can still be found under its name."""
-        return address.is_abstract(self._path) or self._inode_there() == self._inode
-
-    def _inode_there(self) -> tuple[int, int] | None:
-        try:
-            there = os.lstat(self._path)
-        except (OSError, ValueError):  # the latter: a name without a file
-            return None
-        return there.st_dev, there.st_ino
-
-    def _remove_socket(self) -> None:
-        """Remove the socket if it is still ours."""
-        if self._inode is not None and self._inode_there() == self._inode:
-            Path(self._path).unlink(missing_ok=True)
+        """Whether the sockets can still be found under their names."""
+        return all(door.file.is_there() for door in self._doors)

@@ -44,6 +44,7 @@ CODES: dict[type[errors.EdgeError], grpc.StatusCode] = {
     errors.LoadQueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.TensorError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.SharedMemoryError: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.DeniedError: grpc.StatusCode.PERMISSION_DENIED,
     errors.RegionExistsError: grpc.StatusCode.ALREADY_EXISTS,
     errors.RegionNotFoundError: grpc.StatusCode.NOT_FOUND,
     errors.RegionsFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -70,3 +70,17 @@ def test_a_folder_that_files_cannot_be_kept_in(tmp_path: Path, monkeypatch: pyte
     assert access.why_unusable(tmp_path / "file" / "spool") == f"{tmp_path}/file is not a folder"
     monkeypatch.setattr(os, "access", lambda path, rights: False)
     assert access.why_unusable(tmp_path / "spool") == f"this user may not write to {tmp_path}"
+
+
+def test_admitting_others_takes_back_what_was_there(tmp_path: Path) -> None:
+    folder = str(tmp_path)
+    try:
+        access.admit(folder, {60_001}, {60_002, 60_003})
+    except OSError as error:
+        pytest.skip(f"no access control lists here: {error.strerror}")
+    assert access.has_list(folder)
+    assert access.others(folder, os.geteuid()) == ["user 60001", "group 60002", "group 60003"]
+    access.admit(folder, set(), {os.getegid()})
+    assert not access.has_list(folder)
+    assert access.others(folder, os.geteuid()) == [f"group {os.getegid()}"]
+    tmp_path.chmod(0o700)
