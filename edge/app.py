@@ -12,7 +12,6 @@ from edge.capture.keeper import Keeper
 from edge.capture.record import iso_seconds
 from edge.capture.service import CaptureService
 from edge.capture.settings import capture_settings
-from edge.capture.upload import Uploader
 from edge.capture_policy import parse_policies
 from edge.clock import Clock, SystemClock
 from edge.config import Config, Loaded
@@ -45,6 +44,8 @@ from edge.text import counted
 from edge.version import version
 
 if TYPE_CHECKING:
+    from edge.cloud.uploader import Uploader
+    from edge.metrics.service import Metrics
     from edge.package.open import Acceptance, Package
 
 log = logging.getLogger(__name__)
@@ -76,9 +77,8 @@ class App:
         peers = Peers(self._config.edge_listen)
         self._segments = SegmentReader(self._clock, peers)
         self._regions = Regions(self._clock, peers)
-        self._captures = CaptureService(
-            capture_settings(self._config), self._clock, _uploader(self._config, self._clock)
-        )
+        self._uploads = _uploader(self._config, self._clock)
+        self._captures = CaptureService(capture_settings(self._config), self._clock, self._uploads)
         self._keeper = Keeper(
             self._captures,
             parse_policies(self._config.edge_capture_policies),
@@ -163,6 +163,7 @@ class App:
         if trouble := trust_folder.trouble(Path(self._config.core_root_certs_path)):
             log.warning("%s", trouble)
         log.info("captures wait in %s (%s)", self._config.edge_spool_path, self._spool_source)
+        metrics = self._metrics()
         self._captures.open()
         self._models.prepare(self._ready)  # before the first LoadModel can come
         self._server.start(serving=False)
@@ -172,6 +173,8 @@ class App:
         housekeeper.start()
         watchdog = self._watchdog()
         watchdog.start()
+        if metrics is not None:
+            metrics.start(watchdog)
         memory.settle()
         log.info("version %s serves on %s", self._version, address.display(self._socket))
         if address.is_abstract(self._socket):
@@ -186,6 +189,8 @@ class App:
         self._notifier.stopping()
         watchdog.stop()
         self._shut_down(end)
+        if metrics is not None:
+            metrics.stop()
         housekeeper.join(max(0.0, end - self._clock.monotonic()))  # it may wait for a disk
         # A call that outlived the grace must not hold up the exit, as joining its thread would.
         logging.shutdown()
@@ -208,6 +213,25 @@ class App:
         self._segments.close()
         self._regions.close()
         log.info("stopped")
+
+    def _metrics(self) -> "Metrics | None":
+        """What tells the metrics; it is loaded only where they are to be told."""
+        config = self._config
+        if not (config.edge_metrics_listen or config.edge_metrics_textfile):
+            return None
+        from edge.metrics import sources
+        from edge.metrics.service import Metrics
+
+        if config.edge_metrics_listen.startswith("/"):
+            claim_socket(config.edge_metrics_listen, replace=True)
+        metrics = Metrics(config.edge_metrics_listen, config.edge_metrics_textfile, self._clock)
+        metrics.register(sources.process(self._version, self._engines.describe, self._started))
+        metrics.register(sources.calls(self._server.calls))
+        metrics.register(sources.models(self._registry, config.edge_memory_budget_mib * MIB))
+        metrics.register(sources.declared(self._models))
+        spool_max_bytes, spool_max_files = config.edge_spool_max_mib * MIB, config.edge_spool_max_files
+        metrics.register(sources.captures(self._captures, self._uploads, spool_max_bytes, spool_max_files))
+        return metrics
 
     def _watchdog(self) -> Watchdog:
         patience = answer_seconds(self._notifier.watchdog_seconds)
@@ -258,19 +282,19 @@ class App:
         )
 
 
-def _uploader(config: Config, clock: Clock) -> Uploader | None:
+def _uploader(config: Config, clock: Clock) -> "Uploader | None":
     """Where captures go to the cloud, at once or from the disk; its libraries are loaded only then."""
     cloud = config.core_capture_data_destination == "Cloud"
     if not cloud and not config.core_capture_data_periodic_upload:
         return None
     from edge.cloud.build import build_store
     from edge.cloud.store import Bandwidth
-    from edge.cloud.uploader import Uploader as CloudUploader
+    from edge.cloud.uploader import Uploader
 
     store = build_store(config, clock)
     if store is None:
         return None
-    return CloudUploader(
+    return Uploader(
         store,
         clock,
         period=None if cloud else float(config.core_capture_data_periodic_upload_period_seconds),

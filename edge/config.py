@@ -80,6 +80,8 @@ class Config:
     edge_engine: str
     edge_listen: str
     edge_admins: tuple[str, ...]
+    edge_metrics_listen: str
+    edge_metrics_textfile: str
     edge_rpc_server: str
     edge_upload_verify: str
     edge_ca_bundle: str

@@ -293,6 +293,22 @@ SETTINGS: tuple[Setting, ...] = (
         default=(),
     ),
     Setting(
+        "edge_metrics_listen",
+        Kind.TEXT,
+        "Where metrics can be read by HTTP, GET /metrics: a loopback address, for every user of the machine, or the absolute path of a Unix socket, for the agent's user and group. Default: nowhere.",
+        high=107,
+        pattern=rf"(127\.0\.0\.1|\[::1\]):{_PORT}|/.+",
+        pattern_text="127.0.0.1:PORT or [::1]:PORT with a port from 1 to 65535, or the absolute path of a Unix socket, at most 107 characters",
+    ),
+    Setting(
+        "edge_metrics_textfile",
+        Kind.TEXT,
+        "File that metrics are written to every 15 seconds, for node_exporter's textfile collector: an absolute path ending in .prom. Default: none.",
+        high=4096,
+        pattern=r"/(.*/)?[^/]+\.prom",
+        pattern_text="an absolute path that ends in .prom",
+    ),
+    Setting(
         "edge_rpc_server",
         Kind.CHOICE,
         "How calls are served: core, the agent's own fast loop, or grpc, gRPC's own server.",

@@ -24,6 +24,7 @@ class Refusals:
         self._reported = False  # of those that last
         self._next_report = -REPORT_SECONDS  # monotonic
         self.total = 0
+        self.accepted = 0  # captures
         self.since = 0.0  # unix seconds; 0: the last capture was taken
 
     def refused(self, reason: str) -> None:
@@ -38,9 +39,10 @@ class Refusals:
 
     def taken(self) -> None:
         """Note a capture that was taken."""
-        if not self.since:
-            return
         with self._lock:
+            self.accepted += 1
+            if not self.since:
+                return
             tell, self._reported = self._reported, False
             self.since = 0.0
         if tell:

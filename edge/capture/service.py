@@ -238,6 +238,8 @@ class CaptureService:
             refusing_since_unix_seconds=int(self._refusals.since),
             last_error=error[0],
             last_error_unix_seconds=int(error[1]),
+            accepted=self._refusals.accepted,
+            files=usage.files,
         )
 
     # --- accepting -----------------------------------------------------------

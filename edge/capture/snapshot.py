@@ -18,3 +18,5 @@ class CaptureSnapshot:
     refusing_since_unix_seconds: int
     last_error: str
     last_error_unix_seconds: int
+    accepted: int
+    files: int

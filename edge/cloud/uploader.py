@@ -32,6 +32,7 @@ from edge.cloud.retry import (
     refused_delay,
 )
 from edge.cloud.store import Bandwidth, Body, ObjectStore, StoppedError, StoreError, Throttle
+from edge.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,7 @@ class Uploader:
         self._failures = 0  # rounds in a row that ended early
         self._blocked = 0  # rounds in a row that left folders out, and in which nothing went through
         self._stored = 0  # objects, since start
+        self._results = Tally("stored", "retried", "refused", "given_up")  # attempts to store an object
         self._unfit = False  # the store cannot work, as far as can be seen from here
         self._put_off: dict[str, _PutOff] = {}
         self._given_up = ("", 0.0)
@@ -121,6 +123,10 @@ class Uploader:
     def last_error(self) -> tuple[str, float]:
         """The last failure in words and its unix seconds; empty and 0 when all is well."""
         return self._error
+
+    def results(self) -> dict[str, int]:
+        """Attempts to store an object since the start, by result."""
+        return self._results.counts()
 
     def _run(self, spool: Spool) -> None:
         self._check()
@@ -284,7 +290,7 @@ class Uploader:
             self._refused(state, batch, key, f"its file cannot be read: {error.strerror or error}")
         except StoreError as error:
             if error.verdict.outcome is Outcome.GIVE_UP:
-                state.given_up[key] = error.verdict.reason
+                self._give_up(state, key, error.verdict.reason)
             elif error.verdict.outcome is Outcome.REFUSED:
                 self._refused(state, batch, key, error.verdict.reason, counts=error.verdict.counts)
             else:
@@ -292,7 +298,12 @@ class Uploader:
                 raise
         else:
             self._stored += 1
+            self._results.count("stored")
             state.stored.add(key)
+
+    def _give_up(self, state: _PutOff, key: str, reason: str) -> None:
+        self._results.count("given_up")
+        state.given_up[key] = reason
 
     def _refused(self, state: _PutOff, batch: SealedBatch, key: str, reason: str, *, counts: bool = True) -> None:
         """Give the object up, or put its batch off.
@@ -302,8 +313,9 @@ class Uploader:
         """
         refusals = state.refusals.setdefault(key, Refusals(self._stored))
         if refusals.add(self._stored, counts=counts):
-            state.given_up[key] = reason
+            self._give_up(state, key, reason)
             return
+        self._results.count("refused")
         state.reason = f"{key}: {reason}"
         self._offer_again(state, batch, refusals.count)
         raise _RefusedError(state.reason)
@@ -335,6 +347,7 @@ class Uploader:
                 wait = next_try(error.verdict, tries, self._chance.random())
                 if wait is None:
                     raise
+                self._results.count("retried")
                 if wait and self._clock.wait(self._stop, wait):
                     raise StoppedError from None
 

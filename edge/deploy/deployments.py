@@ -56,16 +56,15 @@ class Deployments:
     ) -> None:
         """`on_failed` is called with an alias that is declared and that nothing serves."""
         self.models_path = models_path
-        self._registry = registry
-        self._store = store
+        self._registry, self._store = registry, store
         self._clock = clock
         self._on_failed = on_failed
         self._work = threading.Lock()
         self._aliases: dict[str, Managed] = {}
         self._proofs = Proofs(clock)
-        self._claimed = False
+        self._claimed = self._stopping = False
         self._unsaved = False  # the state in the store is not the one here: it could not be written
-        self._stopping = False
+        self.rollbacks = 0  # versions that were taken back
 
     def acceptance(self, url: str) -> Version | None:
         """The accepted version whose package in the store is at that url."""
@@ -141,6 +140,7 @@ class Deployments:
                 return
             for one in on_trial:
                 if reason := one.state.begin_run():
+                    self.rollbacks += 1
                     log.error("model %s: %s is taken back: %s", one.name, one.state.bad[-1].version, reason)
             self._save()
         except StoreError as error:  # what is there serves nevertheless
@@ -375,6 +375,7 @@ class Deployments:
             raise NoPreviousError(f"model {one.name!r} has no version to go back to")
         self._serve(one, target, caller, changed=True)
         state.go_back(reason)
+        self.rollbacks += 1
         one.refused = f"{leaving} was taken back: {reason}"
         log.warning("model %s: %s serves again; %s", one.name, target, one.refused)
         try:

@@ -55,7 +55,7 @@ class Proofs:
 
     def _judge(self, proof: _Proof) -> Verdict:
         now, predicted = self._clock.monotonic(), proof.model.scheduler.predicted
-        failed = proof.model.remarks.failed
+        failed = proof.model.remarks.failed.counts().get("INTERNAL", 0)
         if failed > proof.failed:
             proof.since, proof.predicted, proof.failed = now, predicted, failed
             return Verdict.FAILED

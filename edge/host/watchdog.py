@@ -19,6 +19,7 @@ from edge.clock import Clock
 from edge.host.notify import Notifier
 from edge.host.stacks import name_threads, thread_stacks
 from edge.stopping import WATCHDOG_SECONDS
+from edge.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +93,8 @@ class Watchdog:
         self._interval_s = round_seconds(notifier.watchdog_seconds) if interval_s is None else interval_s
         self._status = status
         self._known: frozenset[str] = frozenset()
+        self.rounds = Tally("alive", "stuck")
+        self.alive_at = 0.0  # unix seconds; 0: not yet
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
@@ -121,7 +124,9 @@ class Watchdog:
             log.critical("the agent is stuck: %s", "; ".join(decision.new))
             log.critical("threads: %s", thread_stacks())
         self._known = frozenset(name for name, reason in findings if reason is not None)
+        self.rounds.count("alive" if decision.alive else "stuck")
         if decision.alive:
+            self.alive_at = self._clock.now()
             self._notifier.alive()
         self._show(findings)
         return decision.alive

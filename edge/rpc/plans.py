@@ -15,9 +15,10 @@ from edge.capture.record import CapturedTensor
 from edge.capture.watch import Watch
 from edge.engine.engine import Output, Shapes
 from edge.engine.lending import ALIGNMENT_BYTES
-from edge.errors import TensorError
+from edge.errors import EdgeError, ModelGoneError, TensorError
 from edge.rpc.calls import step_far_aside
 from edge.rpc.codec import ResponseEncoder, answered_tensors, byte_data_ranges, parse_predict
+from edge.rpc.status import name_of
 from edge.serving.binding import Part, Segment, TensorArgument, declaration
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
@@ -164,14 +165,21 @@ class PlanBook:
         return kept[1]
 
     def _make(self, raw: bytes, caller: Caller) -> Plan:
-        name, arguments, make_encoder, recurs = self.dialect.read(raw, caller)
-        model = self._registry.get(name)
+        asked = self.dialect.read(raw, caller)
+        model = self._registry.get(asked.name)
         try:
-            encoder = make_encoder(model) if make_encoder else self._encoder(model)
-            bound = model.binder.bind(arguments)
-        except TensorError as error:
-            model.remarks.say_refused(error)
+            return self._made(raw, asked, model, caller)
+        except EdgeError as error:
+            if isinstance(error, TensorError):
+                model.remarks.say_refused(error)
+            if not isinstance(error, ModelGoneError):
+                model.remarks.count_failed(name_of(error))
             raise
+
+    def _made(self, raw: bytes, asked: Asked, model: LoadedModel, caller: Caller) -> Plan:
+        _, arguments, make_encoder, recurs = asked
+        encoder = make_encoder(model) if make_encoder else self._encoder(model)
+        bound = model.binder.bind(arguments)
         kind: type[Plan] = Plan
         for spec, tensor in zip(model.inputs, bound, strict=True):
             if tensor.declared:

@@ -20,6 +20,7 @@ from edge.rpc.receipt import LARGE_REQUEST_BYTES, Held, Receipts
 from edge.rpc.servicer import Servicer
 from edge.rpc.socket_file import SocketFile
 from edge.serving.scheduler import Caller
+from edge.tally import Tally
 from edge.text import printable
 
 log = logging.getLogger(__name__)
@@ -34,11 +35,13 @@ MAX_CALLS_PER_CONNECTION = 128  # further ones wait in the client
 Handler = Callable[[bytes, Caller], bytes]
 
 
-def _guarded(call: Handler, held: Held, *, quick: bool) -> Unary:
-    """`call` with its errors turned into statuses; only faults of the agent itself are logged as such.
+def _guarded(call: Handler, held: Held, calls: Tally, *, quick: bool) -> Unary:
+    """`call` with its errors turned into statuses, and counted; only faults of the agent itself are logged as such.
 
     One that is not `quick` steps aside first. Large requests are counted while they are answered.
     """
+
+    count = calls.count
 
     def held_call(raw: bytes, context: Caller) -> bytes:
         held.take(len(raw))
@@ -52,6 +55,7 @@ def _guarded(call: Handler, held: Held, *, quick: bool) -> Unary:
             context.step_aside()
         try:
             answer = call(raw, context) if len(raw) < LARGE_REQUEST_BYTES else held_call(raw, context)
+            count("OK")
             return answer, status.OK, ""
         except EdgeError as error:
             code, text = status.status_of(error)
@@ -64,6 +68,7 @@ def _guarded(call: Handler, held: Held, *, quick: bool) -> Unary:
             # A bug in one call: it must not say its inside to the caller, nor end the agent.
             log.error("%s failed", call.__name__, exc_info=error)
             code, text = status.status_of(error)
+        count(code.name)
         return None, code, text
 
     return guarded
@@ -142,6 +147,7 @@ class Server:
         self._listen = listen
         self._admins = admins
         self._health = Health()
+        self.calls: dict[tuple[str, str], Tally] = {}  # by service and method, by status
         self._held = Held(max(max_message_bytes, max_requests_bytes))
         max_receive_bytes = max(max_message_bytes, max_receive_bytes)
         options = {
@@ -210,12 +216,13 @@ class Server:
 
     def _add(self, service: str, calls: Mapping[str, Handler], *, quick: bool = False) -> None:
         for name, call in calls.items():
-            guarded = _guarded(call, self._held, quick=quick)
+            self.calls[service, name] = calls_of_it = Tally("OK")
+            guarded = _guarded(call, self._held, calls_of_it, quick=quick)
             everybody, *administrators = (door.calls for door in self._doors)
             for server in administrators:
                 server.add_unary(f"/{service}/{name}", guarded)
             if self._admins is not None and name in ADMIN_CALLS:
-                guarded = _guarded(self._admins.denial(name), self._held, quick=True)
+                guarded = _guarded(self._admins.denial(name), self._held, calls_of_it, quick=True)
             everybody.add_unary(f"/{service}/{name}", guarded)
 
     def _add_stream(self, service: str, name: str, make: Callable[[Stream], StreamHandler]) -> None:

@@ -15,6 +15,7 @@ from edge.engine.engine import Output
 from edge.engine.placement import Placement
 from edge.errors import (
     CaptureContentError,
+    DeadlineError,
     InferenceError,
     ModelGoneError,
     QueueFullError,
@@ -72,7 +73,7 @@ class Predictions:
                 plan = self._plans.plan(raw, context)
                 scheduler = plan.model.scheduler
                 quick = scheduler.quick and plan.copied_bytes <= LARGE_REQUEST_BYTES
-                stay = _Stay(self, scheduler, scheduler.try_acquire() or self._queue(scheduler, context))
+                stay = _Stay(self, scheduler, scheduler.try_acquire() or self._queue(plan.model, context))
                 break
             except ModelGoneError:  # since it was looked up: the name means another model now, or none (W-2)
                 continue
@@ -89,8 +90,7 @@ class Predictions:
             traceback.clear_frames(error.__traceback__)  # they may hold outputs
             if isinstance(error, SharedMemoryError | RegionNotFoundError):
                 plan.model.remarks.say_refused(error)
-            elif status.status_of(error)[0] is status.INTERNAL:
-                plan.model.remarks.count_failed()
+            plan.model.remarks.count_failed(status.name_of(error))
             if plan.watch is not None:
                 self._failed(stay, plan, raw, context, error)
             stay.end(done=False)
@@ -123,16 +123,20 @@ class Predictions:
         call = Watched(plan, raw, context, stay.data, stay.seat.since)
         stay.hand_over = self._watching.failed(plan.watch, call, code.name)
 
-    def _queue(self, scheduler: Scheduler, caller: Caller) -> Seat:
-        if not self._waiting.acquire(blocking=False):
-            raise QueueFullError(
-                f"{MAX_WAITING_CALLS} Predict calls are waiting already, the most this agent lets wait"
-            )
-        caller.step_aside()
+    def _queue(self, model: LoadedModel, caller: Caller) -> Seat:
         try:
-            return scheduler.acquire(caller)
-        finally:
-            self._waiting.release()
+            if not self._waiting.acquire(blocking=False):
+                raise QueueFullError(
+                    f"{MAX_WAITING_CALLS} Predict calls are waiting already, the most this agent lets wait"
+                )
+            caller.step_aside()
+            try:
+                return model.scheduler.acquire(caller)
+            finally:
+                self._waiting.release()
+        except (QueueFullError, DeadlineError) as error:
+            model.remarks.count_failed(status.name_of(error))
+            raise
 
     def _run(self, stay: "_Stay", plan: Plan, raw: bytes, slow: Caller | None) -> Sequence[Output]:
         """Infer; a `slow` call steps aside last of all: whom that wakes then finds the interpreter lock free."""

@@ -77,3 +77,9 @@ def status_of(error: BaseException) -> tuple[grpc.StatusCode, str]:
     if code is INTERNAL:
         return code, INTERNAL_TEXT
     return code, printable(str(error), MAX_TEXT_CHARACTERS)
+
+
+def name_of(error: BaseException) -> str:
+    """The name of the status that a caller gets for an error."""
+    name: str = status_of(error)[0].name
+    return name

@@ -26,6 +26,7 @@ from edge.serving.binding import InputBinder
 from edge.serving.loads import Load, Loads
 from edge.serving.remarks import Remarks
 from edge.serving.scheduler import Scheduler
+from edge.tally import Tally
 from edge.tensors import DYNAMIC, TensorSpec
 
 if TYPE_CHECKING:
@@ -128,6 +129,7 @@ class Loader:
         self._defaults = defaults
         self._clock = clock
         self._loads = loads
+        self.trials = Tally("passed", "refused")
 
     def load(self, name: str, url: str, load: Load, warming: Callable[[], None], *, idle: bool = False) -> LoadedModel:
         """Load the package at a url; `warming` is called when its sessions are being opened, `idle` is its trial (`Child`).
@@ -149,11 +151,15 @@ class Loader:
             sample = Sample(manifest.sample_shapes, package.sample_fd)
             with self._loads.trial(load):
                 threads.make_sure_of(1 + options.threads + SPARE_THREADS)  # the child's count as the agent's
-                options, trial = try_out(package.model_fd, manifest, options, sample, engines=self._engines, idle=idle)
-                if package.selftest is not None and package.selftest_fd is not None:
-                    engine = self._engines.describe(options.engine)
-                    model = selftest.Model(package.model_fd, manifest, options, engine)
-                    selftest.run_selftest(model, package.selftest, package.selftest_fd, idle=idle, go_on=load.go_on)
+                try:
+                    options, trial = try_out(
+                        package.model_fd, manifest, options, sample, engines=self._engines, idle=idle
+                    )
+                    self._run_selftest(package, options, load, idle=idle)
+                except ModelRefusedError:
+                    self.trials.count("refused")
+                    raise
+                self.trials.count("passed")
             self._engines.prepare(options.engine)
             needed = instances * trial.session_bytes
             with self._loads.turn(load):
@@ -170,6 +176,11 @@ class Loader:
             except BaseException:
                 _close(sessions)
                 raise
+
+    def _run_selftest(self, package: "Package", options: SessionOptions, load: Load, *, idle: bool) -> None:
+        if package.selftest is not None and package.selftest_fd is not None:
+            model = selftest.Model(package.model_fd, package.manifest, options, self._engines.describe(options.engine))
+            selftest.run_selftest(model, package.selftest, package.selftest_fd, idle=idle, go_on=load.go_on)
 
     def _loaded(
         self,

@@ -69,6 +69,12 @@ class Registry:
         self._on_change = on_change
         self._on_gone: list[Callable[[], None]] = []
         self._aliases = Aliases()
+        self.swaps = 0  # models that took the place of another
+
+    @property
+    def trials(self) -> dict[str, int]:
+        """Trials of models, by result."""
+        return self._loader.trials.counts()
 
     def on_gone(self, callback: Callable[[], None]) -> None:
         """Have `callback` called whenever a model takes no more calls: what is kept of it can go."""
@@ -218,6 +224,7 @@ class Registry:
         except BaseException:
             memory.give_back()
             raise
+        self.swaps += 1
         _log_loaded(model)
         self._tell_gone()
         self._drain_later(old)

@@ -4,6 +4,7 @@ import logging
 import threading
 
 from edge.errors import EdgeError
+from edge.tally import Tally
 from edge.text import shown
 
 log = logging.getLogger(__name__)
@@ -12,12 +13,12 @@ log = logging.getLogger(__name__)
 class Remarks:
     """Safe from any thread. `mislabelled`: calls with a tensor that was declared as something that it is not (P-12);
 
-    `failed`: Predicts that ended with INTERNAL (W-6).
+    `failed`: inferences that did not end with OK, by the name of their status.
     """
 
     def __init__(self, model: str) -> None:
         self.mislabelled = 0
-        self.failed = 0
+        self.failed = Tally()
         self._model = model
         self._said: set[str] = set()
         self._lock = threading.Lock()
@@ -27,10 +28,9 @@ class Remarks:
         with self._lock:
             self.mislabelled += 1
 
-    def count_failed(self) -> None:
-        """One more call failed by a fault of the agent or the model."""
-        with self._lock:
-            self.failed += 1
+    def count_failed(self, status: str = "INTERNAL") -> None:
+        """One more inference was asked for and ended with a status other than OK."""
+        self.failed.count(status)
 
     def say_mislabelled(self, tensor: str, declared: str, own: str) -> None:
         """Such a tensor is taken."""

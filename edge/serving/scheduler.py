@@ -1,6 +1,7 @@
 """Who runs next on a model: its sessions, and a bounded first-come-first-served queue before them (P-4, P-5, P-10)."""
 
 import threading
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import NamedTuple, Protocol
 from edge.clock import Clock
 from edge.engine.engine import Session
 from edge.errors import DeadlineError, ModelGoneError, QueueFullError
+from edge.histogram import BOUNDS, empty
 
 QUICK_SECONDS = 0.001
 
@@ -92,7 +94,8 @@ class _Waiter:
 class Counts(NamedTuple):
     """Calls on a model since it was loaded: those that it answered, that failed in it, and that had to wait for it.
 
-    Seconds are those that calls had an instance, or waited. `last`: when the last one ended, on the monotonic clock; 0: none.
+    Seconds are those that calls had an instance, or waited; in buckets of edge.histogram too. `last`: when the last one ended,
+    on the monotonic clock; 0: none.
     """
 
     answered: int
@@ -101,6 +104,8 @@ class Counts(NamedTuple):
     waited: int
     waited_seconds: float
     last: float
+    answered_buckets: tuple[int, ...]
+    waited_buckets: tuple[int, ...]
 
 
 class Scheduler:
@@ -124,6 +129,7 @@ class Scheduler:
         self.predicted = 0
         self._failed = self._waited = 0
         self._ran_seconds = self._waited_seconds = self._last = 0.0
+        self._ran_buckets, self._waited_buckets = empty(), empty()
 
     @contextmanager
     def session(self, caller: Caller, *, counts: bool = True) -> Iterator[Session]:
@@ -207,6 +213,7 @@ class Scheduler:
             if done:
                 self.predicted += 1
                 self._ran_seconds += ran
+                self._ran_buckets[bisect_left(BOUNDS, ran)] += 1
             elif done is False:
                 self._failed += 1
             if done is not None:
@@ -215,7 +222,9 @@ class Scheduler:
             if self._waiters:
                 waiter = self._waiters.popleft()
                 self._waited += 1
-                self._waited_seconds += now - waiter.since
+                waited = now - waiter.since
+                self._waited_seconds += waited
+                self._waited_buckets[bisect_left(BOUNDS, waited)] += 1
                 waiter.seat = seat
                 seat.since = now
                 waiter.ready.release()
@@ -229,7 +238,14 @@ class Scheduler:
         """What was counted until now."""
         with self._lock:
             return Counts(
-                self.predicted, self._ran_seconds, self._failed, self._waited, self._waited_seconds, self._last
+                self.predicted,
+                self._ran_seconds,
+                self._failed,
+                self._waited,
+                self._waited_seconds,
+                self._last,
+                tuple(self._ran_buckets),
+                tuple(self._waited_buckets),
             )
 
     def close(self) -> None:

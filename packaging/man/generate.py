@@ -1,4 +1,4 @@
-"""The configuration's manual page, docs/configuration.md and docs/limits.md, out of the table of settings and the code.
+"""The configuration's manual page, docs/configuration.md, docs/limits.md and docs/metrics.md, out of the tables in the code.
 
     python packaging/man/generate.py [--check]
 
@@ -12,6 +12,7 @@ TOP = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TOP))
 
 import limits  # noqa: E402
+import metrics  # noqa: E402
 
 from edge.settings import OLD_NAMES, PREFIX, SETTINGS, UNUSED, Kind, Setting  # noqa: E402
 
@@ -115,7 +116,7 @@ def table() -> str:
 
 def main() -> int:
     stale = []
-    for file, text in ((PAGE, page()), (TABLE, table()), (limits.PAGE, limits.page())):
+    for file, text in ((PAGE, page()), (TABLE, table()), (limits.PAGE, limits.page()), (metrics.PAGE, metrics.page())):
         if "--check" not in sys.argv:
             file.write_text(text)
         elif not file.exists() or file.read_text() != text:

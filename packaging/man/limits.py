@@ -23,6 +23,7 @@ OTHERS = {
     "edge/serving/loads.py": {"LOAD_SECONDS"},
     "edge/engine/probe.py": {"OPENING_SECONDS", "AFTERWARDS_SECONDS"},
     "edge/shm/sysv.py": {"JUDGED_SECONDS"},
+    "edge/metrics/listener.py": {"CONNECTION_SECONDS"},
     "edge/capture/record.py": {"FUTURE_SECONDS"},
     "edge/capture/intake.py": {"TURN_SECONDS"},
 }
