@@ -5,6 +5,7 @@ fraction of a second each, the first of each pair by turns. A ratio above 1 says
 """
 
 import argparse
+import json
 import shlex
 import statistics
 import subprocess
@@ -69,6 +70,13 @@ def main() -> int:
     parser.add_argument("base", help="a revision of this repository")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", default="", metavar="WORD", help="the cases with this in their name")
+    parser.add_argument(
+        "--settings",
+        type=json.loads,
+        default={},
+        metavar="JSON",
+        help="of this tree's agent alone: what a setting costs",
+    )
     options = parser.parse_args()
     results: dict[str, list[list[float]]] = {case: [] for case in CASES if options.only in case}
     with Rig() as rig, tempfile.TemporaryDirectory(prefix="edge-base-") as folder:
@@ -77,7 +85,7 @@ def main() -> int:
         before = [sys.executable, str(base / "agent.py")]
         packages = {name: rig.package(name, command=before) for name in LOADED}
         for number in range(options.rounds):
-            agents = [rig.agent(command=before), rig.agent()]
+            agents = [rig.agent(command=before), rig.agent(**options.settings)]
             for agent in agents:
                 assert agent.process
                 pin(agent.process.pid, SERVING)

@@ -104,6 +104,21 @@ def test_outputs_without_two_classes(values: Any) -> None:  # [K-3]
     assert reasons(policy, PROBABILITIES, values) == []
 
 
+@pytest.mark.parametrize("classes", [2, 10, 200])
+def test_few_and_many_values_are_looked_at_alike(classes: int) -> None:  # [K-3]
+    policy = Policy(
+        max_probability_below=0.3, max_probability_above=0.9, margin_below=0.05, class_seen=(1,), nan_or_inf=True
+    )
+    spec = TensorSpec("p", DType.FLOAT32, (1, classes), (1, classes))
+    noise = np.random.default_rng(2)
+    for special in (0.0, np.nan, np.inf, -np.inf):
+        for _ in range(50):
+            row = noise.random((1, classes)).astype("<f4") ** 9
+            row[0, noise.integers(classes)] += np.float32(special)
+            many = np.repeat(row, 1 + 200 // classes, axis=0)  # more than FEW_VALUES: the same rows by numpy
+            assert reasons(policy, spec, row) == reasons(policy, spec, many), row
+
+
 def test_values_that_are_no_numbers() -> None:  # [K-3]
     everything = Policy(nan_or_inf=True, margin_below=0.1, class_seen=(1,), max_probability_above=0.5)
     assert "nan_or_inf" in reasons(everything, PROBABILITIES, [[np.inf, -np.inf, np.inf]])
