@@ -107,8 +107,9 @@ def fill(folder: Path, count: int, size: int) -> None:
 def drain(folder: Path, url: str) -> dict[str, Any]:
     """Upload the backlog as the agent does."""
     before = memory_kib("VmRSS")
+    from edge.cloud.aws.client import S3Location
     from edge.cloud.aws.credentials import EnvironmentCredentials
-    from edge.cloud.aws.s3 import S3Location, S3Store
+    from edge.cloud.aws.s3 import S3Store
     from edge.cloud.aws.trust import public_trust
     from edge.cloud.uploader import Uploader
 

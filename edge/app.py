@@ -298,6 +298,7 @@ def _uploader(config: Config, clock: Clock) -> "Uploader | None":
         store,
         clock,
         period=None if cloud else float(config.core_capture_data_periodic_upload_period_seconds),
+        connections=config.edge_upload_connections,
         bandwidth=Bandwidth(config.edge_upload_max_kib_per_second * 1024, clock),
     )
 

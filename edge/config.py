@@ -87,6 +87,7 @@ class Config:
     edge_ca_bundle: str
     edge_receive_max_mib: int
     edge_requests_max_mib: int
+    edge_upload_connections: int
     edge_upload_max_kib_per_second: int
 
 

@@ -340,6 +340,7 @@ SETTINGS: tuple[Setting, ...] = (
         1 << 20,
         "Requests being answered or waiting to be, all together, in MiB; at least one fits.",
     ),
+    _int("edge_upload_connections", 4, 1, 16, "Objects that are uploaded at the same time."),
     _int("edge_upload_max_kib_per_second", 0, 0, 1 << 22, "Upload bandwidth, in KiB a second. 0: no limit."),
 )
 

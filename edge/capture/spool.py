@@ -67,7 +67,7 @@ class Spool:
         self.sealed = threading.Event()
         self.dropped = 0
         self._drop_lock = threading.Lock()  # one thread makes room at a time; also guards _claimed
-        self._claimed: str | None = None
+        self._claimed: set[str] = set()
         self._lock = SpoolLock(settings.spool_path / "lock")
         self._counting = threading.Lock()  # what is sealed, while the uploader may remove of it
         self._taken_before = False
@@ -235,7 +235,7 @@ class Spool:
             for batch in self._folder.waiting(suffix):
                 if enough():
                     break
-                if batch.key == self._claimed:
+                if batch.key in self._claimed:
                     continue
                 contents = self.contents(batch)
                 if not suffix:
@@ -300,18 +300,17 @@ class Spool:
         return self._folder.contents(batch.path, batch.key)
 
     def claim(self, batch: SealedBatch) -> bool:
-        """Keep a batch from being dropped until done, give_up or release; false if it is gone."""
+        """Keep a batch from being dropped until done, give_up or release; false if it is gone, or claimed already."""
         with self._drop_lock:
-            if not batch.path.exists():
+            if batch.key in self._claimed or not batch.path.exists():
                 return False
-            self._claimed = batch.key
+            self._claimed.add(batch.key)
             return True
 
     def release(self, batch: SealedBatch) -> None:
         """Leave a claimed batch for later."""
         with self._drop_lock:
-            if self._claimed == batch.key:
-                self._claimed = None
+            self._claimed.discard(batch.key)
 
     def done(self, batch: SealedBatch, failed: Collection[str] = ()) -> None:
         """The store has acknowledged the record and all large entries, except those of the `failed` captures.

@@ -123,7 +123,7 @@ class Statuses:
 
 
 class StatusLog:
-    """The log files below `folder`. One thread appends."""
+    """The log files below `folder`. Any thread appends."""
 
     def __init__(self, folder: Path, ids_per_file: int) -> None:
         self._new, self._old = folder / _NEW, folder / _OLD

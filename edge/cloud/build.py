@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from edge.access import credential_path
 from edge.clock import Clock
+from edge.cloud.aws.client import S3Location
 from edge.cloud.aws.credentials import (
     CONTAINER_URI,
     ContainerCredentials,
@@ -15,7 +16,7 @@ from edge.cloud.aws.credentials import (
     IotSettings,
 )
 from edge.cloud.aws.proxy import is_loopback
-from edge.cloud.aws.s3 import S3Location, S3Store
+from edge.cloud.aws.s3 import S3Store
 from edge.cloud.aws.trust import public_trust
 from edge.cloud.store import ObjectStore
 from edge.config import Config

@@ -11,8 +11,9 @@ from edge.capture.service import CaptureService
 from edge.capture.statuses import CaptureState
 from edge.clock import Clock, SystemClock
 from edge.cloud.aws.answer import Patience
+from edge.cloud.aws.client import S3Location
 from edge.cloud.aws.credentials import CredentialSource, EnvironmentCredentials
-from edge.cloud.aws.s3 import S3Location, S3Store
+from edge.cloud.aws.s3 import S3Store
 from edge.cloud.aws.trust import public_trust
 from edge.cloud.uploader import Uploader
 from tests.fakes import captures
@@ -87,7 +88,9 @@ class Pipeline:
 
     def __init__(self, folder: Path, store: S3Store, **settings: Any) -> None:
         self.clock = QuickClock()
-        self.uploader = Uploader(store, self.clock, chance=NoChance(), period=settings.pop("period", None))
+        connections = settings.pop("connections", 4)
+        period = settings.pop("period", None)
+        self.uploader = Uploader(store, self.clock, chance=NoChance(), period=period, connections=connections)
         values: dict[str, Any] = {"push_period": 0.05, "batch_captures": 5, "buffer_captures": 1000, **settings}
         make = captures.disk_settings if values.pop("on_disk", False) else captures.cloud_settings
         self.settings = make(folder, **values)

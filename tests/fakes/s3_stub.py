@@ -77,6 +77,8 @@ class S3Stub(Web):
         self.delay = threading.Event()  # set: answers come at once
         self.delay.set()
         self.arrived = threading.Event()
+        self.inside = self.most_inside = 0  # PUTs that came and are not answered
+        self.clients: set[object] = set()  # connections
 
     def now(self) -> float:
         return time.time() + self.clock_offset
@@ -208,7 +210,18 @@ class StubHandler(Handler):
         bucket, _, key = unquote(self.path).lstrip("/").partition("/")
         if self.headers["Host"].startswith(BUCKET + "."):
             bucket, key = BUCKET, unquote(self.path)[1:]
-        stub.puts[key] += 1
+        stub.clients.add(self.client_address)
+        with stub.lock:
+            stub.puts[key] += 1
+            stub.inside += 1
+            stub.most_inside = max(stub.most_inside, stub.inside)
+        try:
+            self._put(stub, bucket, key)
+        finally:
+            with stub.lock:
+                stub.inside -= 1
+
+    def _put(self, stub: S3Stub, bucket: str, key: str) -> None:
         if (fault := stub.next_fault(key, before_body=True)) is not None and fault(self, b""):
             return
         body = self.rfile.read(int(self.headers["Content-Length"]))

@@ -20,8 +20,9 @@ from google.protobuf.message import Message
 from edge.clock import SystemClock
 from edge.cloud.aws import credentials
 from edge.cloud.aws.answer import Patience
+from edge.cloud.aws.client import S3Location
 from edge.cloud.aws.credentials import EnvironmentCredentials
-from edge.cloud.aws.s3 import S3Location, S3Store
+from edge.cloud.aws.s3 import S3Store
 from edge.cloud.aws.transport import Reply
 from edge.cloud.aws.trust import public_trust
 from edge.cloud.store import Body, Pace, StoreError

@@ -187,10 +187,11 @@ def test_what_is_no_file_is_not_followed(stub: S3Stub, tmp_path: Path, leads_out
     assert_all_stored(stub, ["a", "c"])
 
 
-def test_oldest_first(stub: S3Stub, tmp_path: Path) -> None:
-    """[G-2] What waited longest goes first."""
+@pytest.mark.parametrize("connections", [1, 4])
+def test_oldest_first(stub: S3Stub, tmp_path: Path, connections: int) -> None:
+    """[G-2] What waited longest goes first, and all of it before anything later where there is one connection."""
     stub.close()
-    with pipeline(tmp_path, s3_store(stub.url), batch_captures=1) as made:
+    with pipeline(tmp_path, s3_store(stub.url), batch_captures=1, connections=connections) as made:
         ids = []
         for i in range(12):
             ids += submit_some(made, 1, start=i)
@@ -198,7 +199,7 @@ def test_oldest_first(stub: S3Stub, tmp_path: Path) -> None:
         stub.start()
         made.wait_states(ids)
     names = [key.rpartition("/")[2] for key in stub.order if key.endswith(".jsonl")]
-    assert names == sorted(names)
+    assert names == sorted(names) if connections == 1 else names[0] == min(names)
     assert len(names) == 12
 
 

@@ -8,6 +8,7 @@ import logging
 import os
 import ssl
 import stat
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -120,6 +121,9 @@ class RenewedCredentials(ABC):
         self._renew_at = 0.0  # monotonic
         self._ends_at = 0.0
         self._transport: Transport | None = None
+        self._lock = threading.Lock()  # one renewal at a time
+        self._renewals = 0  # that failed
+        self._failure: tuple[int, StoreError] | None = None  # the last that left no keys, and which it was
 
     @abstractmethod
     def _request(self) -> tuple[Peer, str, dict[str, str]]:
@@ -135,13 +139,22 @@ class RenewedCredentials(ABC):
         Raises:
             StoreError: there are none that hold.
         """
+        asked = self._renewals
+        with self._lock:
+            if self._failure is not None and self._failure[0] > asked:
+                raise StoreError(self._failure[1].verdict)  # of the renewal that was just waited for
+            return self._get()
+
+    def _get(self) -> Keys:
         now = self._clock.monotonic()
         if self._keys is not None and now < self._renew_at:
             return self._keys
         try:
             return self._renew()
         except StoreError as error:
+            self._renewals += 1
             if self._keys is None or now >= self._ends_at:
+                self._failure = self._renewals, error
                 raise
             self._renew_at = now + RENEW_AGAIN_SECONDS
             log.warning("the credentials cannot be renewed yet: %s", error)
@@ -149,8 +162,9 @@ class RenewedCredentials(ABC):
 
     def reject(self, keys: Keys) -> None:
         """Forget these keys, unless they were replaced already."""
-        if self._keys == keys:
-            self._keys = None
+        with self._lock:
+            if self._keys == keys:
+                self._keys = None
 
     def check(self) -> None:
         """Whether the request can be made.
@@ -162,8 +176,8 @@ class RenewedCredentials(ABC):
 
     def abort(self) -> None:
         """End a request under way."""
-        if self._transport is not None:
-            self._transport.abort()
+        if (transport := self._transport) is not None:
+            transport.abort()
 
     def _renew(self) -> Keys:
         peer, path, headers = self._request()

@@ -1,0 +1,242 @@
+"""One batch on its way: the large entries, then the record that names them, each until the store has acknowledged it.
+
+What happens when it does not is decided in `edge.cloud.retry`.
+"""
+
+import logging
+import random
+import threading
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from edge import durable
+from edge.capture.record import read_line
+from edge.capture.sealed import BatchContents, SealedBatch
+from edge.capture.spool import Spool
+from edge.clock import Clock
+from edge.cloud.gate import ClosedError, Gate
+from edge.cloud.retry import Outcome, Refusals, next_try, refused_delay
+from edge.cloud.store import Body, ObjectStore, Pace, StoppedError, StoreError
+from edge.cloud.trouble import Trouble
+from edge.tally import Tally
+
+log = logging.getLogger(__name__)
+
+RECORD_TYPE = "application/jsonlines"
+LARGE_TYPE = "application/octet-stream"
+MAX_PUT_OFF = 1000  # batches that something is remembered of
+
+
+class Chance(Protocol):
+    """A source of jitter."""
+
+    def random(self) -> float:
+        """From 0 to 1."""
+        ...
+
+
+@dataclass
+class PutOff:
+    """A batch that did not go through: when it is offered again (monotonic), and what is known of its objects."""
+
+    until: float = 0.0
+    stumbles: int = 0
+    reason: str = ""  # why an object of it was refused
+    refusals: dict[str, Refusals] = field(default_factory=dict)  # by key
+    stored: set[str] = field(default_factory=set)
+    given_up: dict[str, str] = field(default_factory=dict)  # key: why
+
+
+class RefusedError(Exception):
+    """An object of this batch cannot go now; others may."""
+
+
+class Delivery:
+    """Uploads claimed batches. For any thread, but one for each batch; `put_off` is by key."""
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        clock: Clock,
+        *,
+        gate: Gate,
+        pace: Pace,
+        trouble: Trouble,
+        chance: Chance | None = None,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._gate = gate
+        self._pace = pace
+        self._trouble = trouble
+        self.chance = chance or random.SystemRandom()
+        self._lock = threading.Lock()  # guards what follows
+        self.stored = 0  # objects, since start
+        self.put_off: dict[str, PutOff] = {}
+        self.results = Tally("stored", "retried", "refused", "given_up")  # attempts to store an object
+
+    def is_put_off(self, key: str) -> bool:
+        """Whether a batch is not offered yet."""
+        state = self.put_off.get(key)
+        return state is not None and state.until > self._clock.monotonic()
+
+    def forget(self, keys: Collection[str]) -> None:
+        """These batches are gone."""
+        with self._lock:
+            for key in keys:
+                self.put_off.pop(key, None)
+
+    def waiting(self) -> list[PutOff]:
+        """What is remembered of batches that did not go through."""
+        with self._lock:
+            return list(self.put_off.values())
+
+    def well(self) -> None:
+        """A batch went through."""
+        self._trouble.over(next((state.reason for state in self.waiting() if state.reason), ""))
+
+    def upload(self, spool: Spool, batch: SealedBatch) -> None:
+        """Upload a claimed batch and settle it.
+
+        Raises:
+            StoreError: nothing goes through.
+            ClosedError: as another thread has found.
+            RefusedError: an object of it was refused, perhaps not for good.
+            StoppedError: it is to end.
+        """
+        state = self.put_off.get(batch.key) or PutOff()
+        try:
+            contents = spool.contents(batch)
+            self._put_large(batch, state, contents)
+            self._put_record(spool, batch, state, contents)
+        except OSError as error:
+            state.reason = f"the spool cannot be used: {error.strerror or error}"
+            self._offer_again(state, batch, 1)
+            raise RefusedError(state.reason) from None
+        self.forget([batch.key])
+        self.well()
+
+    def _put_large(self, batch: SealedBatch, state: PutOff, contents: BatchContents) -> None:
+        """Upload the large entries; one that is refused does not keep the others back."""
+        refusal: RefusedError | None = None
+        for large in contents.large:
+            if large.size is None:
+                state.given_up.setdefault(large.key, "its file was removed from the spool")
+                continue
+            try:
+                self._put(state, batch, large.key, Body(large.path, large.size), LARGE_TYPE)
+            except RefusedError as error:
+                refusal = error
+        if refusal is not None:
+            raise refusal
+
+    def _put_record(self, spool: Spool, batch: SealedBatch, state: PutOff, contents: BatchContents) -> None:
+        """Upload the record, without the captures that lack an object, and settle the batch."""
+        failed = {large.capture_id for large in contents.large if large.key in state.given_up}
+        nothing_left = failed.issuperset(contents.ids)
+        if not nothing_left:
+            ranges = _lines_but(batch.path, batch.key, failed) if failed else None
+            self._put(state, batch, batch.key, Body(batch.path, batch.size, ranges), RECORD_TYPE)
+        for key, why in state.given_up.items():
+            self._trouble.give_up(key, why)
+        if nothing_left or batch.key in state.given_up:
+            spool.give_up(batch)
+        else:
+            spool.done(batch, failed)
+
+    def _put(self, state: PutOff, batch: SealedBatch, key: str, body: Body, content_type: str) -> None:
+        """Store an object, unless it is stored; or note that it is given up.
+
+        Raises: as `upload`.
+        """
+        if key in state.stored or key in state.given_up:
+            return
+        try:
+            self._try(key, body, content_type)
+        except OSError as error:
+            self._refused(state, batch, key, f"its file cannot be read: {error.strerror or error}")
+        except StoreError as error:
+            if error.verdict.outcome is Outcome.GIVE_UP:
+                self._give_up(state, key, error.verdict.reason)
+            elif error.verdict.outcome is Outcome.REFUSED:
+                self._refused(state, batch, key, error.verdict.reason, counts=error.verdict.counts)
+            else:
+                self._keep(state, batch)  # what is stored of it is not sent again when the network comes back
+                raise
+        except ClosedError:
+            self._keep(state, batch)
+            raise
+        else:
+            with self._lock:
+                self.stored += 1
+            state.stored.add(key)
+            self.results.count("stored")
+
+    def _give_up(self, state: PutOff, key: str, reason: str) -> None:
+        self.results.count("given_up")
+        state.given_up[key] = reason
+
+    def _refused(self, state: PutOff, batch: SealedBatch, key: str, reason: str, *, counts: bool = True) -> None:
+        """Give the object up, or put its batch off.
+
+        Raises:
+            RefusedError: it is put off.
+        """
+        refusals = state.refusals.setdefault(key, Refusals(self.stored))
+        if refusals.add(self.stored, counts=counts):
+            self._give_up(state, key, reason)
+            return
+        self.results.count("refused")
+        state.reason = f"{key}: {reason}"
+        self._offer_again(state, batch, refusals.count)
+        raise RefusedError(state.reason)
+
+    def _offer_again(self, state: PutOff, batch: SealedBatch, refusals: int) -> None:
+        state.until = max(state.until, self._clock.monotonic() + refused_delay(refusals))
+        self._keep(state, batch)
+
+    def _keep(self, state: PutOff, batch: SealedBatch) -> None:
+        with self._lock:
+            if batch.key in self.put_off or len(self.put_off) < MAX_PUT_OFF:
+                self.put_off[batch.key] = state
+
+    def _try(self, key: str, body: Body, content_type: str) -> None:
+        """Put an object, again and again while that may help at once.
+
+        Raises: as `ObjectStore.put`, and ClosedError.
+        """
+        tries = 0
+        with self._gate.passage():
+            while True:
+                try:
+                    self._store.put(key, body, content_type, self._pace)
+                    self._gate.passed()
+                    return
+                except StoreError as error:
+                    if self._gate.stopped:
+                        raise StoppedError from None
+                    verdict = error.verdict
+                    tries += 1
+                    self._trouble.note(verdict.reason)  # a try may take minutes
+                    log.debug("%s: try %d: %s", key, tries, verdict.reason)
+                    wait = next_try(verdict, tries, self.chance.random())
+                    if wait is None:
+                        if verdict.outcome not in (Outcome.GIVE_UP, Outcome.REFUSED):
+                            self._gate.shut()
+                        raise
+                self.results.count("retried")
+                self._gate.failed(wait, verdict.retry_after)
+
+
+def _lines_but(path: Path, key: str, failed: Collection[str]) -> list[tuple[int, int]]:
+    """Where the lines of a record file are, but those of `failed` captures: offset and length of each."""
+    ranges, end = [], 0
+    with durable.reader(path) as file:
+        for line in file:
+            start, end = end, end + len(line)
+            summary = read_line(line, key)
+            if summary is None or summary.capture_id not in failed:
+                ranges.append((start, len(line)))
+    return ranges
