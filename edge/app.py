@@ -32,6 +32,7 @@ from edge.rpc.oip.servicer import InferenceServicer
 from edge.rpc.server import Server
 from edge.rpc.servicer import Servicer
 from edge.rpc.socket_file import claim_socket
+from edge.rpc.tls import credentials
 from edge.serving.loading import ModelDefaults
 from edge.serving.loads import MIB, Load
 from edge.serving.registry import Registry
@@ -94,6 +95,7 @@ class App:
             kind=self._config.edge_rpc_server,
             listen=self._config.edge_listen,
             admins=admitted,
+            tls=credentials(self._config),
         )
         self._registry = Registry(
             self._engines, self._open_package, _defaults(self._config), self._clock, self._server.set_serving
@@ -181,7 +183,13 @@ class App:
             log.warning(
                 "any program in this network namespace can connect: an abstract socket has no owner and no mode"
             )
-        if self._config.edge_listen:
+        if self._config.edge_listen and self._config.edge_listen_cert_file:
+            log.info(
+                "clients with a certificate of %s can connect to %s (edge_listen)",
+                self._config.edge_listen_client_ca_file,
+                self._config.edge_listen,
+            )
+        elif self._config.edge_listen:
             log.warning("any user of this machine can connect to %s (edge_listen)", self._config.edge_listen)
         self._models.start()
         self._stop.wait()

@@ -79,6 +79,9 @@ class Config:
     edge_capture_buffer_mib: int
     edge_engine: str
     edge_listen: str
+    edge_listen_cert_file: str
+    edge_listen_key_file: str
+    edge_listen_client_ca_file: str
     edge_admins: tuple[str, ...]
     edge_metrics_listen: str
     edge_metrics_textfile: str

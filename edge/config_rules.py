@@ -13,7 +13,7 @@ from typing import Any
 
 from edge import log
 from edge.access import why_unusable
-from edge.settings import PREFIX, full_key
+from edge.settings import LISTEN_TLS, PREFIX, full_key
 from edge.text import cut
 
 STATE_ENVIRONMENT = "STATE_DIRECTORY"  # in the environment of a service (systemd.exec(5)), more than one by ":"
@@ -155,8 +155,39 @@ def check_together(
         )
     if values["provider_provider_path"]:
         warnings.append(f"{PREFIX}provider_provider_path is not used by this agent and is ignored")
+    if not wrong & {"edge_listen", *LISTEN_TLS}:
+        _check_listen(values, faults, warnings)
     if not wrong & {"core_capture_data_batch_size", "core_capture_data_buffer_size"}:
         _check_batch(values, sources, faults, warnings)
+
+
+def _check_listen(values: dict[str, Any], faults: list[str], warnings: list[str]) -> None:
+    """Other addresses than loopback come with TLS, and its files come together."""
+    where, given = values["edge_listen"], [name for name in LISTEN_TLS if values[name]]
+    if given and not where:
+        warnings.append(f"{', '.join(given)}: nothing uses it without edge_listen, and it is ignored")
+    elif given:
+        faults.extend(
+            f"{name}: missing; TLS on edge_listen needs all three of {', '.join(LISTEN_TLS)}"
+            for name in LISTEN_TLS
+            if name not in given
+        )
+    if not where:
+        return
+    from ipaddress import ip_address
+
+    try:
+        address = ip_address(where.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        faults.append(
+            f"edge_listen: {shown_value(where)} is not allowed; expected the number of an address, and a port"
+        )
+        return
+    if str(address) not in ("127.0.0.1", "::1") and not given:
+        faults.append(
+            f"edge_listen: {shown_value(where)} is not allowed; expected 127.0.0.1:PORT or [::1]:PORT: other addresses need TLS with "
+            f"client certificates ({', '.join(LISTEN_TLS)})"
+        )
 
 
 def _check_batch(values: dict[str, Any], sources: dict[str, str], faults: list[str], warnings: list[str]) -> None:

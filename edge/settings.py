@@ -10,6 +10,7 @@ from typing import Any
 PREFIX = "sagemaker_edge_"  # of the original agent's keys
 OWN_PREFIX = "edge_"  # of the keys that only this agent has
 NAME_PATTERN = r"[a-zA-Z0-9](-*_*[a-zA-Z0-9])*"
+LISTEN_TLS = ("edge_listen_cert_file", "edge_listen_key_file", "edge_listen_client_ca_file")
 _PORT = r"(?!0)([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 PRINCIPAL_PATTERN = r"(user|group):[^:\s/][^:\s]*"
 _PREFIX_PART = r"(?!\.{1,2}(/|\Z)|[^/]* (/|\Z))[a-zA-Z0-9!_.*'()-][a-zA-Z0-9!_.*'() -]*"
@@ -281,11 +282,16 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "edge_listen",
         Kind.TEXT,
-        "Also serve on this loopback address over TCP, without TLS, for every user of the machine; shared memory is then refused while a TCP client is connected. Default: only the Unix socket.",
+        "Also serve on this address over TCP: a loopback address, for every user of the machine, or any with edge_listen_cert_file and the two beside it, for clients with a certificate. Shared memory is refused while a TCP client is connected. Default: only the Unix socket.",
         high=64,
-        pattern=rf"(127\.0\.0\.1|\[::1\]):{_PORT}",
-        pattern_text="127.0.0.1:PORT or [::1]:PORT with a port from 1 to 65535; other addresses would need TLS, which is not offered",
+        pattern=rf"(([0-9]{{1,3}}\.){{3}}[0-9]{{1,3}}|\[[0-9a-fA-F:.]+\]):{_PORT}",
+        pattern_text="127.0.0.1:PORT or [::1]:PORT, or with TLS the number of another address, with a port from 1 to 65535",
     ),
+    _credential("edge_listen_cert_file", "Certificate chain of this device for edge_listen, in PEM form."),
+    _credential(
+        "edge_listen_key_file", "Private key of that certificate, which nobody else may use: mode 0400 or 0600."
+    ),
+    _credential("edge_listen_client_ca_file", "CAs, in PEM form, whose client certificates edge_listen takes."),
     Setting(
         "edge_admins",
         Kind.PRINCIPALS,

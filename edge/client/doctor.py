@@ -10,7 +10,7 @@ import shutil
 import stat
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,7 +25,7 @@ from edge.engine.engine import SessionOptions
 from edge.engine.engines import Engines
 from edge.errors import ConfigError, TargetError, TrustError
 from edge.package import trust_folder
-from edge.settings import full_key
+from edge.settings import LISTEN_TLS, full_key
 from edge.text import printable
 from edge.version import version
 
@@ -227,29 +227,30 @@ def check_folders(config: Config, agent: int) -> Iterator[Finding]:
 
 
 def check_device_files(config: Config, agent: int) -> Iterator[Finding]:
-    """The certificate and key that captures go to the cloud with."""
-    if config.provider_provider != "Aws":
-        return
-    for name in (
-        "provider_aws_ca_cert_file",
-        "provider_aws_cert_file",
-        "provider_aws_cert_pk_file",
-        "edge_ca_bundle",
-    ):
+    """The certificates and keys that captures go to the cloud with, and that edge_listen has."""
+    cloud = ("provider_aws_ca_cert_file", "provider_aws_cert_file", "provider_aws_cert_pk_file", "edge_ca_bundle")
+    if config.provider_provider == "Aws":
+        yield from _check_files(config, "cloud", cloud, agent)
+    if config.edge_listen:
+        yield from _check_files(config, "edge_listen", LISTEN_TLS, agent)
+
+
+def _check_files(config: Config, subject: str, names: Sequence[str], agent: int) -> Iterator[Finding]:
+    for name in names:
         file = access.credential_path(getattr(config, name))
         if not file:
             continue
         if access.is_credential(file):
-            yield warn("cloud", f"{file} belongs to the service and is not checked", "see: sagemaker-edge-agent status")
+            yield warn(subject, f"{file} belongs to the service and is not checked", "see: sagemaker-edge-agent status")
         elif not Path(file).is_file():
-            yield fail("cloud", f"{file} is not there", f"correct {full_key(name)}")
+            yield fail(subject, f"{file} is not there", f"correct {full_key(name)}")
         elif not os.access(file, os.R_OK):
-            yield warn("cloud", f"you may not read {file}", "see that the agent's user may")
-        elif name.endswith("pk_file") and (others := access.others(file, agent)):
+            yield warn(subject, f"you may not read {file}", "see that the agent's user may")
+        elif name.endswith(("pk_file", "key_file")) and (others := access.others(file, agent)):
             text = f"the private key {file} can be used by {', '.join(others)}"
-            yield fail("cloud", text, access.how_to_fix(file, agent))
+            yield fail(subject, text, access.how_to_fix(file, agent))
         else:
-            yield ok("cloud", file)
+            yield ok(subject, file)
 
 
 def check_clock() -> Iterator[Finding]:

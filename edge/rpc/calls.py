@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable
 from typing import Protocol
 
+import grpc
+
 from edge.errors import MemoryLimitError
 from edge.rpc import status
 from edge.serving.scheduler import Caller
@@ -92,8 +94,8 @@ class CallServer(Protocol):
         """
         ...
 
-    def listen_tcp(self, where: str) -> None:
-        """Take calls at HOST:PORT too; before `listen`.
+    def listen_tcp(self, where: str, credentials: grpc.ServerCredentials | None = None) -> None:
+        """Take calls at HOST:PORT too, with credentials over TLS; before `listen`.
 
         Raises:
             RuntimeError: that cannot be done.

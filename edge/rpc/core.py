@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import grpc
 from grpc._cython import cygrpc
 
 from edge import address
@@ -284,13 +285,14 @@ class CoreServer:
         if self._core.add_http2_port(address.target(path).encode()) == 0:
             raise RuntimeError("the socket cannot be made")
 
-    def listen_tcp(self, where: str) -> None:
-        """Take calls at HOST:PORT too; before `listen`.
+    def listen_tcp(self, where: str, credentials: grpc.ServerCredentials | None = None) -> None:
+        """Take calls at HOST:PORT too, with credentials over TLS; before `listen`.
 
         Raises:
             RuntimeError: that cannot be done.
         """
-        if self._core.add_http2_port(where.encode()) == 0:
+        given = () if credentials is None else (credentials._credentials,)
+        if self._core.add_http2_port(where.encode(), *given) == 0:
             raise RuntimeError("the address cannot be listened on")
 
     def start(self) -> None:

@@ -175,8 +175,12 @@ class FallbackServer:
         if self._server.add_insecure_port(address.target(path)) == 0:
             raise RuntimeError("the socket cannot be made")
 
-    def listen_tcp(self, where: str) -> None:
-        if self._server.add_insecure_port(where) == 0:
+    def listen_tcp(self, where: str, credentials: grpc.ServerCredentials | None = None) -> None:
+        if credentials is None:
+            port = self._server.add_insecure_port(where)
+        else:
+            port = self._server.add_secure_port(where, credentials)
+        if port == 0:
             raise RuntimeError("the address cannot be listened on")
 
     def start(self) -> None:

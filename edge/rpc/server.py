@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from edge.clock import Clock, SystemClock
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 AGENT_SERVICE = agent_pb2.DESCRIPTOR.services_by_name["Agent"].full_name
 OPERATIONS_SERVICE = operations_pb2.DESCRIPTOR.services_by_name["Operations"].full_name
 INFERENCE_SERVICE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+KEEPALIVE_MS = 60_000  # without a word from a client on TCP; it is asked then
 ADMIN_SOCKET_UMASK = 0o111  # its folder says who may connect
 LOOKAHEAD_BYTES = 192 * 1024  # what a call may send that nobody has asked for: of 512 calls and 128 streams 120 MiB
 MAX_CALLS_PER_CONNECTION = 128  # further ones wait in the client
@@ -126,7 +128,7 @@ class _Door(NamedTuple):
 class Server:
     """The server; it takes calls from `start` to `stop`. `kind` is `edge_rpc_server`, `listen` is `edge_listen`.
 
-    With `admins` their calls are served on their socket alone, which is made in the folder that is there for it.
+    `tls` is for `listen`. With `admins` their calls are served on their socket alone, which is made in the folder that is there for it.
     """
 
     def __init__(
@@ -140,11 +142,12 @@ class Server:
         kind: str = "core",
         listen: str = "",
         admins: Admins | None = None,
+        tls: grpc.ServerCredentials | None = None,
     ) -> None:
         """Each of the bounds on all calls together (B-4, B-5) is one message's, `max_message_bytes`, at least."""
         clock = clock or SystemClock()
         self._clock = clock
-        self._listen = listen
+        self._listen, self._tls = listen, tls
         self._admins = admins
         self._health = Health()
         self.calls: dict[tuple[str, str], Tally] = {}  # by service and method, by status
@@ -166,6 +169,9 @@ class Server:
             # The most that RFC 9113 4.2 allows: a large tensor comes in few frames. Memory is bounded by the windows.
             "grpc.http2.max_frame_size": 2**24 - 1,
         }
+        if tls is not None:  # of a machine that is far away, and was switched off, nobody says so
+            options["grpc.keepalive_time_ms"] = KEEPALIVE_MS
+            options["grpc.keepalive_permit_without_calls"] = 1
 
         def door(file: SocketFile) -> _Door:
             receipts = Receipts(clock, self._held, max_message_bytes=max_message_bytes, max_bytes=max_receive_bytes)
@@ -243,7 +249,7 @@ class Server:
         """
         try:
             if self._listen:
-                self._doors[0].calls.listen_tcp(self._listen)
+                self._doors[0].calls.listen_tcp(self._listen, self._tls)
         except RuntimeError:
             raise SocketInUseError(
                 f"edge_listen {self._listen}: it is in use, or not an address of this machine"

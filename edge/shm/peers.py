@@ -48,8 +48,14 @@ class Peers:
 
     def __init__(self, tcp: str = "") -> None:
         """`tcp`: HOST:PORT, where clients connect too, if they do."""
-        host, _, port = tcp.rpartition(":")
-        self._tcp = (host.strip("[]"), int(port)) if tcp else None
+        self._tcp: tuple[str, int] | None = None
+        self._everywhere = False
+        if tcp:
+            host, _, port = tcp.rpartition(":")
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            packed = socket.inet_pton(family, host.strip("[]"))
+            self._tcp = socket.inet_ntop(family, packed), int(port)
+            self._everywhere = not any(packed)  # 0.0.0.0 and [::]
         self._lock = threading.Lock()
         self._known: dict[str, Peer | None] = {}  # by the socket's name in /proc/self/fd; None: no client's
         self._namespace = _ipc_namespace("self")
@@ -97,7 +103,7 @@ class Peers:
             return False
         host, port = sock.getsockname()[:2]
         sock.getpeername()
-        return (host.removeprefix("::ffff:"), port) == self._tcp
+        return port == self._tcp[1] and (self._everywhere or host.removeprefix("::ffff:") == self._tcp[0])
 
     def _peer(self, fd: int) -> Peer | None:
         try:

@@ -13,10 +13,14 @@ class Refused(Exception):
     """The status and the text of a refusal."""
 
 
-def _client(url: str) -> Any:
+def _client(url: str, tls: list[str] | None = None) -> Any:
+    """`tls`: the files of the CA, of the client's key and of its certificate."""
     from tritonclient.grpc import InferenceServerClient
 
-    return InferenceServerClient(url)
+    if tls is None:
+        return InferenceServerClient(url)
+    ca, key, certificate = tls
+    return InferenceServerClient(url, ssl=True, root_certificates=ca, private_key=key, certificate_chain=certificate)
 
 
 def call(url: str, method: str, *arguments: Any, **named: Any) -> Any:
@@ -38,7 +42,12 @@ def call(url: str, method: str, *arguments: Any, **named: Any) -> Any:
 
 
 def infer(
-    url: str, model: str, inputs: dict[str, np.ndarray[Any, Any]], outputs: tuple[str, ...] = (), **named: Any
+    url: str,
+    model: str,
+    inputs: dict[str, np.ndarray[Any, Any]],
+    outputs: tuple[str, ...] = (),
+    tls: list[str] | None = None,
+    **named: Any,
 ) -> tuple[dict[str, np.ndarray[Any, Any]], dict[str, Any]]:
     """Infer on inputs by name; the outputs by name, and the answer without them.
 
@@ -52,7 +61,7 @@ def infer(
     for name, array in inputs.items():
         given.append(InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype)))
         given[-1].set_data_from_numpy(array)
-    with _client(url) as client:
+    with _client(url, tls) as client:
         try:
             wanted = [InferRequestedOutput(name) for name in outputs] or None
             result = client.infer(model, given, outputs=wanted, **named)
@@ -61,6 +70,11 @@ def infer(
     answer = result.get_response(as_json=True)
     found = {output["name"]: result.as_numpy(output["name"]) for output in answer["outputs"]}
     return found, answer
+
+
+def infer_tls(url: str, tls: list[str], model: str, inputs: dict[str, np.ndarray[Any, Any]]) -> Any:
+    """`infer` over TLS."""
+    return infer(url, model, inputs, tls=tls)
 
 
 def infer_shared(

@@ -6,7 +6,19 @@ from tests.unit.test_config import faults, parse
 
 
 @pytest.mark.parametrize(
-    "where", ["127.0.0.1:65536", "[::1]:99999", "127.0.0.1:0", "127.0.0.1:080", "0.0.0.0:80", "::1:80"]
+    "where",
+    [
+        "127.0.0.1:65536",
+        "300.0.0.1:80",
+        "[::1::]:80",
+        "127.0.0.2:80",
+        "[fe80::1]:80",
+        "[::1]:99999",
+        "127.0.0.1:0",
+        "127.0.0.1:080",
+        "0.0.0.0:80",
+        "::1:80",
+    ],
 )
 def test_places_that_are_not_listened_on(where: str) -> None:
     assert "edge_listen" in faults(edge_listen=where)[0]
