@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from edge import address, paths
+from edge import address, histogram, paths
 from edge.capture.keeper import Keeper
 from edge.capture.record import iso_seconds
 from edge.capture.service import CaptureService
@@ -287,6 +287,7 @@ class App:
             memory_reserved_bytes=self._registry.reserved_bytes,
             managed=managed.messages(self._models, self._registry),
             models_path=self._config.edge_models_path,
+            bucket_seconds=histogram.BOUNDS,
         )
 
 
@@ -328,7 +329,10 @@ def _model_status(name: str, state: Any, model: Any) -> Any:
         status.package_name, status.package_version = model.manifest.model_name, model.manifest.model_version
         status.instances, status.memory_bytes = model.instances, model.taken_bytes
         status.waiting, status.running = model.scheduler.waiting, model.scheduler.running
-        status.predicted, status.mislabelled = model.scheduler.predicted, model.remarks.mislabelled
+        counts = model.scheduler.counts()
+        status.predicted, status.mislabelled = counts.answered, model.remarks.mislabelled
+        status.failed = sum(model.remarks.failed.counts().values())
+        status.inference_counts.extend(histogram.without_last_zeros(counts.answered_buckets))
         status.warning, status.url, status.engine = model.warning, model.url, model.engine
         status.inputs.extend(map(_tensor_status, model.inputs))
         status.outputs.extend(map(_tensor_status, model.outputs))

@@ -26,17 +26,28 @@ def cumulated(counts: Sequence[int]) -> list[int]:
     return [*sums, sum(counts)]
 
 
-def quantile(counts: Sequence[int], part: float) -> float | None:
-    """The seconds that a `part` (0 to 1) of what was counted took at most, as well as the buckets tell; None: nothing was."""
+def without_last_zeros(counts: Sequence[int]) -> Sequence[int]:
+    """The buckets up to the last in which something is."""
+    used = len(counts)
+    while used and not counts[used - 1]:
+        used -= 1
+    return counts[:used]
+
+
+def quantile(counts: Sequence[int], part: float, bounds: Sequence[float] = BOUNDS) -> float | None:
+    """The seconds that a `part` (0 to 1) of what was counted took at most, as well as the buckets tell; None: nothing was.
+
+    `bounds`: of an agent that may have others.
+    """
     total = sum(counts)
     if not total:
         return None
     wanted, below = part * total, 0
     for position, count in enumerate(counts):
         if count and below + count >= wanted:
-            if position == len(BOUNDS):
+            if position >= len(bounds):
                 break
-            low = BOUNDS[position - 1] if position else 0.0
-            return low + (BOUNDS[position] - low) * (wanted - below) / count
+            low = bounds[position - 1] if position else 0.0
+            return low + (bounds[position] - low) * (wanted - below) / count
         below += count
-    return BOUNDS[-1]
+    return bounds[-1] if bounds else None

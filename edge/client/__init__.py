@@ -19,6 +19,7 @@ GROUPS: dict[str, dict[str, str]] = {
     },
     "the agent": {
         "status": "show what the agent is doing: models, calls, memory, waiting captures",
+        "top": "show each model's calls a second and latencies, live on a terminal",
         "health": "ask whether the agent, or one model, is ready to serve",
         "doctor": "check the installation, and say how to fix what is wrong",
     },

@@ -290,7 +290,20 @@ def _add_greengrass(commands: Parsers, common: argparse.ArgumentParser) -> None:
 
 def _add_checks(commands: Parsers, common: argparse.ArgumentParser) -> None:
     one = _add(commands, common, "status")
+    one.add_argument(
+        "--watch",
+        type=seconds,
+        nargs="?",
+        const=2.0,
+        default=0.0,
+        metavar="SECONDS",
+        help="on a terminal, show it again every so often (2), until Ctrl-C",
+    )
     one.set_defaults(run=_later("edge.client.status", "status"), patience=HEALTH_TIMEOUT_SECONDS)
+
+    one = _add(commands, common, "top")
+    one.add_argument("--interval", type=seconds, default=2.0, metavar="SECONDS", help="between two looks (2)")
+    one.set_defaults(run=_later("edge.client.top", "top"), patience=HEALTH_TIMEOUT_SECONDS)
 
     one = _add(commands, common, "health")
     one.add_argument("name", nargs="?", help="a model; without it, the agent as a whole")

@@ -132,3 +132,30 @@ def managed(models: list[ops.ManagedModel], now: float) -> str:
 def refusal(one: ops.ManagedModel) -> str:
     """Why what is declared does not serve."""
     return f"{printable(one.name)}: what is declared does not serve: {printable(one.refused, PATH_CHARACTERS)}"
+
+
+def agent(reply: ops.GetStatusResponse, now: float) -> str:
+    """The agent itself, in a line; `now` in seconds since the epoch."""
+    line = f"sagemaker-edge-agent {printable(reply.version)}, up {duration(now - reply.started_unix_seconds)}"
+    return line + (f", engine {printable(reply.engine)}" if reply.engine else "")
+
+
+def captures(one: ops.CaptureStatus, now: float) -> str:
+    """How captures stand; `now` in seconds since the epoch."""
+    where = f"captures to {printable(one.destination)}" if one.destination else "captures"
+    text = f"{where}: "
+    if one.pending:
+        text += f"{one.pending} waiting ({size(one.pending_bytes)})"
+        if one.oldest_pending_unix_seconds:
+            text += f", the oldest for {duration(now - one.oldest_pending_unix_seconds)}"
+    else:
+        text += "none waiting"
+    text += f"; since the start {one.succeeded} done, {one.failed} failed"
+    text += f", {one.dropped} dropped" if one.dropped else ""
+    text += f", {one.refused} refused" if one.refused else ""
+    if one.refusing_since_unix_seconds:
+        text += f" (for {duration(now - one.refusing_since_unix_seconds)} until now)"
+    if one.last_error:
+        ago = duration(now - one.last_error_unix_seconds)
+        text += f"\n  last error, {ago} ago: {printable(one.last_error, PATH_CHARACTERS)}"
+    return text

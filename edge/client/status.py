@@ -1,23 +1,28 @@
 """`status`: how the agent stands, and how much waits since when and why."""
 
+import sys
 import time
 from argparse import Namespace
 from typing import Any
 
 from google.protobuf.message import Message
 
-from edge.client import show
+from edge.client import show, top
 from edge.client.commands import agent_of
-from edge.client.connection import OPERATIONS
 from edge.client.outcome import Exit
+from edge.client.screen import is_live
 from edge.rpc._generated import operations_pb2 as ops
 from edge.text import printable
 
 
 def status(options: Namespace) -> Exit:
-    """Prints the agent's own account of itself."""
+    """Prints the agent's own account of itself; again and again where that is asked for and a terminal is there."""
+    if options.watch and is_live(sys.stdout) and not options.json:
+        return top.watch(
+            options, max(top.LEAST_SECONDS, options.watch), lambda _, reply, __: as_text(reply, time.time())
+        )
     with agent_of(options) as agent:
-        reply = agent.call(OPERATIONS + "GetStatus", ops.GetStatusRequest(), ops.GetStatusResponse)
+        reply = top.ask(agent)
     if options.json:
         show.as_json(as_json(reply))
     else:
@@ -45,14 +50,13 @@ def as_json(reply: Message) -> dict[str, Any]:
 
 def as_text(reply: ops.GetStatusResponse, now: float) -> str:
     """The same for people; `now` in seconds since the epoch."""
-    lines = [f"sagemaker-edge-agent {printable(reply.version)}, up {show.duration(now - reply.started_unix_seconds)}"]
-    lines[0] += f", engine {printable(reply.engine)}" if reply.engine else ""
+    lines = [show.agent(reply, now)]
     budget, reserved = reply.memory_budget_bytes, reply.memory_reserved_bytes
     lines.append(f"memory for models: {show.size(reserved)}" + (f" of {show.size(budget)}" if budget else ""))
     lines += ["", _models(reply)]
     managed = [one for one in reply.managed if one.why in ("declared", "restored")]
     lines += ["", show.managed(managed, now)] if managed else []
-    lines += ["", _captures(reply.captures, now)]
+    lines += ["", show.captures(reply.captures, now)]
     return "\n".join(lines)
 
 
@@ -90,23 +94,3 @@ def _models(reply: ops.GetStatusResponse) -> str:
         if model.engine not in ("", reply.engine)
     ]
     return "\n".join([show.table(rows, head), *remarks])
-
-
-def _captures(captures: ops.CaptureStatus, now: float) -> str:
-    where = f"captures to {printable(captures.destination)}" if captures.destination else "captures"
-    text = f"{where}: "
-    if captures.pending:
-        text += f"{captures.pending} waiting ({show.size(captures.pending_bytes)})"
-        if captures.oldest_pending_unix_seconds:
-            text += f", the oldest for {show.duration(now - captures.oldest_pending_unix_seconds)}"
-    else:
-        text += "none waiting"
-    text += f"; since the start {captures.succeeded} done, {captures.failed} failed"
-    text += f", {captures.dropped} dropped" if captures.dropped else ""
-    text += f", {captures.refused} refused" if captures.refused else ""
-    if captures.refusing_since_unix_seconds:
-        text += f" (for {show.duration(now - captures.refusing_since_unix_seconds)} until now)"
-    if captures.last_error:
-        ago = show.duration(now - captures.last_error_unix_seconds)
-        text += f"\n  last error, {ago} ago: {printable(captures.last_error, show.PATH_CHARACTERS)}"
-    return text

@@ -73,7 +73,7 @@ class TensorStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., data_type: _Optional[str] = ..., shape: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ModelStatus(_message.Message):
-    __slots__ = ("name", "package_name", "package_version", "state", "instances", "waiting", "running", "predicted", "memory_bytes", "mislabelled", "inputs", "outputs", "warning", "url", "engine")
+    __slots__ = ("name", "package_name", "package_version", "state", "instances", "waiting", "running", "predicted", "memory_bytes", "mislabelled", "inputs", "outputs", "warning", "url", "engine", "failed", "inference_counts")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PACKAGE_NAME_FIELD_NUMBER: _ClassVar[int]
     PACKAGE_VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +89,8 @@ class ModelStatus(_message.Message):
     WARNING_FIELD_NUMBER: _ClassVar[int]
     URL_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    INFERENCE_COUNTS_FIELD_NUMBER: _ClassVar[int]
     name: str
     package_name: str
     package_version: str
@@ -104,7 +106,9 @@ class ModelStatus(_message.Message):
     warning: str
     url: str
     engine: str
-    def __init__(self, name: _Optional[str] = ..., package_name: _Optional[str] = ..., package_version: _Optional[str] = ..., state: _Optional[str] = ..., instances: _Optional[int] = ..., waiting: _Optional[int] = ..., running: _Optional[int] = ..., predicted: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., mislabelled: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[TensorStatus, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorStatus, _Mapping]]] = ..., warning: _Optional[str] = ..., url: _Optional[str] = ..., engine: _Optional[str] = ...) -> None: ...
+    failed: int
+    inference_counts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., package_name: _Optional[str] = ..., package_version: _Optional[str] = ..., state: _Optional[str] = ..., instances: _Optional[int] = ..., waiting: _Optional[int] = ..., running: _Optional[int] = ..., predicted: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., mislabelled: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[TensorStatus, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorStatus, _Mapping]]] = ..., warning: _Optional[str] = ..., url: _Optional[str] = ..., engine: _Optional[str] = ..., failed: _Optional[int] = ..., inference_counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class CaptureStatus(_message.Message):
     __slots__ = ("destination", "pending", "pending_bytes", "oldest_pending_unix_seconds", "succeeded", "failed", "dropped", "last_error", "last_error_unix_seconds", "refused", "refusing_since_unix_seconds")
@@ -133,7 +137,7 @@ class CaptureStatus(_message.Message):
     def __init__(self, destination: _Optional[str] = ..., pending: _Optional[int] = ..., pending_bytes: _Optional[int] = ..., oldest_pending_unix_seconds: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., dropped: _Optional[int] = ..., last_error: _Optional[str] = ..., last_error_unix_seconds: _Optional[int] = ..., refused: _Optional[int] = ..., refusing_since_unix_seconds: _Optional[int] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "started_unix_seconds", "engine", "models", "captures", "memory_budget_bytes", "memory_reserved_bytes", "managed", "models_path")
+    __slots__ = ("version", "started_unix_seconds", "engine", "models", "captures", "memory_budget_bytes", "memory_reserved_bytes", "managed", "models_path", "bucket_seconds")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STARTED_UNIX_SECONDS_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -143,6 +147,7 @@ class GetStatusResponse(_message.Message):
     MEMORY_RESERVED_BYTES_FIELD_NUMBER: _ClassVar[int]
     MANAGED_FIELD_NUMBER: _ClassVar[int]
     MODELS_PATH_FIELD_NUMBER: _ClassVar[int]
+    BUCKET_SECONDS_FIELD_NUMBER: _ClassVar[int]
     version: str
     started_unix_seconds: int
     engine: str
@@ -152,4 +157,5 @@ class GetStatusResponse(_message.Message):
     memory_reserved_bytes: int
     managed: _containers.RepeatedCompositeFieldContainer[ManagedModel]
     models_path: str
-    def __init__(self, version: _Optional[str] = ..., started_unix_seconds: _Optional[int] = ..., engine: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., captures: _Optional[_Union[CaptureStatus, _Mapping]] = ..., memory_budget_bytes: _Optional[int] = ..., memory_reserved_bytes: _Optional[int] = ..., managed: _Optional[_Iterable[_Union[ManagedModel, _Mapping]]] = ..., models_path: _Optional[str] = ...) -> None: ...
+    bucket_seconds: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, version: _Optional[str] = ..., started_unix_seconds: _Optional[int] = ..., engine: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., captures: _Optional[_Union[CaptureStatus, _Mapping]] = ..., memory_budget_bytes: _Optional[int] = ..., memory_reserved_bytes: _Optional[int] = ..., managed: _Optional[_Iterable[_Union[ManagedModel, _Mapping]]] = ..., models_path: _Optional[str] = ..., bucket_seconds: _Optional[_Iterable[float]] = ...) -> None: ...
