@@ -2,7 +2,8 @@
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from edge import strict_json
@@ -16,7 +17,17 @@ ALIAS = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")  # before the suffix: a name 
 MAX_DECLARATION_BYTES = 16 << 10  # of a file of models.d
 MAX_DECLARATIONS = 256  # in models.d
 MAX_PATH_CHARACTERS = 4096  # of the package that a declaration names
+MAX_DEPLOYMENT_CHARACTERS = 128  # of a deployment's name
+MAX_TOGETHER = 32  # models of one deployment
 _FLAGS = ("allow_changed_tensors", "allow_gap")
+
+
+@dataclass(frozen=True)
+class Together:
+    """A deployment: names whose models switch all or none (W-9). `models` are all of them, sorted."""
+
+    name: str
+    models: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,7 @@ class Declaration:
     package: str
     allow_changed_tensors: bool = False
     allow_gap: bool = False
+    deployment: Together | None = None
 
 
 def parse(data: bytes) -> Declaration:
@@ -36,13 +48,44 @@ def parse(data: bytes) -> Declaration:
     """
     try:
         value = strict_json.parse_object(data, max_bytes=MAX_DECLARATION_BYTES, max_marks=100)
-        strict_json.check_keys(value, "", required=("package",), optional=_FLAGS)
+        strict_json.check_keys(value, "", required=("package",), optional=(*_FLAGS, "deployment"))
         package = strict_json.text(value["package"], "package")
+        deployment = _together(value["deployment"]) if "deployment" in value else None
     except JsonFault as fault:
         raise DeclarationError(str(fault)) from None
     if len(package) > MAX_PATH_CHARACTERS or not (package.startswith("/") or is_url(package)):
         raise DeclarationError(f"names the package {shown(package)}; expected an absolute path or a file:// url")
-    return Declaration(package, *(_flag(value, key) for key in _FLAGS))
+    changed, gap = (_flag(value, key) for key in _FLAGS)
+    if gap and deployment is not None:
+        raise DeclarationError("has allow_gap beside deployment; models that switch together do so without a gap")
+    return Declaration(package, changed, gap, deployment)
+
+
+def _together(value: object) -> Together:
+    given = strict_json.table(value, "deployment")
+    strict_json.check_keys(given, "deployment", required=("name", "models"))
+    name = strict_json.text(given["name"], "deployment.name")
+    if not 0 < len(name) <= MAX_DEPLOYMENT_CHARACTERS or not name.isprintable():
+        raise DeclarationError(
+            f"names the deployment {shown(name)}; expected 1 to {MAX_DEPLOYMENT_CHARACTERS} printable characters"
+        )
+    listed = strict_json.array(given["models"], "deployment.models", most=MAX_TOGETHER)
+    models = [strict_json.text(one, "deployment.models") for one in listed]
+    wrong = next((one for one in models if not ALIAS.fullmatch(one)), None)
+    if wrong is not None or not models or len(set(models)) < len(models):
+        words = "none" if not models else "one twice" if wrong is None else shown(wrong)
+        raise DeclarationError(f"has in deployment.models {words}; expected each alias of the deployment once")
+    return Together(name, tuple(sorted(models)))
+
+
+def not_with(deployment: Together, found: Mapping[str, object]) -> Sequence[str]:
+    """The names of a deployment that are not declared as of it: it is whole where there are none."""
+    return [name for name in deployment.models if deployment_of(found.get(name)) != deployment]
+
+
+def deployment_of(found: object) -> Together | None:
+    """The deployment of what was found where a declaration is; None where it is of none."""
+    return found.deployment if isinstance(found, Declaration) else None
 
 
 def _flag(value: dict[str, Any], key: str) -> bool:
@@ -56,4 +99,6 @@ def to_bytes(declaration: Declaration) -> bytes:
     """The file of a declaration; flags that are not set are left out."""
     value: dict[str, Any] = {"package": declaration.package}
     value |= {key: True for key in _FLAGS if getattr(declaration, key)}
+    if declaration.deployment is not None:
+        value["deployment"] = asdict(declaration.deployment)
     return json.dumps(value, indent=2).encode() + b"\n"

@@ -18,4 +18,5 @@ class Managed:
     state: AliasState = field(default_factory=AliasState)
     declared: Declaration | None = None
     refused: str = ""  # why what is declared does not serve; empty where it does
+    passing: bool = False  # with `refused`: for a reason that says nothing about the version, such as want of memory
     serves: bool = False

@@ -42,15 +42,13 @@ class Proofs:
         self._proofs[name] = _Proof(model, self._clock.monotonic())
 
     def look(self, on_trial: Callable[[str], LoadedModel | None]) -> dict[str, Verdict]:
-        """The verdict on each; `on_trial` gives what serves under a name and is on trial. One that is GOOD is not asked again."""
+        """The verdict on each; `on_trial` gives what serves under a name and is on trial."""
         found = {}
         for name, proof in list(self._proofs.items()):
             if on_trial(name) is not proof.model:
                 del self._proofs[name]
                 continue
-            found[name] = verdict = self._judge(proof)
-            if verdict is Verdict.GOOD:
-                del self._proofs[name]
+            found[name] = self._judge(proof)
         return found
 
     def _judge(self, proof: _Proof) -> Verdict:

@@ -2,6 +2,7 @@
 
 An alias has `current`, the version that proved itself, `previous`, the one before it, and `trying`, a newer one that serves
 and has yet to prove itself (W-6). `tries` counts the runs of the agent that it was tried in and that did not end cleanly (W-7).
+Versions on trial that are of one `deployment` prove themselves, or go back, together (W-9).
 """
 
 import json
@@ -15,6 +16,8 @@ from edge.strict_json import JsonFault
 FORMAT = 1
 MAX_STATE_BYTES = 128 << 20  # of the file of the store's state: of all that can be declared
 MAX_BAD = 8  # versions that are not tried again, an alias
+MAX_ENDED = 16  # deployments whose end is remembered
+_SELDOM = ("deployment", "waiting", "elsewhere")  # members of an alias that are left out where they say nothing
 MAX_TRIES = 2  # runs of the agent that a version may end before it has proved itself (W-7)
 
 
@@ -51,15 +54,31 @@ class Bad:
     reason: str
 
 
+@dataclass(frozen=True)
+class Standing:
+    """How a deployment stands (W-9): trying, committed, taken-back, refused, replaced or unknown; and why."""
+
+    name: str
+    state: str
+    reason: str = ""
+
+
 @dataclass
 class AliasState:
-    """An alias."""
+    """An alias.
+
+    `deployment` is that of `trying`. With `waiting`, what is being tried was not opened in this run, for want of memory or
+    time, so that the run says nothing about it. `elsewhere`: it is not models.d that declares it.
+    """
 
     current: Version | None = None
     previous: Version | None = None
     trying: Version | None = None
     tries: int = 0
     bad: list[Bad] = field(default_factory=list)
+    deployment: str = ""
+    waiting: bool = False
+    elsewhere: bool = False
 
     @property
     def serving(self) -> Version | None:
@@ -79,38 +98,40 @@ class AliasState:
         """The kept version of that id."""
         return next((one for one in self.versions() if one.id == id), None)
 
-    def try_out(self, version: Version) -> None:
+    def try_out(self, version: Version, deployment: str = "") -> None:
         """A version is to serve from now on, if it can."""
         same = self.trying is not None and self.trying.id == version.id
         if not same and self.current is not None and self.current.id == version.id:
-            self.current, self.trying, self.tries = version, None, 0
+            self.give_up()
+            self.current = version
             return
         if not same and self.current is None:
             self.commit()  # it serves, and is all there is to go back to
         self.trying, self.tries = version, self.tries if same else 1
+        self.deployment, self.waiting = deployment, False
 
     def commit(self) -> None:
         """What is being tried has proved itself."""
         if self.trying is not None:
-            self.previous, self.current, self.trying, self.tries = self.current, self.trying, None, 0
+            self.previous, self.current = self.current, self.trying
+            self.give_up()
 
     def give_up(self) -> None:
-        """What is being tried does not serve."""
-        self.trying, self.tries = None, 0
+        """Nothing is being tried any more."""
+        self.trying, self.tries, self.deployment, self.waiting = None, 0, "", False
 
-    def begin_run(self) -> str:
-        """The run before did not end cleanly: what is being tried is tried once more, or, for the reason returned, taken back (W-7)."""
-        if self.tries < MAX_TRIES or self.current is None:
-            self.tries += 1
-            return ""
-        reason = f"the agent ended {MAX_TRIES} times before it had proved itself"
-        self.go_back(reason)
-        return reason
+    def begin_run(self) -> bool:
+        """The run before did not end cleanly: what is being tried is tried once more, or is to be taken back, if it can be (W-7)."""
+        if self.waiting:
+            return False
+        over = self.tries >= MAX_TRIES
+        self.tries = min(self.tries + 1, MAX_TRIES)
+        return over
 
-    def go_back(self, reason: str) -> None:
-        """What was there before serves again, and what serves now is not tried again."""
+    def go_back(self, reason: str, *, blame: bool = True) -> None:
+        """What was there before serves again; with `blame`, what serves now is not tried again."""
         bad = self.serving
-        if bad is not None:
+        if bad is not None and blame:
             self.bad = [one for one in self.bad if one.id != bad.id][1 - MAX_BAD :]
             self.bad.append(Bad(bad.id, bad.package, str(bad), reason))
         if self.trying is not None:
@@ -123,33 +144,58 @@ class AliasState:
         self.bad = [one for one in self.bad if one.id != id]
 
 
-def parse(data: bytes) -> dict[str, AliasState]:
-    """The aliases in a state file.
+_BAD = [one.name for one in fields(Bad)]
+_STANDING = [one.name for one in fields(Standing)]
+
+
+@dataclass
+class State:
+    """What a state file has: the aliases, and the last deployments that have ended, the oldest first."""
+
+    models: dict[str, AliasState] = field(default_factory=dict)
+    ended: list[Standing] = field(default_factory=list)
+
+
+def parse(data: bytes) -> State:
+    """What is in a state file.
 
     Raises:
         StateFault: it is none.
     """
     try:
         value = strict_json.parse_object(data, max_bytes=MAX_STATE_BYTES)
-        strict_json.check_keys(value, "", required=("format", "models"))
+        strict_json.check_keys(value, "", required=("format", "models"), optional=("ended",))
         if value["format"] != FORMAT:
             raise StateFault(f"has format {value['format']!r}; this agent knows {FORMAT}")
         models = strict_json.table(value["models"], "models")
-        return {name: _alias(strict_json.table(one, name), name) for name, one in models.items()}
+        ended = strict_json.array(value.get("ended", []), "ended", most=MAX_ENDED)
+        return State(
+            {name: _alias(strict_json.table(one, name), name) for name, one in models.items()},
+            [Standing(*_strings(one, _STANDING, "ended")) for one in ended],
+        )
     except JsonFault as fault:
         raise StateFault(str(fault)) from None
 
 
 def _alias(value: dict[str, Any], where: str) -> AliasState:
-    strict_json.check_keys(value, where, required=[one.name for one in fields(AliasState)])
+    required = [one.name for one in fields(AliasState) if one.name not in _SELDOM]
+    strict_json.check_keys(value, where, required=required, optional=_SELDOM)
     current, previous, trying = (
         None if value[key] is None else _version(value[key], f"{where}.{key}")
         for key in ("current", "previous", "trying")
     )
     if type(value["tries"]) is not int:
         raise JsonFault(f"{where}.tries must be a number")
-    bad = [_bad(one, f"{where}.bad") for one in strict_json.array(value["bad"], f"{where}.bad", most=MAX_BAD)]
-    return AliasState(current, previous, trying, value["tries"], bad)
+    for key in ("waiting", "elsewhere"):
+        if type(value.get(key, False)) is not bool:
+            raise JsonFault(f"{where}.{key} must be true or false")
+    bad = [
+        Bad(*_strings(one, _BAD, f"{where}.bad"))
+        for one in strict_json.array(value["bad"], f"{where}.bad", most=MAX_BAD)
+    ]
+    deployment = strict_json.text(value.get("deployment", ""), f"{where}.deployment")
+    waiting, elsewhere = value.get("waiting", False), value.get("elsewhere", False)
+    return AliasState(current, previous, trying, value["tries"], bad, deployment, waiting, elsewhere)
 
 
 def _version(value: object, where: str) -> Version:
@@ -164,10 +210,11 @@ def _version(value: object, where: str) -> Version:
     return Version(_id(id, where), package, name, version, float(given["accepted"]), float(given["since"]))
 
 
-def _bad(value: object, where: str) -> Bad:
+def _strings(value: object, names: list[str], where: str) -> list[str]:
+    """The members of an object that has strings alone."""
     given = strict_json.table(value, where)
-    strict_json.check_keys(given, where, required=[one.name for one in fields(Bad)])
-    return Bad(*(strict_json.text(given[one.name], f"{where}.{one.name}") for one in fields(Bad)))
+    strict_json.check_keys(given, where, required=names)
+    return [strict_json.text(given[name], f"{where}.{name}") for name in names]
 
 
 def _id(text: str, where: str) -> str:
@@ -181,6 +228,14 @@ def is_id(text: str) -> bool:
     return len(text) == 64 and set(text) <= set("0123456789abcdef")
 
 
-def to_bytes(models: dict[str, AliasState]) -> bytes:
+def to_bytes(state: State) -> bytes:
     """The state file."""
-    return json.dumps({"format": FORMAT, "models": {n: asdict(one) for n, one in models.items()}}, indent=1).encode()
+    models = {name: _plain(one) for name, one in state.models.items()}
+    value = {"format": FORMAT, "models": models}
+    if state.ended:
+        value["ended"] = list(map(asdict, state.ended[-MAX_ENDED:]))
+    return json.dumps(value, indent=1).encode()
+
+
+def _plain(one: AliasState) -> dict[str, Any]:
+    return {key: value for key, value in asdict(one).items() if value or key not in _SELDOM}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from edge import durable
 from edge.deploy import state
-from edge.deploy.state import AliasState, StateFault, Version
+from edge.deploy.state import State, StateFault, Version
 from edge.errors import PackageError, PackageNotFoundError, StoreError, StoreFullError, TrustError
 from edge.text import counted
 
@@ -96,14 +96,14 @@ class Store:
             os.close(self._lock)
             self._lock = None
 
-    def read_state(self) -> dict[str, AliasState]:
-        """The aliases as they were left; none where there is no state. One that cannot be read is set aside."""
+    def read_state(self) -> State:
+        """What was kept; nothing where there is no state. One that cannot be read is set aside."""
         path = self._there() / STATE_FILE
         try:
             with durable.reader(path) as file:
                 return state.parse(file.read(state.MAX_STATE_BYTES + 1))
         except FileNotFoundError:
-            return {}
+            return State()
         except StateFault as fault:
             aside = path.with_name(STATE_FILE + _SET_ASIDE)
             log.error(
@@ -113,16 +113,16 @@ class Store:
                 aside,
             )
             path.replace(aside)
-            return {}
+            return State()
 
-    def write_state(self, models: dict[str, AliasState]) -> None:
+    def write_state(self, kept: State) -> None:
         """Replace the state; after a crash it is the old one or the new.
 
         Raises:
             StoreError: it cannot be written, and is the old one.
         """
         self.claim()
-        data = state.to_bytes(models)
+        data = state.to_bytes(kept)
         if len(data) > state.MAX_STATE_BYTES:
             raise StoreError(
                 f"the state in {self.folder} would have {len(data)} bytes; {state.MAX_STATE_BYTES} are read"

@@ -5,6 +5,7 @@ loaded, then, from the moment of the switch, the old one that drains.
 """
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -37,6 +38,15 @@ class Entry:
     def warming(self) -> None:
         """Its sessions are being opened."""
         self.state = ModelState.WARMING
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model that is ready to serve under a name, in place of `old` where something does."""
+
+    entry: Entry
+    old: Entry | None
+    model: LoadedModel
 
 
 class Aliases:
@@ -87,11 +97,8 @@ class Aliases:
     def publish(self, entry: Entry, model: LoadedModel) -> None:
         """It serves from now on."""
         with self._lock:
-            self._publish(entry, model)
-
-    def _publish(self, entry: Entry, model: LoadedModel) -> None:
-        entry.model, entry.state = model, ModelState.READY
-        self._set_ready({**self._ready, entry.name: model})
+            entry.model, entry.state = model, ModelState.READY
+            self._set_ready({**self._ready, entry.name: model})
 
     def _set_ready(self, ready: dict[str, LoadedModel]) -> None:
         self._ready, self._models = ready, tuple(ready.values())
@@ -152,19 +159,33 @@ class Aliases:
             return entry
         return next((one for one in self._beside if one.name == name), None)
 
-    def switch(self, new: Entry, model: LoadedModel, old: Entry) -> None:
-        """The name means `model` from now on, and `old` finishes the calls that it has.
+    def hold(self, new: Entry, model: LoadedModel) -> None:
+        """A model is ready beside the one that serves, and waits for its switch."""
+        with self._lock:
+            new.model = model
+
+    def switch(self, turns: Sequence[tuple[Entry, LoadedModel, Entry | None]]) -> None:
+        """Each name means its model from now on, all at once, and the old one finishes the calls that it has.
+
+        Args:
+            turns: of each name the new entry, the model, and the old entry; None where nothing served.
 
         Raises:
-            ModelNotFoundError: `old` does not serve any more.
+            ModelNotFoundError: an old one does not serve any more; every name is as it was.
         """
         with self._lock:
-            if self._entries.get(new.name) is not old or old.state is not ModelState.READY:
-                raise ModelNotFoundError(unloaded_meanwhile(new.name))
-            self._entries[new.name] = new
-            self._beside[self._beside.index(new)] = old
-            self._publish(new, model)
-            _close(old)
+            for new, _, old in turns:
+                if old is not None and (self._entries.get(new.name) is not old or old.state is not ModelState.READY):
+                    raise ModelNotFoundError(unloaded_meanwhile(new.name))
+            for new, model, old in turns:
+                if old is not None:
+                    self._entries[new.name] = new
+                    self._beside[self._beside.index(new)] = old
+                new.model, new.state = model, ModelState.READY
+            self._set_ready({**self._ready, **{new.name: model for new, model, _ in turns}})
+            for _, _, old in turns:
+                if old is not None:
+                    _close(old)
 
     def give_up(self, new: Entry) -> None:
         """Nothing is to be loaded there any more, unless it is already."""

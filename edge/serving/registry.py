@@ -6,7 +6,7 @@ How one is loaded is in `edge.serving.loading`, who serves under which name in `
 import logging
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +25,7 @@ from edge.errors import (
 from edge.host import descriptors, memory
 from edge.paths import model_url
 from edge.serving.agreement import check_tensors
-from edge.serving.aliases import Aliases, Entry, ModelState, already
+from edge.serving.aliases import Aliases, Entry, ModelState, Prepared, already
 from edge.serving.loading import LoadedModel, Loader, ModelDefaults, Served
 from edge.serving.loads import MIB, Load, Loads
 from edge.serving.scheduler import Caller, Nobody
@@ -109,6 +109,8 @@ class Registry:
         try:
             with self._loads.begin(task.load):
                 model = self._open(task)
+                if task.old is not None:
+                    model = model.in_place_of(task.old, self._clock)
                 self._aliases.publish(task.entry, model)
         except BaseException:
             self._aliases.drop(task.entry)
@@ -121,7 +123,7 @@ class Registry:
         return model
 
     def _open(self, task: _Task, *, idle: bool = False) -> LoadedModel:
-        """The model, ready to serve, and in place of the task's old one if it has one."""
+        """The model, ready to serve, also in place of the task's old one if it has one."""
         descriptors.make_sure_of(SPARE_DESCRIPTORS)
         entry, old = task.entry, task.old
         model = self._loader.load(entry.name, model_url(task.url), task.load, entry.warming, idle=idle)
@@ -131,10 +133,10 @@ class Registry:
             if not task.changed:
                 check_tensors((old.inputs, old.outputs), (model.inputs, model.outputs))
             task.load.go_on()
+            return model
         except BaseException:
             model.drain()
             raise
-        return model.in_place_of(old, self._clock)
 
     # --- unloading ---------------------------------------------------------------
 
@@ -217,18 +219,77 @@ class Registry:
             with self._loads.begin(task.load):
                 model = self._open(task, idle=True)
                 try:
-                    self._aliases.switch(task.entry, model, old)
+                    (model,) = self._switch([Prepared(task.entry, old, model)])
                 except BaseException:
                     model.drain()
                     raise
         except BaseException:
             memory.give_back()
             raise
-        self.swaps += 1
-        _log_loaded(model)
-        self._tell_gone()
-        self._drain_later(old)
         return model
+
+    def _switch(self, prepared: Sequence[Prepared]) -> list[LoadedModel]:
+        """Have each serve under its name, all at once; the models as they serve."""
+        models = [
+            one.model.in_place_of(one.old.model, self._clock) if one.old is not None and one.old.model else one.model
+            for one in prepared
+        ]
+        self._aliases.switch([(one.entry, model, one.old) for one, model in zip(prepared, models, strict=True)])
+        for model in models:
+            _log_loaded(model)
+        self._tell_gone()
+        for one in prepared:
+            if one.old is not None:
+                self.swaps += 1
+                self._drain_later(one.old)
+            else:
+                self._on_change(one.entry.name, True)
+        return models
+
+    # --- several at once ---------------------------------------------------------------
+
+    def prepare(self, name: str, url: str, caller: Caller, *, allow_changed_tensors: bool = False) -> Prepared:
+        """Have a package ready to serve under a name, beside what serves there; `switch` or `give_up` must follow (W-9).
+
+        Until then the name can be called, and neither loaded nor swapped.
+
+        Raises:
+            EdgeError: as `swap`; the name is as it was.
+        """
+        _check_name(name)
+        load = Load(self._loads, caller)
+        new, old = self._claim_swap(name, load)
+        try:
+            with self._loads.begin(load):
+                served = old.model if old is not None else None
+                model = self._open(_Task(url, load, new, served, allow_changed_tensors), idle=old is not None)
+                self._aliases.hold(new, model)  # counts as taken memory from here on
+        except BaseException:
+            self._aliases.drop(new)
+            memory.give_back()
+            raise
+        finally:
+            self._loads.tell()
+        return Prepared(new, old, model)
+
+    def switch(self, prepared: Sequence[Prepared]) -> list[LoadedModel]:
+        """Have what was prepared serve, every name at the same moment.
+
+        Raises:
+            ModelNotFoundError: what served under one of the names was unloaded meanwhile; none is switched.
+        """
+        try:
+            return self._switch(prepared)
+        finally:
+            self._loads.tell()
+
+    def give_up(self, prepared: Sequence[Prepared]) -> None:
+        """What was prepared is not to serve."""
+        for one in prepared:
+            one.model.drain()
+            self._aliases.drop(one.entry)
+        memory.give_back()
+        self._loads.tell()
 
     def _drain_later(self, old: Entry) -> None:
         """Have a replaced model finish its calls and go; nobody waits for that."""

@@ -9,9 +9,9 @@ import pytest
 
 from edge import durable
 from edge.deploy import folder
-from edge.deploy.declaration import MAX_DECLARATIONS, MAX_PATH_CHARACTERS
+from edge.deploy.declaration import MAX_DECLARATIONS, MAX_DEPLOYMENT_CHARACTERS, MAX_PATH_CHARACTERS
 from edge.deploy.proof import COMMIT_PREDICTS
-from edge.deploy.state import MAX_BAD, MAX_STATE_BYTES, AliasState, Bad, Version, parse, to_bytes
+from edge.deploy.state import MAX_BAD, MAX_STATE_BYTES, AliasState, Bad, Standing, State, Version, parse, to_bytes
 from edge.deploy.store import MIB, Store
 from edge.errors import ModelNotFoundError, StoreError
 from edge.serving.registry import MAX_NAME_CHARACTERS
@@ -73,8 +73,10 @@ def test_the_longest_state_can_be_read_again() -> None:  # [M-6]
     path = "/" + "\x01" * (MAX_PATH_CHARACTERS - 1)
     version = Version("0" * 64, path, "n" * 255, "v" * 255, 1.0)
     state = AliasState(version, version, version, 1, [Bad("0" * 64, path, str(version), "r" * 255)] * MAX_BAD)
-    data = to_bytes({"m" * MAX_NAME_CHARACTERS: state})
-    assert parse(data) == {"m" * MAX_NAME_CHARACTERS: state}
+    state.deployment, state.waiting, state.elsewhere = "d" * MAX_DEPLOYMENT_CHARACTERS, True, True
+    kept = State({"m" * MAX_NAME_CHARACTERS: state}, [Standing("d", "refused", "r")])
+    data = to_bytes(kept)
+    assert parse(data) == kept
     assert len(data) * MAX_DECLARATIONS <= MAX_STATE_BYTES
 
 
@@ -82,7 +84,7 @@ def test_a_store_that_cannot_be_looked_into_is_none(tmp_path: Path) -> None:  # 
     device = Device(tmp_path)
     device.make()
     device.store = Store(tmp_path / ("n" * 300), MIB, device._accept)
-    device.deployments._store = device.store
+    device.deployments._kept.store = device.store
     assert device.deployments.prepare() == []
 
 
@@ -152,6 +154,21 @@ def test_a_version_on_trial_that_finds_no_memory_is_kept(device: Device) -> None
     assert device.state == ("2", "1", "")
     device.restart(cleanly=True)
     assert device.predict() == 2
+
+
+def test_runs_that_had_no_memory_for_it_say_nothing_of_a_version(device: Device) -> None:  # [W-7] [L-6]
+    proven(device, "1")
+    device.declare(device.package("2"))
+    for _ in range(3):  # each run finds no memory for it, and crashes
+        device.end()
+        device.make(budget_bytes=1)
+        device.deployments.prepare()
+        device.deployments.start(lambda name: None)
+        assert device.state == ("2", "1", "")
+    device.restart()
+    assert (device.predict(), device.state) == (2, ("2", "1", ""))
+    device.restart()
+    assert (device.predict(), device.state) == (1, ("", "1", ""))
 
 
 # --- a disk that is full, or read only ------------------------------------------------

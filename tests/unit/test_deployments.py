@@ -3,8 +3,9 @@
 import datetime
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from edge.deploy.declaration import Declaration
 from edge.deploy.deployments import Deployments
 from edge.deploy.managed import Managed
 from edge.deploy.proof import COMMIT_PREDICTS, COMMIT_SECONDS
+from edge.deploy.state import Standing
 from edge.deploy.store import MIB, Store
 from edge.engine.engines import Engines
 from edge.errors import EdgeError, ModelNotFoundError, StoreError
@@ -37,6 +39,7 @@ class Device:
         self.clock = FakeClock(NOW.timestamp())
         self.models = home / "models.d"
         self.models.mkdir()
+        self.elsewhere: dict[str, Declaration] = {}
         self._store_mib = store_mib
         self._made = 0
 
@@ -50,7 +53,11 @@ class Device:
         """The parts of a run, with so much memory for models, or all that there is."""
         self.registry = Registry(Engines(), self._open, ModelDefaults(1, 1, 4, budget_bytes, ()), self.clock)
         self.store = Store(self.home / "store", self._store_mib * MIB, self._accept)
-        self.deployments = Deployments(self.registry, self.store, self.models, self.clock)
+        self.deployments = Deployments(
+            self.registry, self.store, self.models, self.clock, further=lambda: self.elsewhere
+        )
+        self.ends: list[Standing] = []
+        self.deployments.on_end(self.ends.append)
 
     def end(self, *, cleanly: bool = False) -> None:
         """It ends."""
@@ -64,11 +71,21 @@ class Device:
         self.end(cleanly=cleanly)
         self.start()
 
-    def package(self, version: str, signer: Holder = packages.SIGNER, spare: int = 0) -> Path:
+    def package(
+        self,
+        version: str,
+        signer: Holder = packages.SIGNER,
+        spare: int = 0,
+        files_besides: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> Path:
         """A package whose model adds the number that its version is, with so many bytes besides."""
         self._made += 1
         manifest = format_manifest(Manifest("adder", version, "m.tflite"))
-        files = {"m.tflite": add_one(amount=float(version)), **({"spare": bytes(spare)} if spare else {})}
+        files = {
+            "m.tflite": add_one(amount=float(version)),
+            **({"spare": bytes(spare)} if spare else {}),
+            **files_besides,
+        }
         files = packages.files_of(files, manifest=manifest, signer=signer)
         return packages.write_folder(self.home / f"{version}-{self._made}", files)
 
@@ -78,9 +95,9 @@ class Device:
         (one,) = self.deployments.apply(["m"], Call(), retry=True)
         return one
 
-    def predict(self, times: int = 1) -> float:
+    def predict(self, times: int = 1, name: str = "m") -> float:
         """What the model that serves adds."""
-        model = self.registry.get("m")
+        model = self.registry.get(name)
         for _ in range(times):
             with model.scheduler.session(Call()) as session:
                 (y,) = session.run([np.zeros((1, 4), np.float32).tobytes()], ((1, 4),))
@@ -90,7 +107,13 @@ class Device:
     @property
     def state(self) -> tuple[str, str, str]:
         """Versions: on trial, current, previous."""
-        state = self.managed.state
+        return self.state_of("m")
+
+    def state_of(self, name: str) -> tuple[str, str, str]:
+        """The same of any name."""
+        one = self.deployments.get(name)
+        assert one is not None
+        state = one.state
         a, b, c = (one.version if one else "" for one in (state.trying, state.current, state.previous))
         return a, b, c
 

@@ -1,0 +1,142 @@
+"""What the agent knows of its declared models, and the store knows for the next run."""
+
+import logging
+
+from edge.deploy.managed import Managed
+from edge.deploy.state import MAX_ENDED, MAX_TRIES, Standing, State, Version
+from edge.deploy.store import Store
+from edge.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+
+class Kept:
+    """The declared aliases, and how deployments have ended. For one change at a time; reading is safe at any."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.aliases: dict[str, Managed] = {}
+        self.claimed = False  # the store is ours, and its state is read
+        self.unsaved = False  # the state in the store is not the one here: it could not be written
+        self.stopping = False  # the agent is about to end
+        self.rollbacks = 0  # versions that were taken back
+        self.untold: list[Standing] = []  # ends of deployments that nobody has been told of
+        self._ended: list[Standing] = []
+        self._saved_trying: set[str] = set()
+
+    def claim(self) -> None:
+        """Have the store, and know what it knows.
+
+        Raises:
+            StoreError, OSError: it cannot be used, or another agent has it.
+        """
+        if not self.claimed:
+            self.store.claim()
+            kept = self.store.read_state()
+            for name, one in kept.models.items():
+                self.alias(name).state = one
+            self._ended = kept.ended
+            self._saved_trying = self._trying()
+            self.claimed = True
+
+    def alias(self, name: str) -> Managed:
+        """A declared alias; from now on it is one."""
+        return self.aliases.setdefault(name, Managed(name))
+
+    def all(self) -> list[Managed]:
+        """The aliases, by name."""
+        return sorted(self.aliases.values(), key=lambda one: one.name)
+
+    def acceptance(self, url: str) -> Version | None:
+        """The accepted version whose package in the store is at that url."""
+        kept = (version for one in list(self.aliases.values()) for version in one.state.versions())
+        return next((version for version in kept if url == str(self.store.path(version))), None)
+
+    def count_starts(self) -> None:
+        """One more run tries what has yet to prove itself, or takes it back (W-7)."""
+        on_trial = [one for one in self.all() if one.state.trying is not None]
+        try:
+            if not self.claimed or self.store.take_clean_end() or not on_trial:
+                return
+            over = [one for one in on_trial if one.state.begin_run()]
+            for first in over:
+                group = self.tried_with(first)
+                if first.state.trying is not None and any(one.state.current for one in group):
+                    self._go_back(group)
+            self.save()
+        except StoreError as error:  # what is there serves nevertheless
+            log.error("declared models: %s", error)
+
+    def _go_back(self, group: list[Managed]) -> None:
+        reason = f"the agent ended {MAX_TRIES} times before it had proved itself"
+        deployment = group[0].state.deployment
+        for one in group:
+            one.state.go_back(reason)
+            self.rollbacks += 1
+            log.error("model %s: %s is taken back: %s", one.name, one.state.bad[-1].version, reason)
+        self.end(deployment, "taken-back", reason)
+
+    # --- deployments -------------------------------------------------------------------
+
+    def tried_with(self, one: Managed) -> list[Managed]:
+        """The aliases whose versions on trial prove themselves with that one's, itself among them."""
+        name = one.state.deployment
+        return [other for other in self.all() if other.state.deployment == name] if name else [one]
+
+    def end(self, deployment: str, state: str, reason: str = "") -> None:
+        """A deployment has ended so; nothing where the name is empty."""
+        if deployment:
+            standing = Standing(deployment, state, reason)
+            self._ended = [*(one for one in self._ended if one.name != deployment), standing][-MAX_ENDED:]
+            self.untold.append(standing)
+
+    def standing(self, deployment: str) -> Standing:
+        """How a deployment stands."""
+        if deployment in self._trying():
+            return Standing(deployment, "trying")
+        return next((one for one in self._ended if one.name == deployment), Standing(deployment, "unknown"))
+
+    def _trying(self) -> set[str]:
+        return {one.state.deployment for one in list(self.aliases.values())} - {""}
+
+    # --- the store ---------------------------------------------------------------------
+
+    def save(self, but: str = "") -> None:
+        """Have the store know what is known here; of the alias `but`, nothing.
+
+        Raises:
+            StoreError: it cannot be written down.
+        """
+        self.unsaved = True
+        trying = self._trying()
+        self._ended = [one for one in self._ended if one.name not in trying]
+        for gone in self._saved_trying - trying - {one.name for one in self._ended}:
+            self.end(gone, "replaced")
+        self._saved_trying = trying
+        self.store.write_state(
+            State({name: one.state for name, one in self.aliases.items() if name != but}, self._ended)
+        )
+        self.unsaved = False
+
+    def tidy(self) -> None:
+        """Have the store keep what is needed, and no more."""
+        if not self.claimed or self.stopping:
+            return
+        keep = {version.id for one in self.aliases.values() for version in one.state.versions()}
+        try:
+            self.store.tidy(keep)
+        except (StoreError, OSError) as error:
+            log.warning("the package store cannot be tidied: %s", error)
+
+    def close(self, *, idle: bool) -> None:
+        """The agent ends cleanly: this run counts for nothing, even if a change is still under way and it is not `idle`."""
+        try:
+            if self.claimed and (not idle or any(one.state.trying for one in self.all())):
+                self.store.mark_clean_end()
+            if idle and self.unsaved:
+                self.save()
+        except StoreError as error:
+            log.error("%s", error)
+        finally:
+            if idle:
+                self.store.close()
