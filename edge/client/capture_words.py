@@ -12,7 +12,9 @@ _AGO = re.compile(r"([0-9]{1,9})(s|min|h|d)")
 _UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days"}
 
 _EPILOG = """\
-WHERE is a folder: the agent's capture folder, its spool, or a copy of a bucket.
+WHERE is a folder, that is the agent's capture folder, its spool or a copy of a bucket, or a bucket: s3://BUCKET/PREFIX. A bucket is
+asked with the keys in the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN), or as an agent's
+configuration has it (-c). It needs s3:ListBucket and s3:GetObject.
 
 A record that cannot be used is told of on stderr and left out, the others are read on; the exit code is then 1.
 
@@ -21,6 +23,7 @@ examples:
   captures show /var/lib/sagemaker-edge-agent/captures
   captures stats captures --model digits --json
   captures report captures --html report.html --since 7d
+  captures ls s3://acme-captures/captures/plant-north/digits/ --region eu-west-1
 """
 
 
@@ -47,7 +50,7 @@ def add_parser(parser: Any, common: Any, parser_class: Any, later: Callable[[str
 
     def add(word: str, text: str) -> Any:
         one = words.add_parser(word, help=text, description=f"{text[:1].upper()}{text[1:]}.", parents=[common])
-        one.add_argument("where", metavar="WHERE", help="a folder of captures")
+        one.add_argument("where", metavar="WHERE", help="a folder of captures, or s3://BUCKET/PREFIX")
         _add_filters(one)
         module = "report" if word == "report" else "commands"
         one.set_defaults(run=later(f"edge.client.captures.{module}", word))
@@ -78,3 +81,9 @@ def _add_filters(one: Any) -> None:
     )
     filters.add_argument("--reason", action="append", metavar="REASON", help="kept for this reason, see captureReason")
     one.add_argument("--labels", metavar="FILE", help="names of the classes, one a line")
+    bucket = one.add_argument_group("for a bucket")
+    bucket.add_argument(
+        "-c", "--config", metavar="CONFIG", help="an agent's configuration: its region, endpoint and keys"
+    )
+    bucket.add_argument("--region", metavar="REGION", help="of the bucket (AWS_REGION, else us-east-1)")
+    bucket.add_argument("--endpoint", metavar="URL", help="of a store other than AWS (AWS_ENDPOINT_URL)")

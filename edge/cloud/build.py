@@ -16,6 +16,7 @@ from edge.cloud.aws.credentials import (
     IotSettings,
 )
 from edge.cloud.aws.proxy import is_loopback
+from edge.cloud.aws.reading import S3Reader
 from edge.cloud.aws.s3 import S3Store
 from edge.cloud.aws.trust import public_trust
 from edge.cloud.store import ObjectStore
@@ -59,3 +60,18 @@ def _credentials(config: Config, clock: Clock) -> CredentialSource:
         thing_name=config.core_iot_thing_name,
     )
     return IotCredentials(settings, clock)
+
+
+def build_reader(bucket: str, clock: Clock, *, config: Config | None, region: str, endpoint: str) -> S3Reader:
+    """A reader of a bucket: as the configuration has it, where one is given, with what is given beside it before that."""
+    files: tuple[str, ...] = ()
+    credentials: CredentialSource
+    if config is not None:
+        region, endpoint = region or config.core_region, endpoint or config.core_endpoint_override
+        files = tuple(map(credential_path, (config.provider_aws_ca_cert_file, config.edge_ca_bundle)))
+        credentials = _credentials(config, clock)
+    elif os.environ.get(CONTAINER_URI) and not os.environ.get("AWS_ACCESS_KEY_ID"):
+        credentials = ContainerCredentials(clock)
+    else:
+        credentials = EnvironmentCredentials()
+    return S3Reader(S3Location(bucket, region, endpoint), credentials, clock, lambda: public_trust(*files))

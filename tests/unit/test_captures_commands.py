@@ -207,3 +207,18 @@ def test_png_is_read_by_pillow() -> None:
         opened = Image.open(io.BytesIO(pictures.png(picture)))
         assert opened.mode == mode
         assert np.array_equal(np.asarray(opened.convert("RGB")), picture)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("s3:///x", "names no bucket; expected s3://BUCKET/PREFIX"),
+        ("s3://b/../x/", "names no bucket"),
+        ("s3://bucket/ --region eu.west", "region 'eu.west'; expected"),
+        ("s3://bucket/ --endpoint ftp://x", "endpoint 'ftp://x'; expected"),
+        ("s3://bucket/ -c /none.json", "/none.json: "),
+    ],
+)
+def test_a_bucket_that_cannot_be(capsys: pytest.CaptureFixture[str], words: str, said: str) -> None:  # [V-7]
+    assert main.main(["captures", "ls", *words.split()]) == 2
+    assert said in capsys.readouterr().err

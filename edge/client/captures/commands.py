@@ -7,15 +7,15 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from edge.client import show as text
+from edge.client.captures.bucket import source_of
 from edge.client.captures.pictures import drawing, picture_entry, picture_of
 from edge.client.captures.predictions import is_scores
 from edge.client.captures.records import Capture, Entry, RecordError
 from edge.client.captures.selection import Chosen, Refusals, Selection, selection_of
-from edge.client.captures.sources import Folder, Source
+from edge.client.captures.sources import Source
 from edge.client.captures.summaries import Summary, summaries_of
 from edge.client.captures.tallies import SummaryTally, Tallies, Tally
 from edge.client.outcome import Exit, RefusedError
@@ -27,15 +27,6 @@ PAGE_ROWS = 200  # that are lined up with each other
 MAX_TEXT_BYTES = 2000  # of an auxiliary entry that is shown
 HEAD = ["TIME", "MODEL", "VERSION", "CLASS", "CONFIDENCE", "REASON", "ID"]
 _MARGIN_COLUMNS = 2
-
-
-def source_of(options: Namespace) -> Source:
-    """What WHERE names.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    return Folder(Path(options.where))
 
 
 def ls(options: Namespace) -> Exit:

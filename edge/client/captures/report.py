@@ -10,8 +10,9 @@ from pathlib import Path
 
 from edge.client import show as words
 from edge.client.captures import charts, page
+from edge.client.captures.bucket import source_of
 from edge.client.captures.charts import moment, text
-from edge.client.captures.commands import selected, source_of
+from edge.client.captures.commands import selected
 from edge.client.captures.files import new_file
 from edge.client.captures.pictures import picture_entry, picture_of, png
 from edge.client.captures.reading import Refusal
