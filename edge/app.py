@@ -83,8 +83,9 @@ class App:
         self._keeper = Keeper(
             self._captures,
             parse_policies(self._config.edge_capture_policies),
-            Path(self._config.edge_spool_path),
-            self._clock,
+            folder=Path(self._config.edge_spool_path),
+            clock=self._clock,
+            summary_seconds=self._config.edge_capture_summary_seconds,
         )
         self._server = Server(
             self._socket,

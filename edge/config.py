@@ -76,6 +76,7 @@ class Config:
     edge_spool_full_policy: str
     edge_capture_records_per_file: int
     edge_capture_policies: dict[str, Any]
+    edge_capture_summary_seconds: int
     edge_capture_buffer_mib: int
     edge_engine: str
     edge_listen: str

@@ -271,6 +271,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Which calls are captured without being asked for: an object of policies by alias, '*' for every other. See docs/spec/capture-policies.md.",
         default={},
     ),
+    _int(
+        "edge_capture_summary_seconds",
+        0,
+        0,
+        86_400,
+        "Time between summaries of each model, files summary-*.jsonl beside its captures, in seconds; 3600 for one an hour. 0: none.",
+    ),
     _int("edge_capture_buffer_mib", 64, 1, 4096, "Captures that may wait to be written, in MiB."),
     Setting(
         "edge_engine",

@@ -26,7 +26,7 @@ class Intake:
         self._places = threading.BoundedSemaphore(MAX_WRITERS)
         self._turn = threading.Lock()  # held over the disk
         self._lock = threading.Lock()  # never held over the disk; guards all below
-        self._open: dict[str, OpenBatch] = {}  # by folder
+        self._open: dict[str, OpenBatch] = {}  # by place: a model's, in an hour
         self._sealing: list[OpenBatch] = []
         self._written: OpenBatch | None = None  # somebody appends to it
         self._hurry = False
@@ -50,13 +50,13 @@ class Intake:
 
     def append(
         self,
-        folder: str,
+        place: str,
         new_batch: Callable[[], OpenBatch],
         capture: tuple[str, bytes, list[OpenLarge]],
         accept: Callable[[], None],
         epoch: int,
     ) -> bool:
-        """Write a capture (id, line, large entries that are written already) to its folder's batch, and accept it.
+        """Write a capture (id, line, large entries that are written already) to the batch of its place, and accept it.
 
         Returns whether the worker has to look.
 
@@ -69,16 +69,16 @@ class Intake:
             with self._lock:
                 if epoch != self.epoch:
                     raise SpoolFullError("the spool was replaced while the capture was written")
-                batch = self._open.get(folder)
+                batch = self._open.get(place)
                 if batch is not None and (batch.broken or 0 < self._settings.records_per_file <= len(batch.ids)):
-                    self._sealing.append(self._open.pop(folder))
+                    self._sealing.append(self._open.pop(place))
                     batch = None
                 self._written = batch
             new = batch is None
             if batch is None:
                 batch = new_batch()
                 with self._lock:
-                    self._open[folder] = self._written = batch
+                    self._open[place] = self._written = batch
             capture_id, line, large = capture
             try:
                 batch.write(line)
@@ -105,9 +105,9 @@ class Intake:
         with self._lock:
             everything = stopping or self._hurry or self._is_full()
             self._hurry = False
-            for folder, batch in self._takeable():
+            for place, batch in self._takeable():
                 if everything or self._is_due(batch, now):
-                    self._sealing.append(self._open.pop(folder))
+                    self._sealing.append(self._open.pop(place))
             due = [batch for batch in self._sealing if stopping or now >= batch.retry_at]
         return sorted(due, key=lambda batch: len(batch.large))
 
@@ -150,7 +150,7 @@ class Intake:
             return [*self._open.values(), *self._sealing]
 
     def _takeable(self) -> list[tuple[str, OpenBatch]]:
-        return [(folder, batch) for folder, batch in self._open.items() if batch is not self._written]
+        return [(place, batch) for place, batch in self._open.items() if batch is not self._written]
 
     def _is_full(self) -> bool:
         """Whether enough waits for a batch."""

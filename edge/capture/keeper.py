@@ -7,6 +7,7 @@ Predict waits for a disk. What waits is bounded; beyond that a chosen call is no
 import json
 import logging
 import threading
+import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from edge import durable
 from edge.capture.budget import Budget, Day, noted, read
 from edge.capture.record import CaptureRequest
 from edge.capture.service import CaptureService
+from edge.capture.summaries import Collector, Summaries, Summary, Watchable
 from edge.capture.watch import Watch
 from edge.capture_policy import EVERY_OTHER, Policy
 from edge.clock import Clock
@@ -46,12 +48,37 @@ class Chosen:
     make: Callable[[], CaptureRequest]
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Values of a call, for the summary of its model: parts of its inputs and outputs, as arrays."""
+
+    collector: Collector
+    size: int
+    inputs: Sequence[Any]
+    outputs: Sequence[Any]
+
+
+_NONE = Policy()  # which keeps nothing
+
+
 class Keeper:
     """The policies and what they chose. Safe from any thread."""
 
-    def __init__(self, captures: CaptureService, policies: Mapping[str, Policy], folder: Path, clock: Clock) -> None:
-        """`policies` are the configuration's, by alias; what the budgets have is noted in `folder`."""
+    def __init__(
+        self,
+        captures: CaptureService,
+        policies: Mapping[str, Policy],
+        *,
+        folder: Path,
+        clock: Clock,
+        summary_seconds: float = 0.0,
+    ) -> None:
+        """`policies` are the configuration's, by alias; what the budgets have is noted in `folder`.
+
+        `summary_seconds`: between summaries of each model; 0: there are none.
+        """
         self._captures = captures
+        self._summaries = Summaries(summary_seconds, clock)
         self._configured = dict(policies)
         self._declared: dict[str, Policy] = {}
         self._clock = clock
@@ -63,7 +90,7 @@ class Keeper:
         self._day = Day()
         self._used: dict[str, tuple[int, int]] = {}  # today, as noted, of policies that are not there yet
         self._watches: dict[str, tuple[Policy, Sequence[TensorSpec], Watch]] = {}
-        self._queue: deque[Chosen] = deque()
+        self._queue: deque[Chosen | Sample] = deque()
         self._queued = self._queued_bytes = 0
         self._work = threading.Event()
         self._stopping, self._pause = threading.Event(), threading.Event()  # nobody sets the latter
@@ -73,23 +100,33 @@ class Keeper:
 
     # --- policies --------------------------------------------------------------
 
-    def watch(self, alias: str, outputs: Sequence[TensorSpec]) -> Watch | None:
-        """The watch on a model that serves under an alias, or None where no policy keeps anything of it."""
+    def watch(self, model: Watchable) -> Watch | None:
+        """The watch on a model that serves under its alias, or None where nothing is kept of it."""
+        alias, outputs = model.alias, model.outputs
         with self._lock:
             key = alias if alias in self._declared or alias in self._configured else EVERY_OTHER
-            policy = self._declared.get(alias) or self._configured.get(key)
-            if policy is None or not policy.keeps:
+            policy = self._declared.get(alias) or self._configured.get(key) or _NONE
+            if not (policy.keeps or self._summaries.period):
                 return None
+            collector = self._summaries.collector(model)
             known = self._watches.get(alias)
-            if known is not None and known[0] is policy and known[1] is outputs:
+            if known is not None and known[:2] == (policy, outputs) and known[2].collector is collector:
                 return known[2]
-            watch = Watch(alias, policy, self._budget(key, policy), outputs)
+            budget = self._budget(key, policy) if policy.keeps else Budget(policy)
+            watch = Watch(alias, policy, budget, outputs, collector)
             if len(self._watches) >= MAX_WATCHES:
                 self._watches.pop(next(iter(self._watches)))
             self._watches[alias] = (policy, outputs, watch)
             if self._begun and self._thread is None:
                 self._start()
             return watch
+
+    def keep_only(self, models: Mapping[str, Sequence[TensorSpec]]) -> None:
+        """Forget all models but these, by their aliases and outputs: they are gone."""
+        with self._lock:
+            self._summaries.keep_only(models)
+            for alias in [one for one in self._watches if one not in models]:
+                del self._watches[alias]
 
     def declare(self, policies: Mapping[str, Policy]) -> None:
         """Take the policies of declared models, which go before the configuration's, in place of those before."""
@@ -122,10 +159,19 @@ class Keeper:
         self._captures.promise(capture_id)
         return True
 
-    def hand_over(self, chosen: Chosen) -> None:
+    def hand_over(self, chosen: "Chosen | Sample") -> None:
         """Take what was reserved."""
         self._queue.append(chosen)
         self._work.set()
+
+    def reserve_sample(self, size: int) -> bool:
+        """Whether there is room for the values of a call, which keep `size` bytes."""
+        with self._lock:
+            if self._queued >= MAX_HANDED_OVER or self._queued_bytes + size > MAX_HANDED_OVER_BYTES:
+                return False
+            self._queued += 1
+            self._queued_bytes += size
+            return True
 
     # --- life ------------------------------------------------------------------
 
@@ -156,26 +202,34 @@ class Keeper:
             stopping = self._stopping.is_set()
             self._work.clear()
             try:
-                self._turn()
+                self._turn(stopping=stopping)
             except Exception:  # a defect in one turn must not end the policies for good
                 log.exception("a turn of the capture policies failed")
             if stopping:
                 self._write(self._clock.monotonic())
                 return
             if not self._queue:
-                self._clock.wait(self._work, TURN_SECONDS)
+                due = self._summaries.seconds_to_next(self._clock.monotonic())
+                self._clock.wait(self._work, max(0.0, min(due, TURN_SECONDS)))
 
-    def _turn(self) -> None:
+    def _turn(self, *, stopping: bool) -> None:
         self._look_at_day()
         while self._queue:
-            chosen = self._queue.popleft()
+            one = self._queue.popleft()
             try:
-                self._store(chosen)
+                if isinstance(one, Sample):
+                    one.collector.add(one.inputs, one.outputs)
+                else:
+                    self._store(one)
             finally:
                 with self._lock:
                     self._queued -= 1
-                    self._queued_bytes -= chosen.size
+                    self._queued_bytes -= one.size
         now = self._clock.monotonic()
+        with self._lock:
+            summaries = self._summaries.due(now, stopping=stopping)
+        for summary in summaries:
+            self._summarise(summary)
         if now - self._noted_at >= NOTE_SECONDS:
             self._write(now)
 
@@ -218,6 +272,18 @@ class Keeper:
                 error,
                 exc_info=not known,
             )
+
+    def _summarise(self, summary: Summary) -> None:
+        """Store a summary; where that cannot be done now, the next one has its period too."""
+        model = summary.collector.model
+        request = CaptureRequest(
+            model.name, model.version, str(uuid.uuid4()), self._clock.now(), summary=summary.content
+        )
+        try:
+            if self._captures.submit_promised(request, lambda size: None):
+                summary.collector.stored(summary)
+        except EdgeError as error:
+            log.warning("model %s: its summary waits: %s", model.alias, error)
 
     # --- what the budgets have ---------------------------------------------------
 

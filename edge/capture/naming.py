@@ -20,7 +20,7 @@ class Naming:
         self._numbers = itertools.count(1)
 
     def record(self, request: CaptureRequest, now: float) -> tuple[str, Record]:
-        """The hour's folder of a capture that is accepted now, and its record."""
+        """The place of a capture that is accepted now, and its record."""
         folder = self._names.folder(request.model_name, now)
         stem = self._names.stem(now, next(self._numbers))
         made = record.build_record(
@@ -32,11 +32,11 @@ class Naming:
             key_of=lambda kind, index: layout.raw_key(folder, kind, stem, index),
             uri_of=self._uri,
         )
-        return folder, made
+        return f"{folder}/{layout.SUMMARY if request.summary else ''}", made
 
-    def key(self, folder: str, now: float) -> str:
-        """The key of a new record file."""
-        return f"{folder}/{self._names.stem(now, next(self._numbers))}{layout.RECORD}"
+    def key(self, place: str, now: float) -> str:
+        """The key of a new record file at a place: what comes before its name's stem."""
+        return f"{place}{self._names.stem(now, next(self._numbers))}{layout.RECORD}"
 
     def _uri(self, key: str) -> str:
         if self._settings.bucket is not None:

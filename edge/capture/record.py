@@ -6,7 +6,7 @@ import datetime
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -88,7 +88,10 @@ class ByPolicy:
 
 @dataclass(frozen=True)
 class CaptureRequest:
-    """One capture. The model's name and version are the package's own; `inference_time` in unix seconds, None is now."""
+    """One capture. The model's name and version are the package's own; `inference_time` in unix seconds, None is now.
+
+    `chosen`: why, where nobody asked for it. `summary`: what it tells in place of tensors (K-7).
+    """
 
     model_name: str
     model_version: str
@@ -98,7 +101,8 @@ class CaptureRequest:
     output_tensors: tuple[CapturedTensor, ...] = ()
     inputs: tuple[AuxiliaryEntry, ...] = ()
     outputs: tuple[AuxiliaryEntry, ...] = ()
-    chosen: "ByPolicy | None" = None
+    chosen: ByPolicy | None = None
+    summary: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -284,6 +288,7 @@ def build_record(
             **(request.chosen.metadata() if request.chosen is not None else {}),
         },
         "eventVersion": EVENT_VERSION,
+        **({"summary": request.summary} if request.summary is not None else {}),
     }
     # ASCII, so that a line stays a line for readers that also split at U+2028 and the like.
     return Record(json.dumps(event, separators=(",", ":")).encode("ascii") + b"\n", tuple(large))

@@ -245,7 +245,7 @@ class CaptureService:
     # --- accepting -----------------------------------------------------------
 
     def _accept(self, request: CaptureRequest, now: float, take: Callable[[int], None] | None = None) -> None:
-        folder, made = self._naming.record(request, now)
+        place, made = self._naming.record(request, now)
         size = len(made.line) + sum(len(entry.data) for entry in made.large)
         if take is not None:
             take(size)
@@ -254,7 +254,7 @@ class CaptureService:
         with self._intake.place():
             self._buffer.take(size)
             try:
-                due = self._store(request.capture_id, made, folder, now, epoch)
+                due = self._store(request.capture_id, made, place, now, epoch)
             except BaseException:
                 self._buffer.give(1, size)
                 raise
@@ -278,7 +278,7 @@ class CaptureService:
             self._failed(_LOST)
             self._worker.wake()
 
-    def _store(self, capture_id: str, made: Record, folder: str, now: float, epoch: int) -> bool:
+    def _store(self, capture_id: str, made: Record, place: str, now: float, epoch: int) -> bool:
         """Write a capture to the spool; true if the worker has to look.
 
         Raises:
@@ -292,8 +292,8 @@ class CaptureService:
                 for entry in made.large:
                     large.append(self._spool.open_folder.write_large(entry))
                 return self._intake.append(
-                    folder,
-                    lambda: self._new_batch(folder, now),
+                    place,
+                    lambda: self._new_batch(place, now),
                     (capture_id, made.line, large),
                     lambda: self._statuses.accept(capture_id),
                     epoch,
@@ -308,8 +308,8 @@ class CaptureService:
                 if error.errno not in _NO_ROOM or not self._spool.drop_oldest(size, files):
                     raise SpoolFullError(f"the capture cannot be stored: {durable.why(error)}") from error
 
-    def _new_batch(self, folder: str, now: float) -> OpenBatch:
-        key = self._naming.key(folder, now)
+    def _new_batch(self, place: str, now: float) -> OpenBatch:
+        key = self._naming.key(place, now)
         return self._spool.open_folder.create_batch(key, opened=now, opened_monotonic=self._clock.monotonic())
 
     # --- the worker's turn ---------------------------------------------------

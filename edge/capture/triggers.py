@@ -142,5 +142,9 @@ def _is_finite(values: Array) -> bool:
 
 def numbers(spec: TensorSpec, output: Any) -> Array:
     """What the elements of an output stand for, flat; a copy where they are quantised."""
-    flat: Array = np.frombuffer(output, numpy_dtype(spec.dtype)) if output.nbytes else np.empty(0)
-    return (flat.astype(np.float32) - spec.zero_point) * spec.scale if spec.scale else flat
+    return stands_for(spec, np.frombuffer(output, numpy_dtype(spec.dtype)) if output.nbytes else np.empty(0))
+
+
+def stands_for(spec: TensorSpec, elements: Array) -> Array:
+    """What elements of a tensor stand for; a copy where they are quantised."""
+    return (elements.astype(np.float32) - spec.zero_point) * spec.scale if spec.scale else elements

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from edge.capture.budget import Budget
+from edge.capture.summaries import Collector
 from edge.capture_policy import Policy
 from edge.tensors import TensorSpec
 from edge.text import shown
@@ -24,9 +25,17 @@ _NEVER = math.inf
 class Watch:
     """A policy at work on one model. Safe from any thread; times are monotonic seconds."""
 
-    def __init__(self, alias: str, policy: Policy, budget: Budget, outputs: Sequence[TensorSpec]) -> None:
-        """`outputs` are the model's, as applications see them."""
+    def __init__(
+        self,
+        alias: str,
+        policy: Policy,
+        budget: Budget,
+        outputs: Sequence[TensorSpec],
+        collector: Collector | None = None,
+    ) -> None:
+        """`outputs` are the model's, as applications see them; `collector`: what makes its summaries."""
         self.alias, self.policy, self.budget = alias, policy, budget
+        self.collector = collector
         self.errors = policy.errors
         self._random = random.Random(policy.seed)  # noqa: S311 - a sample, no secret
         self._lock = threading.Lock()

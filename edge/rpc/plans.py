@@ -23,7 +23,7 @@ from edge.serving.binding import Part, Segment, TensorArgument, declaration
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
 from edge.serving.scheduler import Caller
-from edge.tensors import Data, TensorSpec
+from edge.tensors import Data
 
 MAX_CONSTANT_BYTES = 4096  # of one request; a longer one is parsed each time
 MAX_SAME_LENGTH = 16  # requests of one length that are recognised by their bytes; the oldest are forgotten
@@ -95,7 +95,7 @@ class Plan:
     constants: tuple[tuple[int, bytes], ...] = ()
     once: tuple[Data, ...] | None = None
     copied_bytes: int = 0  # out of shared memory, and into it
-    watch: Watch | None = None  # whether to capture the call; None: never
+    watch: Watch | None = None  # what may be kept of the call; None: nothing
 
     def data(self, raw: bytes) -> list[Data]:
         """The inputs where they lie in the request, in the model's order; empty for one in shared memory."""
@@ -123,9 +123,9 @@ class PlanBook:
         self,
         registry: Registry,
         dialect: Dialect = PREDICT,
-        watch: Callable[[str, Sequence[TensorSpec]], Watch | None] = lambda alias, outputs: None,
+        watch: Callable[[LoadedModel], Watch | None] = lambda model: None,
     ) -> None:
-        """`watch` gives the watch on a model, by its alias and outputs."""
+        """`watch` gives the watch on a model, if anything of its calls is kept."""
         self._registry = registry
         self._watch = watch
         self.dialect = dialect
@@ -196,7 +196,7 @@ class PlanBook:
         )
         once = tuple(b"" if isinstance(tensor.data, Segment | Part) else tensor.data for tensor in bound)
         copied_bytes = encoder.written_bytes + sum(one.size for one in shared if _is_copied(one, model))
-        watch = self._watch(model.name, model.outputs)
+        watch = self._watch(model)
         plan = kind(model, encoder, shapes, shared, once=once, copied_bytes=copied_bytes, watch=watch)
         if not recurs:
             return plan

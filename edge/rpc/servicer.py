@@ -9,6 +9,7 @@ from typing import Any
 from edge.capture.keeper import Keeper
 from edge.capture.record import CaptureRequest
 from edge.capture.service import CaptureService
+from edge.capture.watch import Watch
 from edge.clock import Clock, SystemClock
 from edge.deploy.adoption import Models
 from edge.engine.engine import Output
@@ -28,7 +29,7 @@ from edge.rpc._generated import operations_pb2 as ops
 from edge.rpc.calls import step_far_aside
 from edge.rpc.incoming import Incoming, check_labels
 from edge.rpc.plans import PREDICT, Dialect, Plan, PlanBook
-from edge.rpc.watching import HandOver, Watched, Watching
+from edge.rpc.watching import HandOver, Watched, Watching, watchable
 from edge.serving.binding import Part
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
@@ -196,19 +197,22 @@ class Servicer:
         """A model went: nothing here may keep it."""
         for book in self._books:
             book.forget()
+        if self._keeper is not None:
+            self._keeper.keep_only({model.name: model.outputs for model in self._registry.models()})
         self._list = ((), b"")
 
     def predictions(self, dialect: Dialect) -> "Predictions":
         """Inferences for requests of a dialect; all dialects share one bound on calls that wait."""
         keeper = self._keeper
-        book = (
-            PlanBook(self._registry, dialect, keeper.watch) if keeper is not None else PlanBook(self._registry, dialect)
-        )
+        book = PlanBook(self._registry, dialect, self._watch)
         self._books.append(book)
         watching = Watching(keeper, self._clock, dialect.answered) if keeper is not None else None
         return Predictions(
             book, self.segments, self.regions, placement=self._placement, waiting=self._waiting, watching=watching
         )
+
+    def _watch(self, model: LoadedModel) -> Watch | None:
+        return self._keeper.watch(watchable(model)) if self._keeper is not None else None
 
     def load_model(self, raw: bytes, context: Caller) -> bytes:
         """[L]"""

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from edge.capture.keeper import Chosen, Keeper
+from edge.capture.keeper import Chosen, Keeper, Sample
 from edge.capture.record import ByPolicy, CapturedTensor, CaptureRequest
+from edge.capture.summaries import CallCounts, Collector, Watchable, first_rows, spread
 from edge.capture.watch import Watch
 from edge.clock import Clock
 from edge.engine.engine import Output
@@ -50,10 +51,20 @@ class Watching:
         self._outputs_of = answered
 
     def answered(self, watch: Watch, call: Watched, outputs: Sequence[Output], answer: bytes) -> HandOver | None:
-        """What hands the call over once its answer is sent, if it is to be captured; its outputs are not held."""
+        """What hands over what is kept of the call once its answer is sent, if anything is; its outputs are not held."""
+        collector = watch.collector
+        sample = None
+        if collector is not None and collector.wants(call.since):
+            sample = self._sample(collector, call, outputs)
         reasons = watch.reasons(call.since, call.caller.metadata, outputs)
         if not reasons:
-            return None
+            return sample
+        capture = self._capture(watch, call, outputs, reasons, answer)
+        return capture if sample is None else partial(_both, sample, capture)
+
+    def _capture(
+        self, watch: Watch, call: Watched, outputs: Sequence[Output], reasons: tuple[str, ...], answer: bytes
+    ) -> HandOver | None:
         if call.plan.encoder.written_bytes:  # into shared memory, in place of the answer
             return self._promise(watch, call, reasons, partial(tuple, _outputs(call.plan.model, outputs)))
         return self._promise(watch, call, reasons, partial(self._outputs_of, answer), size=len(answer))
@@ -61,6 +72,20 @@ class Watching:
     def failed(self, watch: Watch, call: Watched, status: str) -> HandOver | None:
         """As `answered`, of a call that the model failed on; `status` is what its caller gets."""
         return self._promise(watch, call, ("errors",), tuple, status=status) if watch.errors else None
+
+    def _sample(self, collector: Collector, call: Watched, outputs: Sequence[Output]) -> HandOver | None:
+        """Values of the call for the summary of its model; None where there is no room for them."""
+        model = call.plan.model
+        shared = {item.position for item in call.plan.shared}
+        inputs = [
+            spread(spec, one.memory if isinstance(one, Lent) else one, copied=position in shared)
+            for position, (spec, one) in enumerate(zip(model.inputs, call.data, strict=True))
+        ]
+        first = [first_rows(spec, output, output.shape) for spec, output in zip(model.outputs, outputs, strict=True)]
+        size = len(call.raw) + sum(one.nbytes for one in (*inputs, *first))
+        if not self._keeper.reserve_sample(size):
+            return None
+        return partial(self._keeper.hand_over, Sample(collector, size, inputs, first))
 
     def _promise(
         self,
@@ -96,6 +121,26 @@ class Watching:
             outputs=outputs,
         )
         return partial(self._keeper.hand_over, Chosen(watch, capture_id, size, make))
+
+
+def watchable(model: LoadedModel) -> Watchable:
+    """A model as it is watched."""
+    manifest = model.manifest
+    return Watchable(
+        model.name, manifest.model_name, manifest.model_version, model.inputs, model.outputs, partial(_counts, model)
+    )
+
+
+def _counts(model: LoadedModel) -> CallCounts:
+    counts = model.scheduler.counts()
+    statuses = {"OK": counts.answered, **model.remarks.failed.counts()}
+    return CallCounts(statuses, counts.answered_seconds, counts.answered_buckets)
+
+
+def _both(first: HandOver, second: HandOver | None) -> None:
+    first()
+    if second is not None:
+        second()
 
 
 def _request(

@@ -31,6 +31,7 @@ PURE = [
     "shm/checks.py",
     "capture/layout.py",
     "capture/record.py",
+    "capture/statistics.py",
     "capture/triggers.py",
     "cloud/retry.py",
     "cloud/aws/sigv4.py",

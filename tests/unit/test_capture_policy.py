@@ -58,7 +58,7 @@ def test_all_faults_of_all_policies_are_told() -> None:  # [K-1]
 
 
 def test_the_policies_of_the_specification() -> None:  # [K-1]
-    (block,) = json_blocks(ROOT / "docs" / "spec" / "capture-policies.md")
+    block, _ = json_blocks(ROOT / "docs" / "spec" / "capture-policies.md")
     found = parse_policies(config(block))
     assert found["digits"].class_seen == (3, 8) and not found["private"].keeps
 
