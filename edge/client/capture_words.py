@@ -22,6 +22,7 @@ examples:
   captures ls /var/lib/sagemaker-edge-agent/captures --since 2h --class 7
   captures show /var/lib/sagemaker-edge-agent/captures
   captures stats captures --model digits --json
+  captures export captures digits.npz --model digits --class 7
   captures report captures --html report.html --since 7d
   captures ls s3://acme-captures/captures/plant-north/digits/ --region eu-west-1
 """
@@ -45,14 +46,14 @@ def add_parser(parser: Any, common: Any, parser_class: Any, later: Callable[[str
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     words = parser.add_subparsers(
-        dest="captures_word", metavar="{ls,show,stats,report}", required=True, parser_class=parser_class
+        dest="captures_word", metavar="{ls,show,stats,export,report}", required=True, parser_class=parser_class
     )
 
     def add(word: str, text: str) -> Any:
         one = words.add_parser(word, help=text, description=f"{text[:1].upper()}{text[1:]}.", parents=[common])
         one.add_argument("where", metavar="WHERE", help="a folder of captures, or s3://BUCKET/PREFIX")
         _add_filters(one)
-        module = "report" if word == "report" else "commands"
+        module = {"report": "report", "export": "exporting"}.get(word, "commands")
         one.set_defaults(run=later(f"edge.client.captures.{module}", word))
         return one
 
@@ -62,6 +63,10 @@ def add_parser(parser: Any, common: Any, parser_class: Any, later: Callable[[str
     one.add_argument("capture_id", nargs="?", metavar="ID", help="its id, or how it begins; without one, the newest")
     one.add_argument("--top", type=count, default=5, metavar="N", help="how many classes to show (5)")
     add("stats", "count captures and sum up summaries: classes, confidence, latency, reasons")
+    one = add("export", "write captures as .npz, .csv or .parquet, or their pictures as a folder by class")
+    one.add_argument("out", metavar="OUT", help="FILE.npz, FILE.csv, FILE.parquet, or a new folder for pictures")
+    one.add_argument("--format", choices=("npz", "csv", "parquet", "images"), help="in place of what OUT ends in")
+    one.add_argument("--force", action="store_true", help="replace a file that exists; a folder never is")
     one = add("report", "write one page with pictures, classes over time, confidence and latency")
     one.add_argument("--html", required=True, metavar="FILE", help="the page to write")
     one.add_argument("--force", action="store_true", help="replace FILE where it exists")
