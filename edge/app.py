@@ -1,5 +1,6 @@
 """The agent put together: the only module that knows all the parts, and the order they start and stop in."""
 
+import functools
 import logging
 import os
 import threading
@@ -36,6 +37,7 @@ from edge.rpc.tls import credentials
 from edge.serving.loading import ModelDefaults
 from edge.serving.loads import MIB, Load
 from edge.serving.registry import Registry
+from edge.serving.scheduler import Caller
 from edge.shm.peers import Peers
 from edge.shm.posix import Regions
 from edge.shm.sysv import SegmentReader
@@ -45,7 +47,9 @@ from edge.text import counted
 from edge.version import version
 
 if TYPE_CHECKING:
+    from edge.cloud.store import Bandwidth
     from edge.cloud.uploader import Uploader
+    from edge.fleet.polling import Polling
     from edge.metrics.service import Metrics
     from edge.package.open import Acceptance, Package
 
@@ -78,7 +82,7 @@ class App:
         peers = Peers(self._config.edge_listen)
         self._segments = SegmentReader(self._clock, peers)
         self._regions = Regions(self._clock, peers)
-        self._uploads = _uploader(self._config, self._clock)
+        self._uploads = _uploader(self._config, self._clock, lambda: self._bandwidth)
         self._captures = CaptureService(capture_settings(self._config), self._clock, self._uploads)
         self._keeper = Keeper(
             self._captures,
@@ -102,13 +106,17 @@ class App:
             self._engines, self._open_package, _defaults(self._config), self._clock, self._server.set_serving
         )
         store = self._config.edge_package_store_path
+        self._fleet = self._member()
         deployments = Deployments(
             self._registry,
             Store(Path(store) if store else None, self._config.edge_package_store_max_mib * MIB, self._accept_package),
             Path(self._config.edge_models_path),
             self._clock,
             lambda name: self._server.set_serving(name, False),
+            **({"further": self._fleet.fleet.declared} if self._fleet is not None else {}),
         )
+        if self._fleet is not None:
+            self._fleet.fleet.serve(deployments)
         note = Note(paths.runtime_folder(), self._clock)
         self._models = Models(self._registry, deployments, note, self._clock, strict=self._config.edge_models_strict)
         servicer = Servicer(
@@ -121,6 +129,7 @@ class App:
             regions=self._regions,
             keeper=self._keeper,
             clock=self._clock,
+            check_fleet=self._check_fleet if self._fleet is not None else None,
         )
         self._server.register(
             servicer, InferenceServicer(servicer, self._registry, self._models, self._clock, version=self._version)
@@ -210,11 +219,15 @@ class App:
         if not self._stop.is_set():
             self._server.set_serving("", True)
             self._notifier.ready()
+        if self._fleet is not None:
+            self._fleet.start()
 
     def _shut_down(self, end: float) -> None:
         log.info("stopping: finishing calls in flight")
         self._registry.stop_loads()
         self._models.end_waits()
+        if self._fleet is not None:
+            self._fleet.stop()
         self._server.stop(GRACE_SECONDS)
         self._models.stop()
         self._keeper.stop(CAPTURES_SECONDS / 2)
@@ -289,16 +302,37 @@ class App:
             managed=managed.messages(self._models, self._registry),
             models_path=self._config.edge_models_path,
             bucket_seconds=histogram.BOUNDS,
+            fleet=ops.FleetStatus(**self._fleet.describe()) if self._fleet is not None else None,
         )
 
+    @functools.cached_property
+    def _bandwidth(self) -> "Bandwidth":
+        """What uploads and packages of the fleet share; its module is loaded only where there are such."""
+        from edge.cloud.store import Bandwidth
 
-def _uploader(config: Config, clock: Clock) -> "Uploader | None":
+        return Bandwidth(self._config.edge_upload_max_kib_per_second * 1024, self._clock)
+
+    def _member(self) -> "Polling | None":
+        """What brings models of the fleet; nothing of it is loaded where the agent is in none."""
+        if not self._config.edge_fleet_root:
+            return None
+        from edge.fleet.build import build
+
+        return build(self._config, self._clock, self._version, self._build_date, self._bandwidth)
+
+    def _check_fleet(self, folder: str, caller: Caller) -> Any:
+        """The answer of Operations.CheckFleet."""
+        assert self._fleet is not None  # noqa: S101 - else this is not called
+        self._fleet.check(folder, caller)
+        return ops.FleetStatus(**self._fleet.describe())
+
+
+def _uploader(config: Config, clock: Clock, bandwidth: Callable[[], "Bandwidth"]) -> "Uploader | None":
     """Where captures go to the cloud, at once or from the disk; its libraries are loaded only then."""
     cloud = config.core_capture_data_destination == "Cloud"
     if not cloud and not config.core_capture_data_periodic_upload:
         return None
     from edge.cloud.build import build_store
-    from edge.cloud.store import Bandwidth
     from edge.cloud.uploader import Uploader
 
     store = build_store(config, clock)
@@ -309,7 +343,7 @@ def _uploader(config: Config, clock: Clock) -> "Uploader | None":
         clock,
         period=None if cloud else float(config.core_capture_data_periodic_upload_period_seconds),
         connections=config.edge_upload_connections,
-        bandwidth=Bandwidth(config.edge_upload_max_kib_per_second * 1024, clock),
+        bandwidth=bandwidth(),
     )
 
 

@@ -68,6 +68,10 @@ class Config:
     edge_package_store_path: str
     edge_package_store_max_mib: int
     edge_models_strict: bool
+    edge_fleet_repository: str
+    edge_fleet_root: str
+    edge_fleet_poll_seconds: int
+    edge_fleet_path: str
     edge_delegate_paths: tuple[str, ...]
     edge_spool_path: str
     edge_spool_max_mib: int

@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ def derive(values: dict[str, Any], sources: dict[str, str]) -> None:
     folder, source = _state_folder()
     if folder:
         fill("edge_package_store_path", folder + "/packages", source)
+        fill("edge_fleet_path", folder + "/fleet", source)
     disk = values["core_capture_data_disk_path"]
     if disk and (values["core_capture_data_destination"] == "Disk" or _without_provider(values, sources)):
         fill("edge_spool_path", disk.rstrip("/") + "/.spool", "inside the capture folder")
@@ -133,6 +134,7 @@ def check_together(
             "edge_spool_path",
             f"where this user can write neither to {STATE_FOLDER} nor to a home outside {' and '.join(TEMPORARY_FOLDERS)}",
         )
+    _check_fleet(values, need)
     if not uploads:
         if values["provider_provider"] == "Custom":
             warnings.append(f"{PREFIX}provider_provider: {_CUSTOM}; nothing is uploaded, and it is ignored")
@@ -188,6 +190,15 @@ def _check_listen(values: dict[str, Any], faults: list[str], warnings: list[str]
             f"edge_listen: {shown_value(where)} is not allowed; expected 127.0.0.1:PORT or [::1]:PORT: other addresses need TLS with "
             f"client certificates ({', '.join(LISTEN_TLS)})"
         )
+
+
+def _check_fleet(values: dict[str, Any], need: Callable[[str, str], None]) -> None:
+    """What models of a fleet take."""
+    if values["edge_fleet_repository"]:
+        need("edge_fleet_root", "with edge_fleet_repository: the repository's 1.root.json, brought here by other means")
+    if values["edge_fleet_root"]:
+        need("edge_fleet_path", "with edge_fleet_root")
+        need("edge_package_store_path", "with edge_fleet_root")
 
 
 def _check_batch(values: dict[str, Any], sources: dict[str, str], faults: list[str], warnings: list[str]) -> None:

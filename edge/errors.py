@@ -118,6 +118,10 @@ class NoPreviousError(EdgeError):
     """There is no version to go back to."""
 
 
+class FleetError(EdgeError):
+    """Models do not come from the fleet now; what serves serves on (F)."""
+
+
 class StateError(EdgeError):
     """The model keeps no state that could be reset."""
 

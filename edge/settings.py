@@ -243,6 +243,23 @@ SETTINGS: tuple[Setting, ...] = (
         "Answer ALREADY_EXISTS to the first LoadModel of a declared or restored model too (M-9).",
         default=False,
     ),
+    Setting(
+        "edge_fleet_repository",
+        Kind.TEXT,
+        "Where models of the fleet come from: an http(s):// URL, a folder or a file:// URL; edge_fleet_root goes with it. Default: nowhere.",
+        high=2048,
+        pattern=r"(https?://[^\s/?#@]+(/[^\s?#]*)?|file:///[^\s?#]*|/.*)",
+        pattern_text="https://HOST/PATH, file:///PATH or /PATH",
+    ),
+    _path(
+        "edge_fleet_root",
+        "File of the fleet's root of trust, the repository's 1.root.json; with it, `fleet apply --from` takes models from a stick.",
+    ),
+    _int("edge_fleet_poll_seconds", 3600, 1, 604_800, "Time between looks at the fleet's repository, in seconds."),
+    _path(
+        "edge_fleet_path",
+        "Folder of what came from the fleet. Default: fleet in the first state folder that the user can write: $STATE_DIRECTORY, /var/lib/sagemaker-edge-agent, ~/.local/state.",
+    ),
     Setting("edge_delegate_paths", Kind.PATHS, "Delegate libraries that a manifest may name.", default=()),
     _path(
         "edge_spool_path",
@@ -354,7 +371,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Requests being answered or waiting to be, all together, in MiB; at least one fits.",
     ),
     _int("edge_upload_connections", 4, 1, 16, "Objects that are uploaded at the same time."),
-    _int("edge_upload_max_kib_per_second", 0, 0, 1 << 22, "Upload bandwidth, in KiB a second. 0: no limit."),
+    _int(
+        "edge_upload_max_kib_per_second",
+        0,
+        0,
+        1 << 22,
+        "Bandwidth of uploads and of packages that come from the fleet, in KiB a second. 0: no limit.",
+    ),
 )
 
 OLD_NAMES: dict[str, tuple[str, ...]] = {"core_device_name": ("core_device_uuid",)}

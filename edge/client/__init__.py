@@ -17,6 +17,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "capture-status": "show the status of a capture",
         "captures": "list, show, count and export what was captured, in a folder or a bucket",
     },
+    "a fleet": {"fleet": "send models to a fleet: keep a repository; have an agent look there, or on a stick"},
     "the agent": {
         "status": "show what the agent is doing: models, calls, memory, waiting captures",
         "top": "show each model's calls a second and latencies, live on a terminal",

@@ -7,7 +7,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from edge.client import COMMANDS, ORIGINAL, ORIGINAL_PREDICTS, SUMMARIES, command_among, listing, original, unknown
+from edge.client import (
+    COMMANDS,
+    ORIGINAL,
+    ORIGINAL_PREDICTS,
+    SUMMARIES,
+    command_among,
+    fleet_words,
+    listing,
+    original,
+    unknown,
+)
 from edge.client.numbers import count, seconds
 from edge.client.outcome import CommandError, InputError
 from edge.selfexec import called_as
@@ -139,6 +149,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     _add_checks(commands, common)
     _add_models(commands, common)
     _add_captures(commands, common)
+    fleet_words.add(commands, _Parser, common, _later, PEOPLE_TIMEOUT_SECONDS)
     _add_greengrass(commands, common)
     from edge.client.packaging import add_parsers
 

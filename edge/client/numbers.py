@@ -37,3 +37,14 @@ def tolerance(text: str) -> float:
     if not 0 <= number <= MAX_TOLERANCE:
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a number, 0 to {MAX_TOLERANCE:g}")
     return number
+
+
+def percent(text: str) -> float:
+    """A share of all, over 0 and at most 100."""
+    try:
+        number = float(text.removesuffix("%"))
+    except ValueError:
+        number = math.nan
+    if not 0 < number <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; expected a percentage, over 0 and at most 100")
+    return number

@@ -15,6 +15,13 @@ PATH_CHARACTERS = 4096  # of a path that is shown; the most that Linux takes
 FEW_VALUES = 16  # shown in full
 TOP_CLASSES = 5
 MANAGED_HEAD = ["ALIAS", "SERVES", "WHY", "FOR", "BEFORE", "PACKAGE"]
+FLEET_STATES = {
+    "committed": "which has proved itself",
+    "switching": "which is being brought about",
+    "trying": "on trial",
+    "refused": "not all of it serves",
+    "": "",
+}
 BAR_WIDTH = 20  # characters
 
 
@@ -159,3 +166,21 @@ def captures(one: ops.CaptureStatus, now: float) -> str:
         ago = duration(now - one.last_error_unix_seconds)
         text += f"\n  last error, {ago} ago: {printable(one.last_error, PATH_CHARACTERS)}"
     return text
+
+
+def fleet(one: ops.FleetStatus, now: float) -> str:
+    """How a device stands in its fleet; `now` in seconds since the epoch."""
+    known = f"deployment {one.deployment}, {FLEET_STATES.get(one.state, one.state)}"
+    lines = [f"fleet {printable(one.fleet)}: {printable(known) if one.state else 'nothing was deployed yet'}"]
+    for model in one.models:
+        what = "pinned by models.d" if model.pinned else printable(model.package) or "nothing"
+        lines.append(f"  {printable(model.name)}: {what}")
+        if model.refused:
+            lines.append(f"    refused: {printable(model.refused, PATH_CHARACTERS)}")
+    looked = "never in this run"
+    if one.checked_unix_seconds:
+        looked = f"{duration(now - one.checked_unix_seconds)} ago, judged by {printable(one.judged_by)}"
+    lines.append(f"  from {printable(one.repository, PATH_CHARACTERS) or 'folders alone'}; looked through {looked}")
+    if one.last_error:
+        lines.append(f"  last error: {printable(one.last_error, PATH_CHARACTERS)}")
+    return "\n".join(lines)

@@ -56,6 +56,7 @@ def as_text(reply: ops.GetStatusResponse, now: float) -> str:
     lines += ["", _models(reply)]
     managed = [one for one in reply.managed if one.why in ("declared", "restored")]
     lines += ["", show.managed(managed, now)] if managed else []
+    lines += ["", show.fleet(reply.fleet, now)] if reply.HasField("fleet") else []
     lines += ["", show.captures(reply.captures, now)]
     return "\n".join(lines)
 

@@ -208,6 +208,7 @@ class Server:
                 "ResetState": servicer.reset_state,
                 "ApplyModels": servicer.apply_models,
                 "RollbackModel": servicer.rollback_model,
+                "CheckFleet": servicer.check_fleet,
             },
         )
         self._add(INFERENCE_SERVICE, inference.quick_calls(), quick=True)

@@ -17,6 +17,7 @@ from edge.engine.placement import Placement
 from edge.errors import (
     CaptureContentError,
     DeadlineError,
+    FleetError,
     InferenceError,
     ModelGoneError,
     QueueFullError,
@@ -176,6 +177,7 @@ class Servicer:
         regions: Regions,
         keeper: Keeper | None = None,
         clock: Clock | None = None,
+        check_fleet: Callable[[str, Caller], Any] | None = None,
     ) -> None:
         """`keeper`: who keeps the policies of captures; None where there are none."""
         self._registry = registry
@@ -185,6 +187,7 @@ class Servicer:
         self.regions = regions
         self._max_message_bytes = max_message_bytes
         self._describe = describe
+        self._check_fleet = check_fleet
         self._keeper, self._clock = keeper, clock or SystemClock()
         self._waiting = threading.BoundedSemaphore(MAX_WAITING_CALLS)
         self._placement = Placement()
@@ -298,6 +301,15 @@ class Servicer:
         step_far_aside(context)
         one = self._models.deployments.rollback(codec.parse(ops.RollbackModelRequest, raw).name, context)
         message: bytes = managed.message(self._models, self._registry, one.name, one).SerializeToString()
+        return message
+
+    def check_fleet(self, raw: bytes, context: Caller) -> bytes:
+        """Look for news of the fleet."""
+        step_far_aside(context)
+        request = codec.parse(ops.CheckFleetRequest, raw)
+        if self._check_fleet is None:
+            raise FleetError("the agent is in no fleet: its configuration has no edge_fleet_root")
+        message: bytes = self._check_fleet(getattr(request, "from"), context).SerializeToString()
         return message
 
     def get_status(self, raw: bytes, context: Caller) -> bytes:

@@ -41,6 +41,7 @@ CODES: dict[type[errors.EdgeError], grpc.StatusCode] = {
     errors.StoreFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.VersionRefusedError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.NoPreviousError: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.FleetError: grpc.StatusCode.FAILED_PRECONDITION,
     errors.LoadQueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.TensorError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.SharedMemoryError: grpc.StatusCode.INVALID_ARGUMENT,

@@ -34,6 +34,10 @@ PURE = [
     "capture/statistics.py",
     "capture/triggers.py",
     "cloud/retry.py",
+    "fleet/document.py",
+    "fleet/state.py",
+    "fleet/times.py",
+    "fleet/rollout.py",
     "cloud/aws/sigv4.py",
     "histogram.py",
     "metrics/table.py",
@@ -49,9 +53,10 @@ MAY_IMPORT = {
     "cloud": {"capture"},
     "serving": {"host", "package", "engine", "shm"},
     "deploy": {"host", "package", "serving"},
+    "fleet": {"cloud", "package", "deploy", "serving"},
     "rpc": {"host", "engine", "shm", "serving", "capture", "deploy"},
     "metrics": {"host", "serving", "capture", "cloud", "deploy"},
-    "client": {"package", "engine", "serving", "rpc", "capture", "cloud", "deploy"},
+    "client": {"package", "engine", "serving", "rpc", "capture", "cloud", "deploy", "fleet"},
 }
 BANNED_IN_RULES = {"socket", "grpc", "time", "os", "pathlib", "subprocess", "threading", "http", "ssl", "tempfile"}
 MAX_LINES = 400

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10operations.proto\x12\x07\x65\x64ge.v1\"2\n\x12\x41pplyModelsRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\r\n\x05retry\x18\x02 \x01(\x08\"<\n\x13\x41pplyModelsResponse\x12%\n\x06models\x18\x01 \x03(\x0b\x32\x15.edge.v1.ManagedModel\"$\n\x14RollbackModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xb7\x01\n\x0cManagedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x12\x0f\n\x07package\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x1a\n\x12since_unix_seconds\x18\x05 \x01(\x03\x12\x11\n\tcommitted\x18\x06 \x01(\x08\x12\x18\n\x10previous_version\x18\x07 \x01(\t\x12\x10\n\x08released\x18\x08 \x01(\x08\x12\x0f\n\x07refused\x18\t \x01(\t\"\x12\n\x10GetStatusRequest\"!\n\x11ResetStateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12ResetStateResponse\">\n\x0cTensorStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tdata_type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x05\"\xf3\x02\n\x0bModelStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cpackage_name\x18\x02 \x01(\t\x12\x17\n\x0fpackage_version\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x11\n\tinstances\x18\x05 \x01(\r\x12\x0f\n\x07waiting\x18\x06 \x01(\r\x12\x0f\n\x07running\x18\x07 \x01(\r\x12\x11\n\tpredicted\x18\x08 \x01(\x04\x12\x14\n\x0cmemory_bytes\x18\t \x01(\x04\x12\x13\n\x0bmislabelled\x18\n \x01(\x04\x12%\n\x06inputs\x18\x0b \x03(\x0b\x32\x15.edge.v1.TensorStatus\x12&\n\x07outputs\x18\x0c \x03(\x0b\x32\x15.edge.v1.TensorStatus\x12\x0f\n\x07warning\x18\r \x01(\t\x12\x0b\n\x03url\x18\x0e \x01(\t\x12\x0e\n\x06\x65ngine\x18\x0f \x01(\t\x12\x0e\n\x06\x66\x61iled\x18\x10 \x01(\x04\x12\x18\n\x10inference_counts\x18\x11 \x03(\x04\"\x90\x02\n\rCaptureStatus\x12\x13\n\x0b\x64\x65stination\x18\x01 \x01(\t\x12\x0f\n\x07pending\x18\x02 \x01(\x04\x12\x15\n\rpending_bytes\x18\x03 \x01(\x04\x12#\n\x1boldest_pending_unix_seconds\x18\x04 \x01(\x03\x12\x11\n\tsucceeded\x18\x05 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x06 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x07 \x01(\x04\x12\x12\n\nlast_error\x18\x08 \x01(\t\x12\x1f\n\x17last_error_unix_seconds\x18\t \x01(\x03\x12\x0f\n\x07refused\x18\n \x01(\x04\x12#\n\x1brefusing_since_unix_seconds\x18\x0b \x01(\x03\"\xb3\x02\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x1c\n\x14started_unix_seconds\x18\x02 \x01(\x03\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12$\n\x06models\x18\x04 \x03(\x0b\x32\x14.edge.v1.ModelStatus\x12(\n\x08\x63\x61ptures\x18\x05 \x01(\x0b\x32\x16.edge.v1.CaptureStatus\x12\x1b\n\x13memory_budget_bytes\x18\x06 \x01(\x04\x12\x1d\n\x15memory_reserved_bytes\x18\x07 \x01(\x04\x12&\n\x07managed\x18\x08 \x03(\x0b\x32\x15.edge.v1.ManagedModel\x12\x13\n\x0bmodels_path\x18\t \x01(\t\x12\x16\n\x0e\x62ucket_seconds\x18\n \x03(\x01\x32\xa8\x02\n\nOperations\x12\x42\n\tGetStatus\x12\x19.edge.v1.GetStatusRequest\x1a\x1a.edge.v1.GetStatusResponse\x12\x45\n\nResetState\x12\x1a.edge.v1.ResetStateRequest\x1a\x1b.edge.v1.ResetStateResponse\x12H\n\x0b\x41pplyModels\x12\x1b.edge.v1.ApplyModelsRequest\x1a\x1c.edge.v1.ApplyModelsResponse\x12\x45\n\rRollbackModel\x12\x1d.edge.v1.RollbackModelRequest\x1a\x15.edge.v1.ManagedModelb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10operations.proto\x12\x07\x65\x64ge.v1\"2\n\x12\x41pplyModelsRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\r\n\x05retry\x18\x02 \x01(\x08\"<\n\x13\x41pplyModelsResponse\x12%\n\x06models\x18\x01 \x03(\x0b\x32\x15.edge.v1.ManagedModel\"$\n\x14RollbackModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xb7\x01\n\x0cManagedModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03why\x18\x02 \x01(\t\x12\x0f\n\x07package\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x1a\n\x12since_unix_seconds\x18\x05 \x01(\x03\x12\x11\n\tcommitted\x18\x06 \x01(\x08\x12\x18\n\x10previous_version\x18\x07 \x01(\t\x12\x10\n\x08released\x18\x08 \x01(\x08\x12\x0f\n\x07refused\x18\t \x01(\t\"!\n\x11\x43heckFleetRequest\x12\x0c\n\x04\x66rom\x18\x01 \x01(\t\"\xbd\x01\n\x0b\x46leetStatus\x12\r\n\x05\x66leet\x18\x01 \x01(\t\x12\x12\n\nrepository\x18\x02 \x01(\t\x12\x12\n\ndeployment\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12#\n\x06models\x18\x05 \x03(\x0b\x32\x13.edge.v1.FleetModel\x12\x1c\n\x14\x63hecked_unix_seconds\x18\x06 \x01(\x03\x12\x12\n\nlast_error\x18\x07 \x01(\t\x12\x11\n\tjudged_by\x18\x08 \x01(\t\"L\n\nFleetModel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07package\x18\x02 \x01(\t\x12\x0f\n\x07refused\x18\x03 \x01(\t\x12\x0e\n\x06pinned\x18\x04 \x01(\x08\"\x12\n\x10GetStatusRequest\"!\n\x11ResetStateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12ResetStateResponse\">\n\x0cTensorStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tdata_type\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x05\"\xf3\x02\n\x0bModelStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cpackage_name\x18\x02 \x01(\t\x12\x17\n\x0fpackage_version\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x11\n\tinstances\x18\x05 \x01(\r\x12\x0f\n\x07waiting\x18\x06 \x01(\r\x12\x0f\n\x07running\x18\x07 \x01(\r\x12\x11\n\tpredicted\x18\x08 \x01(\x04\x12\x14\n\x0cmemory_bytes\x18\t \x01(\x04\x12\x13\n\x0bmislabelled\x18\n \x01(\x04\x12%\n\x06inputs\x18\x0b \x03(\x0b\x32\x15.edge.v1.TensorStatus\x12&\n\x07outputs\x18\x0c \x03(\x0b\x32\x15.edge.v1.TensorStatus\x12\x0f\n\x07warning\x18\r \x01(\t\x12\x0b\n\x03url\x18\x0e \x01(\t\x12\x0e\n\x06\x65ngine\x18\x0f \x01(\t\x12\x0e\n\x06\x66\x61iled\x18\x10 \x01(\x04\x12\x18\n\x10inference_counts\x18\x11 \x03(\x04\"\x90\x02\n\rCaptureStatus\x12\x13\n\x0b\x64\x65stination\x18\x01 \x01(\t\x12\x0f\n\x07pending\x18\x02 \x01(\x04\x12\x15\n\rpending_bytes\x18\x03 \x01(\x04\x12#\n\x1boldest_pending_unix_seconds\x18\x04 \x01(\x03\x12\x11\n\tsucceeded\x18\x05 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x06 \x01(\x04\x12\x0f\n\x07\x64ropped\x18\x07 \x01(\x04\x12\x12\n\nlast_error\x18\x08 \x01(\t\x12\x1f\n\x17last_error_unix_seconds\x18\t \x01(\x03\x12\x0f\n\x07refused\x18\n \x01(\x04\x12#\n\x1brefusing_since_unix_seconds\x18\x0b \x01(\x03\"\xd8\x02\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x1c\n\x14started_unix_seconds\x18\x02 \x01(\x03\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12$\n\x06models\x18\x04 \x03(\x0b\x32\x14.edge.v1.ModelStatus\x12(\n\x08\x63\x61ptures\x18\x05 \x01(\x0b\x32\x16.edge.v1.CaptureStatus\x12\x1b\n\x13memory_budget_bytes\x18\x06 \x01(\x04\x12\x1d\n\x15memory_reserved_bytes\x18\x07 \x01(\x04\x12&\n\x07managed\x18\x08 \x03(\x0b\x32\x15.edge.v1.ManagedModel\x12\x13\n\x0bmodels_path\x18\t \x01(\t\x12\x16\n\x0e\x62ucket_seconds\x18\n \x03(\x01\x12#\n\x05\x66leet\x18\x14 \x01(\x0b\x32\x14.edge.v1.FleetStatus2\xe8\x02\n\nOperations\x12\x42\n\tGetStatus\x12\x19.edge.v1.GetStatusRequest\x1a\x1a.edge.v1.GetStatusResponse\x12\x45\n\nResetState\x12\x1a.edge.v1.ResetStateRequest\x1a\x1b.edge.v1.ResetStateResponse\x12H\n\x0b\x41pplyModels\x12\x1b.edge.v1.ApplyModelsRequest\x1a\x1c.edge.v1.ApplyModelsResponse\x12\x45\n\rRollbackModel\x12\x1d.edge.v1.RollbackModelRequest\x1a\x15.edge.v1.ManagedModel\x12>\n\nCheckFleet\x12\x1a.edge.v1.CheckFleetRequest\x1a\x14.edge.v1.FleetStatusb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,20 +39,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROLLBACKMODELREQUEST']._serialized_end=179
   _globals['_MANAGEDMODEL']._serialized_start=182
   _globals['_MANAGEDMODEL']._serialized_end=365
-  _globals['_GETSTATUSREQUEST']._serialized_start=367
-  _globals['_GETSTATUSREQUEST']._serialized_end=385
-  _globals['_RESETSTATEREQUEST']._serialized_start=387
-  _globals['_RESETSTATEREQUEST']._serialized_end=420
-  _globals['_RESETSTATERESPONSE']._serialized_start=422
-  _globals['_RESETSTATERESPONSE']._serialized_end=442
-  _globals['_TENSORSTATUS']._serialized_start=444
-  _globals['_TENSORSTATUS']._serialized_end=506
-  _globals['_MODELSTATUS']._serialized_start=509
-  _globals['_MODELSTATUS']._serialized_end=880
-  _globals['_CAPTURESTATUS']._serialized_start=883
-  _globals['_CAPTURESTATUS']._serialized_end=1155
-  _globals['_GETSTATUSRESPONSE']._serialized_start=1158
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1465
-  _globals['_OPERATIONS']._serialized_start=1468
-  _globals['_OPERATIONS']._serialized_end=1764
+  _globals['_CHECKFLEETREQUEST']._serialized_start=367
+  _globals['_CHECKFLEETREQUEST']._serialized_end=400
+  _globals['_FLEETSTATUS']._serialized_start=403
+  _globals['_FLEETSTATUS']._serialized_end=592
+  _globals['_FLEETMODEL']._serialized_start=594
+  _globals['_FLEETMODEL']._serialized_end=670
+  _globals['_GETSTATUSREQUEST']._serialized_start=672
+  _globals['_GETSTATUSREQUEST']._serialized_end=690
+  _globals['_RESETSTATEREQUEST']._serialized_start=692
+  _globals['_RESETSTATEREQUEST']._serialized_end=725
+  _globals['_RESETSTATERESPONSE']._serialized_start=727
+  _globals['_RESETSTATERESPONSE']._serialized_end=747
+  _globals['_TENSORSTATUS']._serialized_start=749
+  _globals['_TENSORSTATUS']._serialized_end=811
+  _globals['_MODELSTATUS']._serialized_start=814
+  _globals['_MODELSTATUS']._serialized_end=1185
+  _globals['_CAPTURESTATUS']._serialized_start=1188
+  _globals['_CAPTURESTATUS']._serialized_end=1460
+  _globals['_GETSTATUSRESPONSE']._serialized_start=1463
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1807
+  _globals['_OPERATIONS']._serialized_start=1810
+  _globals['_OPERATIONS']._serialized_end=2170
 # @@protoc_insertion_point(module_scope)

@@ -48,6 +48,43 @@ class ManagedModel(_message.Message):
     refused: str
     def __init__(self, name: _Optional[str] = ..., why: _Optional[str] = ..., package: _Optional[str] = ..., version: _Optional[str] = ..., since_unix_seconds: _Optional[int] = ..., committed: _Optional[bool] = ..., previous_version: _Optional[str] = ..., released: _Optional[bool] = ..., refused: _Optional[str] = ...) -> None: ...
 
+class CheckFleetRequest(_message.Message):
+    __slots__ = ()
+    FROM_FIELD_NUMBER: _ClassVar[int]
+    def __init__(self, **kwargs) -> None: ...
+
+class FleetStatus(_message.Message):
+    __slots__ = ("fleet", "repository", "deployment", "state", "models", "checked_unix_seconds", "last_error", "judged_by")
+    FLEET_FIELD_NUMBER: _ClassVar[int]
+    REPOSITORY_FIELD_NUMBER: _ClassVar[int]
+    DEPLOYMENT_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    MODELS_FIELD_NUMBER: _ClassVar[int]
+    CHECKED_UNIX_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LAST_ERROR_FIELD_NUMBER: _ClassVar[int]
+    JUDGED_BY_FIELD_NUMBER: _ClassVar[int]
+    fleet: str
+    repository: str
+    deployment: str
+    state: str
+    models: _containers.RepeatedCompositeFieldContainer[FleetModel]
+    checked_unix_seconds: int
+    last_error: str
+    judged_by: str
+    def __init__(self, fleet: _Optional[str] = ..., repository: _Optional[str] = ..., deployment: _Optional[str] = ..., state: _Optional[str] = ..., models: _Optional[_Iterable[_Union[FleetModel, _Mapping]]] = ..., checked_unix_seconds: _Optional[int] = ..., last_error: _Optional[str] = ..., judged_by: _Optional[str] = ...) -> None: ...
+
+class FleetModel(_message.Message):
+    __slots__ = ("name", "package", "refused", "pinned")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PACKAGE_FIELD_NUMBER: _ClassVar[int]
+    REFUSED_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    package: str
+    refused: str
+    pinned: bool
+    def __init__(self, name: _Optional[str] = ..., package: _Optional[str] = ..., refused: _Optional[str] = ..., pinned: _Optional[bool] = ...) -> None: ...
+
 class GetStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
@@ -137,7 +174,7 @@ class CaptureStatus(_message.Message):
     def __init__(self, destination: _Optional[str] = ..., pending: _Optional[int] = ..., pending_bytes: _Optional[int] = ..., oldest_pending_unix_seconds: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., dropped: _Optional[int] = ..., last_error: _Optional[str] = ..., last_error_unix_seconds: _Optional[int] = ..., refused: _Optional[int] = ..., refusing_since_unix_seconds: _Optional[int] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("version", "started_unix_seconds", "engine", "models", "captures", "memory_budget_bytes", "memory_reserved_bytes", "managed", "models_path", "bucket_seconds")
+    __slots__ = ("version", "started_unix_seconds", "engine", "models", "captures", "memory_budget_bytes", "memory_reserved_bytes", "managed", "models_path", "bucket_seconds", "fleet")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     STARTED_UNIX_SECONDS_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +185,7 @@ class GetStatusResponse(_message.Message):
     MANAGED_FIELD_NUMBER: _ClassVar[int]
     MODELS_PATH_FIELD_NUMBER: _ClassVar[int]
     BUCKET_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FLEET_FIELD_NUMBER: _ClassVar[int]
     version: str
     started_unix_seconds: int
     engine: str
@@ -158,4 +196,5 @@ class GetStatusResponse(_message.Message):
     managed: _containers.RepeatedCompositeFieldContainer[ManagedModel]
     models_path: str
     bucket_seconds: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, version: _Optional[str] = ..., started_unix_seconds: _Optional[int] = ..., engine: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., captures: _Optional[_Union[CaptureStatus, _Mapping]] = ..., memory_budget_bytes: _Optional[int] = ..., memory_reserved_bytes: _Optional[int] = ..., managed: _Optional[_Iterable[_Union[ManagedModel, _Mapping]]] = ..., models_path: _Optional[str] = ..., bucket_seconds: _Optional[_Iterable[float]] = ...) -> None: ...
+    fleet: FleetStatus
+    def __init__(self, version: _Optional[str] = ..., started_unix_seconds: _Optional[int] = ..., engine: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelStatus, _Mapping]]] = ..., captures: _Optional[_Union[CaptureStatus, _Mapping]] = ..., memory_budget_bytes: _Optional[int] = ..., memory_reserved_bytes: _Optional[int] = ..., managed: _Optional[_Iterable[_Union[ManagedModel, _Mapping]]] = ..., models_path: _Optional[str] = ..., bucket_seconds: _Optional[_Iterable[float]] = ..., fleet: _Optional[_Union[FleetStatus, _Mapping]] = ...) -> None: ...

@@ -1,0 +1,286 @@
+"""`fleet` for whoever keeps a repository: keys, packages, documents, timestamps; all by files in a folder."""
+
+import datetime
+import os
+import time
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edge.client import show
+from edge.client.fleet_words import PASSPHRASE
+from edge.client.outcome import Exit, InputError, RefusedError
+from edge.errors import EdgeError
+from edge.fleet import doctor as checks
+from edge.fleet import document as documents
+from edge.fleet import rollout
+from edge.fleet.document import Document, DocumentFault, Where
+from edge.fleet.keys import Keys, read_public
+from edge.fleet.repository import FleetRepository
+from edge.text import counted, printable
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+def _passphrase(options: Namespace) -> bytes | None:
+    if options.passphrase_file is not None:
+        try:
+            return bytes(options.passphrase_file.read_bytes().splitlines()[0])
+        except (OSError, IndexError) as error:
+            raise InputError(f"the passphrase in {options.passphrase_file} cannot be read: {error}") from None
+    return os.environb.get(PASSPHRASE.encode()) or None
+
+
+@contextmanager
+def _opened(options: Namespace) -> Iterator[FleetRepository]:
+    """The repository; what goes wrong is told in words."""
+    keys = Keys(Path(os.devnull), None)
+    if "keys" in options:
+        passphrase = _passphrase(options)
+        if passphrase is None and getattr(options, "no_passphrase", None) is False:
+            raise InputError(
+                f"new keys are to be encrypted: set {PASSPHRASE} or name a --passphrase-file (or --no-passphrase)"
+            )
+        keys = Keys(options.keys, passphrase)
+    try:
+        yield FleetRepository(options.repo, keys, _now())
+    except DocumentFault as fault:
+        raise RefusedError("REFUSED", f"the document {fault}") from None
+    except EdgeError as error:
+        raise RefusedError("REFUSED", printable(str(error), show.PATH_CHARACTERS)) from None
+
+
+def _finish(options: Namespace, repository: FleetRepository, said: str, **facts: Any) -> Exit:
+    """Write, and tell."""
+    paths = repository.change.paths()
+    if not options.dry_run:
+        repository.write()
+    waiting = sorted(set(repository.unsigned))
+    if options.json:
+        show.as_json({**facts, "files": paths, "dry_run": options.dry_run, "unsigned": waiting})
+        return Exit.OK
+    print(f"{said}{' (nothing is written: --dry-run)' if options.dry_run else ''}")
+    for path in paths:
+        print(f"  {printable(path, show.PATH_CHARACTERS)}")
+    if waiting:
+        print(
+            f"not signed here, for want of the key: {', '.join(waiting)}; `fleet timestamp` takes this over where it is"
+        )
+    return Exit.OK
+
+
+def init(options: Namespace) -> Exit:
+    """Makes a repository."""
+    with _opened(options) as repository:
+        if options.dry_run:
+            raise InputError("init makes keys, and cannot be a dry run")
+        repository.init()
+        root = options.repo / "metadata" / "1.root.json"
+        return _finish(
+            options,
+            repository,
+            f"a repository in {options.repo}; devices get {root} (edge_fleet_root); take root-* and targets-* offline",
+            root=str(root),
+        )
+
+
+def add_fleet(options: Namespace) -> Exit:
+    """Adds a fleet."""
+    with _opened(options) as repository:
+        public = read_public(options.public) if options.public is not None else None
+        if options.dry_run and public is None:
+            raise InputError("add-fleet makes a key, and is a dry run only with --public")
+        repository.add_fleet(options.name, public)
+        return _finish(options, repository, f"fleet {options.name}", fleet=options.name)
+
+
+def publish(options: Namespace) -> Exit:
+    """Publishes packages."""
+    with _opened(options) as repository:
+        paths = [repository.publish(archive, *_named(archive)) for archive in options.packages]
+        return _finish(options, repository, f"published {', '.join(paths)}", packages=paths)
+
+
+def _named(archive: Path) -> tuple[str, str]:
+    """Name and version of a package, from its manifest."""
+    from edge.package.manifest import MANIFEST_FILE, parse_manifest
+    from edge.package.open import contents_at, signature_of
+
+    if not archive.is_file():
+        raise InputError(f"{archive} is no .tar.gz of a package")
+    with contents_at(str(archive.absolute())) as contents:
+        head = contents.head()
+    signature_of(head)
+    if MANIFEST_FILE not in head:
+        raise InputError(f"{archive} has no {MANIFEST_FILE}")
+    manifest = parse_manifest(head[MANIFEST_FILE])
+    return manifest.model_name, manifest.model_version
+
+
+def deploy(options: Namespace) -> Exit:
+    """Changes a fleet's document."""
+    with _opened(options) as repository:
+        before = repository.document(options.fleet)
+        name = _name(options, before)
+        if options.file is not None:
+            document = _read(options.file)
+        elif not options.models and not options.without:
+            raise InputError("deploy needs ALIAS=NAME/VERSION, --without ALIAS or --file DOCUMENT")
+        else:
+            packages = dict(_package(text) for text in options.models)
+            where = Where(options.percent, "", tuple(options.device), tuple(options.arch), options.min_agent)
+            document = before or Document(name, {})
+            if options.without:
+                document = rollout.remove(document, name, options.without)
+            document = rollout.deploy(document, name, packages, where, rollback=options.on_failure == "rollback")
+        return _deployed(options, repository, document)
+
+
+def _read(path: Path) -> Document:
+    try:
+        return documents.parse(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from None
+
+
+def _package(text: str) -> tuple[str, str]:
+    alias, equals, package = text.partition("=")
+    path = f"packages/{package}.tar.gz"
+    if not equals or not documents.ALIAS.fullmatch(alias) or not documents.PACKAGE.fullmatch(path):
+        raise InputError(f"{printable(text)} is not allowed; expected ALIAS=NAME/VERSION")
+    return alias, path
+
+
+def _name(options: Namespace, before: Document | None) -> str:
+    name = options.name or rollout.next_name(before.deployment if before else "", _now().strftime("%Y-%m-%d"))
+    if not documents.DEPLOYMENT.fullmatch(name):
+        raise InputError(
+            f"{printable(name)} is no name of a deployment; expected letters, digits and single - _ . between"
+        )
+    if before is not None and before.deployment == name:
+        raise InputError(f"the deployment in force is called {name} already; give this one another --name")
+    return str(name)
+
+
+def _deployed(options: Namespace, repository: FleetRepository, document: Document) -> Exit:
+    repository.deploy(options.fleet, document)
+    lines = [f"fleet {options.fleet}: deployment {document.deployment}"]
+    lines += [f"  {alias}: {_rules(document, alias)}" for alias in document.models]
+    facts = {"fleet": options.fleet, "deployment": document.deployment}
+    return _finish(options, repository, "\n".join(lines), **facts)
+
+
+def _rules(document: Document, alias: str) -> str:
+    return ", else ".join(_rule(rule) for rule in document.models[alias])
+
+
+def _rule(rule: documents.Rule) -> str:
+    where = rule.where
+    parts = [f"{where.percent:g} %"] if where.percent < 100 else []
+    parts += [" or ".join(where.devices)] if where.devices else []
+    parts += [" or ".join(where.arch)] if where.arch else []
+    parts += [f"agent {where.min_agent} or later"] if where.min_agent else []
+    name = rule.package.removeprefix("packages/").removesuffix(".tar.gz")
+    return f"{name} ({', '.join(parts)})" if parts else name
+
+
+def promote(options: Namespace) -> Exit:
+    """Rolls out further."""
+    with _opened(options) as repository:
+        before = _in_force(repository, options.fleet)
+        return _deployed(options, repository, rollout.promote(before, _name(options, before), options.percent))
+
+
+def take_back(options: Namespace) -> Exit:
+    """Goes back."""
+    with _opened(options) as repository:
+        before = _in_force(repository, options.fleet)
+        return _deployed(options, repository, rollout.take_back(before, _name(options, before), options.alias))
+
+
+def _in_force(repository: FleetRepository, fleet: str) -> Document:
+    document = repository.document(fleet)
+    if document is None:
+        raise RefusedError("REFUSED", f"nothing was deployed to {fleet} yet")
+    return document
+
+
+def status(options: Namespace) -> Exit:
+    """Shows what is in force."""
+    with _opened(options) as repository:
+        found = checks.documents(repository)
+        ending = list(checks.ending(repository, time.time()))
+        packages = sorted(repository.packages())
+    if options.json:
+        fleets = {name: _plain(document) for name, document in found.items()}
+        show.as_json({"fleets": fleets, "packages": packages, "ending": ending})
+        return Exit.OK
+    print(f"{counted(len(packages), 'package')}: {', '.join(packages) or 'none is published'}")
+    for name, document in found.items():
+        print(f"fleet {name}: {f'deployment {document.deployment}' if document else 'nothing was deployed yet'}")
+        for alias in document.models if document else ():
+            print(f"  {alias}: {_rules(document, alias)}" if document else "")
+    for line in ending:
+        print(f"note: {line}")
+    return Exit.OK
+
+
+def _plain(document: Document | None) -> Any:
+    import json
+
+    return json.loads(documents.to_bytes(document)) if document is not None else None
+
+
+def timestamp(options: Namespace) -> Exit:
+    """The daily duty."""
+    with _opened(options) as repository:
+        repository.timestamp()
+        return _finish(options, repository, "the timestamp is new")
+
+
+def renew(options: Namespace) -> Exit:
+    """Signs a role again."""
+    with _opened(options) as repository:
+        repository.renew(options.role)
+        return _finish(options, repository, f"{options.role} is signed for another term", role=options.role)
+
+
+def rotate(options: Namespace) -> Exit:
+    """Replaces a key."""
+    with _opened(options) as repository:
+        if options.dry_run:
+            raise InputError("rotate makes a key, and cannot be a dry run")
+        new = repository.rotate(options.role, options.old)
+        return _finish(options, repository, f"{options.role} has the new key {new}", role=options.role, key=new)
+
+
+def prune(options: Namespace) -> Exit:
+    """Removes what nothing names."""
+    with _opened(options) as repository:
+        paths = checks.unused(repository, time.time() - options.older_than * 86_400)
+    for path in paths:
+        if not options.dry_run:
+            path.unlink(missing_ok=True)
+    names = [str(path.relative_to(options.repo)) for path in paths]
+    if options.json:
+        show.as_json({"files": names, "dry_run": options.dry_run})
+    else:
+        print(f"{counted(len(names), 'file')} {'would go' if options.dry_run else 'removed'}")
+        for name in names:
+            print(f"  {printable(name, show.PATH_CHARACTERS)}")
+    return Exit.OK
+
+
+def doctor(options: Namespace) -> Exit:
+    """Checks a repository."""
+    with _opened(options) as repository:
+        found = list(checks.problems(repository, time.time()))
+    if options.json:
+        show.as_json({"problems": found}, "; ".join(found))
+    else:
+        print("\n".join(printable(line, show.PATH_CHARACTERS) for line in found) or "all is well")
+    return Exit.REFUSED if found else Exit.OK

@@ -1,0 +1,110 @@
+"""The words of `fleet`: those for a device, and those for whoever keeps a repository."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edge.client import SUMMARIES
+from edge.client.numbers import count, percent
+
+PASSPHRASE = "SAGEMAKER_EDGE_FLEET_PASSPHRASE"  # noqa: S105 - the name of a variable
+_WORDS = "{check,apply,init,add-fleet,publish,deploy,promote,take-back,status,timestamp,renew,rotate,prune,doctor}"
+_EPILOG = f"""\
+REPO is a folder; what is in it is served as it is by any HTTPS server or object store, or carried on a stick. KEYS is a folder of
+key files, NAME.pem and NAME.pub; each command uses those of the roles that it signs. The passphrase of encrypted ones is in
+{PASSPHRASE}, or in the file that --passphrase-file names.
+
+examples:
+  %(prog)s init repo --keys keys
+  %(prog)s add-fleet repo plant-north --keys keys
+  %(prog)s publish repo digits-1.1.tar.gz --keys keys
+  %(prog)s deploy repo plant-north digits=digits/1.1 --percent 10 --keys keys
+  %(prog)s promote repo plant-north --percent 100 --keys keys
+  %(prog)s take-back repo plant-north --keys keys
+  %(prog)s timestamp repo --keys keys
+"""
+
+
+def add(commands: Any, parser_class: Any, common: Any, later: Callable[[str, str], Any], patience: float) -> None:
+    """Add `fleet` and its words; `later` gives the function of a command, imported when it runs."""
+    parser = commands.add_parser(
+        "fleet",
+        description=f"{SUMMARIES['fleet'].capitalize()}.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        parents=[common],
+    )
+    words = parser.add_subparsers(dest="fleet_word", metavar=_WORDS, required=True, parser_class=parser_class)
+
+    def device(word: str, text: str) -> Any:
+        one = words.add_parser(word, help=text, description=f"{text[:1].upper()}{text[1:]}.", parents=[common])
+        one.set_defaults(run=later("edge.client.fleet", word), talks=True, patience=patience)
+        return one
+
+    def operator(word: str, text: str, *, signs: bool = True) -> Any:
+        one = words.add_parser(word, help=text, description=f"{text[:1].upper()}{text[1:]}.", parents=[common])
+        one.set_defaults(run=later("edge.client.fleet_operator", word.replace("-", "_")), talks=False)
+        one.add_argument("repo", type=Path, metavar="REPO", help="the repository's folder")
+        if signs:
+            one.add_argument("--keys", type=Path, required=True, metavar="KEYS", help="the folder of keys")
+            one.add_argument("--passphrase-file", type=Path, metavar="FILE", help="its first line is the passphrase")
+            one.add_argument("--dry-run", action="store_true", help="write nothing, and say what would be written")
+        return one
+
+    def makes_keys(one: Any) -> None:
+        one.add_argument("--no-passphrase", action="store_true", help="write new keys unencrypted")
+
+    device("check", "have the agent look for news of its fleet now")
+    one = device("apply", "have the agent take over what a folder offers, such as a stick")
+    one.add_argument("--from", dest="source", required=True, metavar="DIR", help="a repository's folder")
+    makes_keys(operator("init", "make a repository and its keys"))
+    one = operator("add-fleet", "add a fleet, and make its operator's key")
+    makes_keys(one)
+    one.add_argument("name", metavar="FLEET", help="sagemaker_edge_core_device_fleet_name of its devices")
+    one.add_argument("--public", type=Path, metavar="FILE", help="the operator's public key (PEM), made elsewhere")
+    one = operator("publish", "publish packages, to be deployed by name and version")
+    one.add_argument("packages", nargs="+", type=Path, metavar="PACKAGE", help="a signed package, a .tar.gz")
+    _add_deploy(operator("deploy", "say which packages a fleet is to run"))
+    one = operator("promote", "roll out further what is rolled out in part")
+    one.add_argument("fleet", metavar="FLEET")
+    one.add_argument("--percent", type=percent, default=100.0, metavar="P", help="of the devices (100)")
+    _add_name(one)
+    one = operator("take-back", "have the version before serve again")
+    one.add_argument("fleet", metavar="FLEET")
+    one.add_argument("alias", nargs="*", metavar="ALIAS", help="which; else all that have one before")
+    _add_name(one)
+    operator("status", "show fleets, versions and what ends when", signs=False)
+    operator("timestamp", "sign the timestamp, and the snapshot where something is new: daily")
+    one = operator("renew", "sign a role again for another term")
+    one.add_argument("role", metavar="ROLE", help="root, targets, packages or a fleet")
+    one = operator("rotate", "give a role a new key in place of an old one")
+    makes_keys(one)
+    one.add_argument("role", metavar="ROLE", help="root, targets, snapshot, timestamp, packages or a fleet")
+    one.add_argument("--old", metavar="NAME", help="the key that goes; else the role's first")
+    one = operator("prune", "remove files that nothing names any more", signs=False)
+    one.add_argument("--older-than", type=count, default=7, metavar="DAYS", help="and that are older (7)")
+    one.add_argument("--dry-run", action="store_true", help="remove nothing, and say what would go")
+    operator("doctor", "check a repository as a device would", signs=False)
+
+
+def _add_deploy(one: Any) -> None:
+    one.add_argument("fleet", metavar="FLEET")
+    one.add_argument("models", nargs="*", metavar="ALIAS=NAME/VERSION", help="a published package for each alias")
+    one.add_argument("--percent", type=percent, default=100.0, metavar="P", help="of the devices only")
+    one.add_argument("--device", action="append", default=[], metavar="GLOB", help="devices of such names only")
+    one.add_argument("--arch", action="append", default=[], metavar="ARCH", help="machines as uname -m says only")
+    one.add_argument("--min-agent", default="", metavar="VERSION", help="agents from that version on only")
+    one.add_argument("--without", action="append", default=[], metavar="ALIAS", help="take an alias out of the fleet")
+    one.add_argument(
+        "--on-failure",
+        choices=("rollback", "keep"),
+        default="rollback",
+        help="where one alias fails: all go back (rollback), or the others stay",
+    )
+    one.add_argument("--file", type=Path, metavar="DOCUMENT", help="the whole document instead, JSON")
+    _add_name(one)
+
+
+def _add_name(one: Any) -> None:
+    one.add_argument("--name", metavar="DEPLOYMENT", help="what reports call it; else the day and a number")

@@ -1,0 +1,88 @@
+"""What is wrong with a repository, as its operator finds out (`fleet doctor`), and what may go (`fleet prune`)."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from edge.errors import EdgeError
+from edge.fleet.document import Document
+from edge.fleet.metadata import Trusted
+from edge.fleet.repository import PACKAGES, TOP, FleetRepository
+from edge.fleet.source import Folder
+
+SOON_DAYS = {"timestamp": 3, "snapshot": 7}  # before its end a role is to be signed again
+OTHERS_SOON_DAYS = 60
+
+
+def problems(repository: FleetRepository, now: float) -> Iterator[str]:
+    """What is wrong with a repository, in words; devices are the measure: what they would do is done."""
+    try:
+        yield from _of_contents(repository)
+        yield from ending(repository, now)
+        with tempfile.TemporaryDirectory() as folder:
+            first = (repository.folder / "metadata/1.root.json").read_bytes()
+            trusted = Trusted(Path(folder), Folder(repository.folder), first, now, None)
+            for fleet in repository.fleets():
+                if repository.versions(fleet):
+                    trusted.find(f"fleets/{fleet}/models.json")
+    except (EdgeError, OSError) as error:
+        yield f"a device that comes now: {error}"
+
+
+def _of_contents(repository: FleetRepository) -> Iterator[str]:
+    published = repository.packages()
+    for path, target in published.items():
+        place = repository.folder / "targets" / repository.place(target)
+        if not place.is_file() or place.stat().st_size != target.length:
+            yield f"{path}: {place} is missing or has another length"
+    for fleet in repository.fleets():
+        document = repository.document(fleet)
+        if document is None:
+            continue
+        for alias, rules in document.models.items():
+            for rule in rules:
+                if rule.package not in published:
+                    yield f"fleet {fleet}: {alias}: {rule.package} is not published"
+
+
+def ending(repository: FleetRepository, now: float) -> Iterator[str]:
+    """The roles that end soon."""
+    for role in (*TOP, PACKAGES, *repository.fleets()):
+        if role not in TOP and not repository.versions(role):
+            continue
+        left = (repository.latest(role).signed.expires.timestamp() - now) / 86_400
+        if left < SOON_DAYS.get(role, OTHERS_SOON_DAYS):
+            yield f"{role} {f'ends in {left:.0f} days' if left > 0 else 'has ended'}; sign it again ({_remedy(role)})"
+
+
+def _remedy(role: str) -> str:
+    return "fleet timestamp" if role in ("snapshot", "timestamp") else f"fleet renew {role}"
+
+
+def unused(repository: FleetRepository, older_than: float) -> list[Path]:
+    """Files that nothing names any more and that are older than a moment; root files stay for devices that were long away.
+
+    Raises:
+        EdgeError: the repository cannot be read.
+    """
+    named = {repository.place(target) for target in repository.packages().values()}
+    current = {"timestamp.json"}
+    for role in ("targets", "snapshot", PACKAGES, *repository.fleets()):
+        if versions := repository.versions(role):
+            current.add(f"{versions[-1]}.{role}.json")
+    for fleet in repository.fleets():
+        if repository.versions(fleet):
+            named |= {repository.place(target) for target in repository.latest(fleet).signed.targets.values()}
+    found = [
+        path
+        for path in (repository.folder / "metadata").glob("*.json")
+        if path.name not in current and not path.name.endswith(".root.json")
+    ]
+    targets = repository.folder / "targets"
+    found += [path for path in targets.rglob("*") if path.is_file() and str(path.relative_to(targets)) not in named]
+    return sorted(path for path in found if path.stat().st_mtime < older_than)
+
+
+def documents(repository: FleetRepository) -> dict[str, Document | None]:
+    """The document of each fleet."""
+    return {fleet: repository.document(fleet) for fleet in repository.fleets()}

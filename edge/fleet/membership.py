@@ -1,0 +1,27 @@
+"""What a device knows of its membership in a fleet, and what it tells of a deployment's end. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge.fleet.document import Device
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a device knows of its fleet: its `device`, the fleet's name, the root of trust (a file), the folder for all this."""
+
+    fleet: str
+    device: Device
+    root: Path
+    folder: Path
+    build_date: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a deployment ended here: `reasons` by alias, empty where all went well."""
+
+    deployment: str
+    models: Mapping[str, str]
+    reasons: Mapping[str, str]

@@ -1,0 +1,393 @@
+"""The operator's side of a repository in a folder: what is signed anew, by whose keys, and in which order it is written.
+
+Packages and documents come first, then the roles that name them, then snapshot and timestamp: whoever reads in between
+sees the state before. Each act asks for the keys of the roles that it changes, and no others; where the online key is
+elsewhere, `timestamp` takes over there what is new.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tuf.api.exceptions import RepositoryError, UnsignedMetadataError
+from tuf.api.metadata import (
+    DelegatedRole,
+    Delegations,
+    Key,
+    Metadata,
+    MetaFile,
+    Root,
+    Snapshot,
+    TargetFile,
+    Targets,
+    Timestamp,
+)
+from tuf.api.serialization.json import JSONSerializer
+
+from edge import durable
+from edge.errors import EdgeError
+from edge.fleet import document as documents
+from edge.fleet.document import FLEET, Document
+from edge.fleet.keys import Keys
+from edge.fleet.metadata import ISSUED, sha256_of
+from edge.text import shown
+
+TOP = ("root", "targets", "snapshot", "timestamp")
+PACKAGES = "packages"  # the role of whoever makes packages
+DAYS = {"root": 3650, "targets": 365, "snapshot": 30, "timestamp": 14}
+ROLE_DAYS = 365  # of a role that signs packages or a fleet's document
+ROOT_KEYS, ROOT_THRESHOLD, TARGETS_KEYS = 3, 2, 2
+_SERIALIZER = JSONSerializer(compact=True)
+
+
+class FleetRepositoryError(EdgeError):
+    """The repository cannot be read or changed so."""
+
+
+@dataclass
+class Change:
+    """What an act is to write: metadata by file name, other files with where they come from or their bytes."""
+
+    metadata: dict[str, bytes] = field(default_factory=dict)
+    targets: dict[str, bytes | Path] = field(default_factory=dict)
+
+    def paths(self) -> list[str]:
+        """Files in the order that they are written in."""
+        return [*(f"targets/{name}" for name in self.targets), *(f"metadata/{name}" for name in self.ordered())]
+
+    def ordered(self) -> list[str]:
+        """Metadata in that order."""
+
+        def rank(name: str) -> int:
+            role = name.removesuffix(".json").partition(".")[2] or "timestamp"
+            return {"root": 0, "snapshot": 2, "timestamp": 3}.get(role, 1)
+
+        return sorted(self.metadata, key=lambda name: (rank(name), name))
+
+
+class FleetRepository:
+    """A folder with `metadata` and `targets`. Acts gather in `change`; `write` writes them."""
+
+    def __init__(self, folder: Path, keys: Keys, now: datetime.datetime) -> None:
+        self.folder = folder
+        self._metadata = folder / "metadata"
+        self._keys = keys
+        self._now = now.replace(microsecond=0)
+        self.change = Change()
+        self.unsigned: list[str] = []  # roles whose online key is not here
+
+    # --- what is there -------------------------------------------------------------
+
+    def versions(self, role: str) -> list[int]:
+        """The versions of a role's file, the newest last."""
+        names = [path.name for path in self._metadata.glob(f"*.{role}.json")] + list(self.change.metadata)
+        return sorted(
+            {int(n.partition(".")[0]) for n in names if n.endswith(f".{role}.json") and n.partition(".")[0].isdigit()}
+        )
+
+    def data(self, role: str, version: int | None = None) -> bytes:
+        """A role's file, the newest where no version is named.
+
+        Raises:
+            FleetRepositoryError: there is none.
+        """
+        if role == "timestamp":
+            name = "timestamp.json"
+        else:
+            versions = self.versions(role)
+            if not versions:
+                raise FleetRepositoryError(
+                    f"there is no {role}.json in {self._metadata}; `fleet init` makes a repository"
+                )
+            name = f"{version or versions[-1]}.{role}.json"
+        if name in self.change.metadata:
+            return self.change.metadata[name]
+        try:
+            return (self._metadata / name).read_bytes()
+        except OSError as error:
+            raise FleetRepositoryError(f"{self._metadata / name}: {error.strerror}") from None
+
+    def latest(self, role: str, version: int | None = None) -> Metadata[Any]:
+        """A role's metadata.
+
+        Raises:
+            FleetRepositoryError: there is none, or it is damaged.
+        """
+        try:
+            return Metadata.from_bytes(self.data(role, version))
+        except (RepositoryError, ValueError, KeyError, TypeError) as error:
+            raise FleetRepositoryError(f"the metadata of {role} in {self._metadata} is damaged: {error}") from None
+
+    def _role(self, fleet: str, version: int | None = None) -> Metadata[Any]:
+        """A fleet's role; an empty one where its operator has yet to sign it for the first time."""
+        return self.latest(fleet, version) if self.versions(fleet) else Metadata(Targets(expires=self._now))
+
+    def fleets(self) -> list[str]:
+        """The fleets, by name."""
+        delegations = self.latest("targets").signed.delegations
+        return sorted(set(delegations.roles) - {PACKAGES}) if delegations is not None else []
+
+    def document(self, fleet: str, version: int | None = None) -> Document | None:
+        """A fleet's document; None where nothing was deployed yet.
+
+        Raises:
+            FleetRepositoryError: there is no such fleet, or the document is damaged.
+        """
+        if fleet not in self.fleets():
+            known = ", ".join(self.fleets()) or "none"
+            raise FleetRepositoryError(
+                f"there is no fleet {shown(fleet)}; there are: {known}; `fleet add-fleet` adds one"
+            )
+        target = self._role(fleet, version).signed.targets.get(f"fleets/{fleet}/models.json")
+        if target is None:
+            return None
+        name = self.place(target)
+        try:
+            given = self.change.targets.get(name)
+            data = given if isinstance(given, bytes) else (self.folder / "targets" / name).read_bytes()
+            return documents.parse(data)
+        except OSError as error:
+            raise FleetRepositoryError(
+                f"the document of {fleet} {self.folder / 'targets' / name}: {error.strerror}"
+            ) from None
+        except documents.DocumentFault as fault:
+            raise FleetRepositoryError(f"the document of {fleet} {fault}") from None
+
+    def packages(self) -> dict[str, TargetFile]:
+        """The published packages, by path."""
+        found: dict[str, TargetFile] = dict(self.latest(PACKAGES).signed.targets)
+        return found
+
+    @staticmethod
+    def place(target: TargetFile) -> str:
+        folder, _, name = target.path.rpartition("/")
+        return f"{folder}/{sha256_of(target)}.{name}"
+
+    # --- acts ----------------------------------------------------------------------
+
+    def init(self) -> None:
+        """A new repository, with keys: root 2 of 3, targets 2 of 2, one for packages, one online."""
+        if self._metadata.exists() and any(self._metadata.iterdir()):
+            raise FleetRepositoryError(f"{self._metadata} is not empty: a repository is made once")
+        root = Root(consistent_snapshot=True, expires=self._now)
+        root.roles["root"].threshold, root.roles["targets"].threshold = ROOT_THRESHOLD, TARGETS_KEYS
+        for n in range(ROOT_KEYS):
+            root.add_key(self._key(f"root-{n + 1}"), "root")
+        for n in range(TARGETS_KEYS):
+            root.add_key(self._key(f"targets-{n + 1}"), "targets")
+        for role in ("snapshot", "timestamp"):
+            root.add_key(self._key("online"), role)
+        targets = Targets(expires=self._now, delegations=Delegations({}, {}))
+        self._sign("root", Metadata(root), raise_version=False)
+        self._sign("targets", Metadata(targets), raise_version=False)
+        self._delegate(PACKAGES, "packages/*/*", self._key(PACKAGES), raise_version=False)
+        self._sign("snapshot", Metadata(Snapshot(expires=self._now)), raise_version=False)
+        self._online(first=True)
+
+    def add_fleet(self, name: str, public: Key | None = None) -> None:
+        """A fleet; `public` is its operator's key, else one is made here."""
+        if name in (*TOP, PACKAGES) or not FLEET.fullmatch(name) or len(name) > 63:
+            raise FleetRepositoryError(
+                f"{shown(name)} is no fleet's name; expected 1 to 63 letters, digits, '-' and '_'"
+            )
+        if name in self.fleets():
+            raise FleetRepositoryError(f"there is a fleet {name} already")
+        self._delegate(name, f"fleets/{name}/*", public or self._key(f"fleet-{name}"), foreign=public is not None)
+        self._online()
+
+    def publish(self, archive: Path, name: str, version: str) -> str:
+        """A package; returns the path that documents name it by."""
+        path = f"packages/{name}/{version}.tar.gz"
+        if not documents.PACKAGE.fullmatch(path):
+            raise FleetRepositoryError(
+                f"the package's name {shown(name)} and version {shown(version)} make no path; expected letters, digits and single - _ . between"
+            )
+        try:
+            target = TargetFile.from_file(path, str(archive), ["sha256"])
+        except (OSError, RepositoryError, ValueError) as error:
+            raise FleetRepositoryError(f"{archive}: {error}") from None
+        known = self.packages().get(path)
+        if known is not None and known.hashes != target.hashes:
+            raise FleetRepositoryError(
+                f"{path} is published with other bytes (SHA-256 {sha256_of(known)}); give the package another version"
+            )
+        role = self.latest(PACKAGES)
+        role.signed.targets[path] = target
+        self.change.targets[self.place(target)] = archive
+        self._sign(PACKAGES, role)
+        self._online()
+        return path
+
+    def deploy(self, fleet: str, document: Document) -> None:
+        """A fleet's document; every package in it is published."""
+        self.document(fleet)
+        published = self.packages()
+        for alias, rules in document.models.items():
+            for rule in rules:
+                if rule.package not in published:
+                    known = ", ".join(sorted(published)) or "none"
+                    raise FleetRepositoryError(f"{alias}: {rule.package} is not published; published: {known}")
+        data = documents.to_bytes(document)
+        documents.parse(data)
+        target = TargetFile.from_data(f"fleets/{fleet}/models.json", data, ["sha256"])
+        role = self._role(fleet)
+        role.signed.targets[target.path] = target
+        self.change.targets[self.place(target)] = data
+        self._sign(fleet, role, raise_version=bool(self.versions(fleet)))
+        self._online()
+
+    def timestamp(self) -> None:
+        """A new timestamp, over a new snapshot where a role is newer than in it: the daily duty."""
+        self._online(required=True)
+
+    def renew(self, role: str) -> None:
+        """Sign a role again as it is, for another term."""
+        known = [*TOP, PACKAGES, *self.fleets()]
+        if role not in known:
+            raise FleetRepositoryError(f"there is no role {shown(role)}; there are: {', '.join(known)}")
+        if role not in ("snapshot", "timestamp"):
+            self._sign(role, self.latest(role))
+        self._online(first=role == "snapshot")
+
+    def rotate(self, role: str, old: str | None) -> str:
+        """A new key for a role in place of `old`, the first of its keys where None; returns the new key's name."""
+        root, targets = self.latest("root"), self.latest("targets")
+        roles = root.signed.roles if role in TOP else targets.signed.delegations.roles
+        if role not in roles:
+            raise FleetRepositoryError(
+                f"there is no role {shown(role)}; there are: {', '.join([*TOP, PACKAGES, *self.fleets()])}"
+            )
+        keyids = roles[role].keyids
+        keyid = self._keys.public(old).keyid if old is not None else keyids[0]
+        if keyid not in keyids:
+            raise FleetRepositoryError(f"the key {shown(old or '')} is none of {role}'s")
+        new = next(f"{role}-{n}" for n in range(2, 1000) if not self._keys.has(f"{role}-{n}"))
+        signers = list(roles[role].keyids)
+        holder = root if role in TOP else targets
+        holder.signed.revoke_key(keyid, role)
+        holder.signed.add_key(self._keys.make(new), role)
+        if role in TOP:
+            self._sign("root", root, also=signers if role == "root" else ())
+        else:
+            self._sign("targets", targets)
+        if role not in ("root", "snapshot", "timestamp"):
+            self._sign(role, self.latest(role))
+        self._online(first=role in ("snapshot", "timestamp"))
+        return new
+
+    # --- signing -------------------------------------------------------------------
+
+    def _key(self, name: str) -> Key:
+        return self._keys.public(name) if self._keys.has(name) else self._keys.make(name)
+
+    def _delegate(
+        self, name: str, pattern: str, key: Key, *, raise_version: bool = True, foreign: bool = False
+    ) -> None:
+        targets = self.latest("targets")
+        targets.signed.delegations.roles[name] = DelegatedRole(name, [], 1, True, paths=[pattern])
+        targets.signed.add_key(key, name)
+        self._sign("targets", targets, raise_version=raise_version)
+        if foreign:
+            self.unsigned.append(name)
+        else:
+            self._sign(name, Metadata(Targets(expires=self._now)), raise_version=False)
+
+    def _verifier(self, role: str) -> Any:
+        return self.latest("root").signed if role in TOP else self.latest("targets").signed
+
+    def _sign(
+        self, role: str, metadata: Metadata[Any], *, raise_version: bool = True, also: Iterable[str] = ()
+    ) -> None:
+        """Sign a role's next version with the keys that are here.
+
+        Raises:
+            FleetRepositoryError: they are not enough.
+        """
+        signed = metadata.signed
+        before = "timestamp.json" if role == "timestamp" else f"{signed.version}.{role}.json"
+        signed.version += raise_version and before not in self.change.metadata  # an act makes one version of a role
+        signed.expires = self._now + datetime.timedelta(days=DAYS.get(role, ROLE_DAYS))
+        holder = signed if role == "root" else self._verifier(role)
+        asked = [*holder.get_delegated_role(role).keyids, *also]
+        metadata.signatures.clear()
+        for signer in self._keys.signers(dict.fromkeys(asked)):
+            metadata.sign(signer, append=True)
+        try:
+            holder.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+            if role == "root" and raise_version:
+                self.latest("root").signed.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+        except UnsignedMetadataError:
+            need = holder.get_delegated_role(role).threshold
+            raise FleetRepositoryError(
+                f"{need} of the {len(set(asked))} keys of {role} must sign; {self._keys.folder} has {len(metadata.signatures)} of them"
+            ) from None
+        name = "timestamp.json" if role == "timestamp" else f"{signed.version}.{role}.json"
+        self.change.metadata[name] = metadata.to_bytes(_SERIALIZER)
+
+    def _online(self, *, first: bool = False, required: bool = False) -> None:
+        """A snapshot of what is newer than in the last one, and a timestamp; where their key is elsewhere, it is left to `timestamp`."""
+        root = self.latest("root").signed
+        missing = [role for role in ("snapshot", "timestamp") if not self._keys.signers(root.roles[role].keyids)]
+        if missing and not required:
+            self.unsigned += missing
+            return
+        snapshot = self.latest("snapshot")
+        meta = {
+            f"{role}.json": self._meta(role) for role in ("targets", PACKAGES, *self.fleets()) if self.versions(role)
+        }
+        half = datetime.timedelta(days=DAYS["snapshot"] / 2)
+        if first or meta != snapshot.signed.meta or snapshot.signed.expires - self._now < half:
+            snapshot.signed.meta = meta
+            self._sign("snapshot", snapshot)
+        try:
+            timestamp = self.latest("timestamp")
+        except FleetRepositoryError:
+            timestamp, raise_version = Metadata(Timestamp(expires=self._now)), False
+        else:
+            raise_version = True
+        timestamp.signed.snapshot_meta = self._meta("snapshot")
+        timestamp.signed.unrecognized_fields[ISSUED] = self._now.strftime("%Y-%m-%dT%H:%M:%SZ")
+        self._sign("timestamp", timestamp, raise_version=raise_version)
+
+    def _meta(self, role: str) -> MetaFile:
+        data = self.data(role)
+        return MetaFile(self.versions(role)[-1], len(data), {"sha256": hashlib.sha256(data).hexdigest()})
+
+    # --- writing -------------------------------------------------------------------
+
+    def write(self) -> None:
+        """Write what the acts made, in the safe order.
+
+        Raises:
+            FleetRepositoryError: something could not be written; what was before is in force.
+        """
+        try:
+            for name, given in self.change.targets.items():
+                path = self.folder / "targets" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if isinstance(given, bytes):
+                    durable.write_file(path, given)
+                else:
+                    _copy(given, path)
+            self._metadata.mkdir(parents=True, exist_ok=True)
+            for name in self.change.ordered():
+                durable.write_file(self._metadata / name, self.change.metadata[name])
+        except OSError as error:
+            raise FleetRepositoryError(f"{error.filename or self.folder}: {durable.why(error)}") from None
+        self.change = Change()
+
+
+def _copy(source: Path, target: Path) -> None:
+    temporary = target.with_name(target.name + durable.TEMPORARY)
+    try:
+        shutil.copyfile(source, temporary)
+        durable.fsync_file(temporary)
+        durable.rename_all([(temporary, target)])
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -1,0 +1,137 @@
+"""A fleet from its operator to a real agent: rollouts that go well, that fail, that are taken back; sticks; doors that stay shut."""
+
+import json
+import shutil
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.data import make_models
+from tests.fakes.fleet import FleetServer
+from tests.system.conftest import Signer, run_tool
+from tests.system.fleet import FLEET, Member, Operator, archive, nginx
+
+
+@pytest.fixture
+def operator(signer: Signer, tmp_path: Path) -> Operator:
+    """A repository with two good packages, and one whose model takes other tensors."""
+    made = Operator(tmp_path)
+    packages = [
+        archive(signer, "1.0", 0, tmp_path),
+        archive(signer, "1.1", 1, tmp_path),
+        archive(signer, "2.0", 2, tmp_path, make_models.two_by_two()),
+    ]
+    made("publish", *map(str, packages))
+    return made
+
+
+def status_text(member: Member) -> str:
+    return run_tool("status", "-a", member.agent.socket).stdout
+
+
+def test_a_rollout_behind_nginx(agents: Any, operator: Operator, tmp_path: Path) -> None:  # [F-1] [F-9] [F-10]
+    """A good version proves itself under load, a bad one goes back by itself, and both are told."""
+    with nginx(operator.folder, tmp_path / "nginx") as url:
+        member = Member.of(agents, tmp_path, operator.root, url)
+        operator("deploy", FLEET, "add=adder/1.0", "--name", "n-1")
+        member.agent.start()
+        member.until("n-1", "trying")
+        member.prove()
+        member.until("n-1", "committed")
+        stop, sums = threading.Event(), []
+
+        def load() -> None:
+            while not stop.is_set():
+                sums.append(member.added("add"))
+
+        client = threading.Thread(target=load)
+        client.start()
+        try:
+            operator("deploy", FLEET, "add=adder/1.1", "--name", "n-2")
+            member.until("n-2", "committed")
+        finally:
+            stop.set()
+            client.join()
+        assert set(sums) == {0.0, 1.0}
+        assert sums == sorted(sums), "never back, never a failure"
+        operator("deploy", FLEET, "add=adder/2.0", "--name", "n-3")
+        refused = member.until("n-2", "refused")
+        assert "takes other tensors" in refused.models[0].refused or "allow" in refused.models[0].refused
+        assert member.added("add") == 1
+        assert "refused:" in status_text(member)
+        taken_back = operator("take-back", FLEET, "--name", "n-4")
+        assert taken_back["deployment"] == "n-4"
+        member.until("n-4", "committed")
+        assert len(member.packages()) <= 2
+        assert not list((tmp_path / "fleet/packages").iterdir()), "archives are gone once they are accepted"
+
+
+def test_two_crashes_take_a_deployment_back(agents: Any, operator: Operator, tmp_path: Path) -> None:  # [F-5] [F-10]
+    member = Member.of(agents, tmp_path, operator.root, str(operator.folder))
+    operator("deploy", FLEET, "add=adder/1.0", "--name", "n-1")
+    member.agent.start()
+    member.until("n-1", "trying")
+    member.prove()
+    member.until("n-1", "committed")
+    operator("deploy", FLEET, "add=adder/1.1", "--name", "n-2")
+    member.until("n-2", "trying")
+    for _ in range(2):
+        member.agent.kill()
+        member.agent.start(force=True)
+    refused = member.until("n-1", "refused")
+    assert "before it had proved itself" in refused.models[0].refused
+    assert member.added("add") == 0
+
+
+def test_a_stick(agents: Any, operator: Operator, tmp_path: Path) -> None:  # [F-15] [F-11]
+    member = Member.of(agents, tmp_path, operator.root, "")
+    member.agent.start()
+    operator("deploy", FLEET, "add=adder/1.0", "--name", "n-1")
+    words = ("-a", member.agent.socket, "--json")
+    done = run_tool("fleet", "apply", "--from", str(operator.folder), *words)
+    assert json.loads(done.stdout)["deployment"] == "n-1"
+    assert member.added("add") == 0
+    shutil.copytree(operator.folder, tmp_path / "old")
+    operator("deploy", FLEET, "add=adder/1.1", "--name", "n-2")
+    run_tool("fleet", "apply", "--from", str(operator.folder), *words)
+    old = run_tool("fleet", "apply", "--from", str(tmp_path / "old"), *words, check=False)
+    assert old.returncode == 1
+    assert "BadVersionNumber" in json.loads(old.stdout)["error"]
+    assert run_tool("fleet", "check", *words, check=False).returncode == 1
+    assert run_tool("fleet", "apply", "--from", str(tmp_path), *words, check=False).returncode == 2
+    assert member.added("add") == 1
+    member.agent.stop()
+    member.declare("add", tmp_path / "adder-1.0.tar.gz")
+    member.agent.start()
+    assert member.added("add") == 0, "models.d goes before the fleet"
+    operator("deploy", FLEET, "add=adder/1.1", "--name", "n-3")
+    done = run_tool("fleet", "apply", "--from", str(operator.folder), *words)
+    assert [(one["name"], one["pinned"]) for one in json.loads(done.stdout)["models"]] == [("add", True)]
+    assert member.added("add") == 0
+
+
+def test_a_start_needs_no_network(agents: Any, operator: Operator, tmp_path: Path) -> None:  # [F-9] [M-5]
+    server = FleetServer(operator.folder)
+    server.start()
+    try:
+        member = Member.of(agents, tmp_path, operator.root, server.url)
+        operator("deploy", FLEET, "add=adder/1.0", "--name", "n-1")
+        member.agent.start()
+        member.until("n-1", "trying")
+    finally:
+        server.close()
+    member.agent.stop()
+    member.agent.start()
+    assert member.added("add") == 0
+    assert run_tool("fleet", "check", "-a", member.agent.socket, check=False).returncode == 1
+    assert "last error: 127.0.0.1" in status_text(member)
+
+
+def test_an_agent_in_no_fleet(agents: Any) -> None:
+    agent = agents().start()
+    done = run_tool("fleet", "check", "-a", agent.socket, check=False)
+    assert done.returncode == 1
+    assert "edge_fleet_root" in done.stderr
+    assert not agent.client.status().HasField("fleet")

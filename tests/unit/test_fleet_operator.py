@@ -1,0 +1,201 @@
+"""The operator's commands on a repository: what they ask for, refuse, and write, and in which order."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge.client.main import main
+from edge.fleet.keys import Keys
+from tests.fakes import packages as signed
+from tests.fakes.clock import FakeClock
+from tests.fakes.fleet import DAY, FLEET, NOW, FleetDevice, Operator
+
+
+class Shell:
+    """`fleet` commands, by their words; what they printed as JSON."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.repo, self.keys = folder / "repo", folder / "keys"
+        self._capsys = capsys
+
+    def __call__(self, word: str, *words: str, code: int = 0, keys: bool = True) -> Any:
+        more = ["--keys", str(self.keys)] if keys else []
+        got = main(["fleet", word, str(self.repo), *words, *more, "--json"])
+        said = json.loads(self._capsys.readouterr().out)
+        assert got == code, said
+        return said
+
+    def text(self, word: str, *words: str) -> str:
+        assert main(["fleet", word, str(self.repo), *words]) == 0
+        return self._capsys.readouterr().out
+
+
+@pytest.fixture
+def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    monkeypatch.setenv("SAGEMAKER_EDGE_FLEET_PASSPHRASE", "secret")
+    made = Shell(tmp_path, capsys)
+    made("init")
+    made("add-fleet", FLEET)
+    return made
+
+
+def package(folder: Path, version: str) -> str:
+    """A signed archive."""
+    from edge.package.manifest import Manifest, format_manifest
+
+    files = signed.files_of(manifest=format_manifest(Manifest("digits", version, "digits.tflite")))
+    path = folder / f"digits-{version}.tar.gz"
+    entries = [signed.entry(f"digits/{name}", data) for name, data in files.items()]
+    import gzip
+
+    path.write_bytes(gzip.compress(signed.tar_of(entries)))
+    return str(path)
+
+
+def test_the_whole_way(shell: Shell, tmp_path: Path) -> None:
+    shell("publish", package(tmp_path, "1.0"), package(tmp_path, "1.1"))
+    done = shell("deploy", FLEET, "digits=digits/1.0", "--name", "n-1")
+    assert [path.partition("/")[0] for path in done["files"]] == ["targets", "metadata", "metadata", "metadata"]
+    assert done["files"][-2:] == ["metadata/4.snapshot.json", "metadata/timestamp.json"]
+    shell("deploy", FLEET, "digits=digits/1.1", "--percent", "10", "--device", "press-*", "--arch", "aarch64")
+    text = shell.text("status")
+    assert "digits: digits/1.1 (10 %, press-*, aarch64), else digits/1.0" in text
+    shell("promote", FLEET)
+    shell("take-back", FLEET)
+    assert shell("status", keys=False)["fleets"][FLEET]["models"] == {
+        "digits": [{"package": "packages/digits/1.0.tar.gz"}]
+    }
+    assert shell("doctor", keys=False)["problems"] == []
+    shell("deploy", FLEET, "--without", "digits")
+    assert shell("status", keys=False)["fleets"][FLEET]["models"] == {}
+
+
+def test_a_dry_run_writes_nothing(shell: Shell, tmp_path: Path) -> None:
+    before = {path: path.read_bytes() for path in shell.repo.rglob("*") if path.is_file()}
+    assert shell("publish", package(tmp_path, "1.0"), "--dry-run")["files"]
+    assert shell("timestamp", "--dry-run")["files"] == ["metadata/timestamp.json"]
+    assert {path: path.read_bytes() for path in shell.repo.rglob("*") if path.is_file()} == before
+
+
+def test_keys_are_encrypted(shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for path in shell.keys.glob("*.pem"):
+        assert b"ENCRYPTED" in path.read_bytes()
+        assert path.stat().st_mode & 0o777 == 0o600
+    monkeypatch.setenv("SAGEMAKER_EDGE_FLEET_PASSPHRASE", "other")
+    assert "its passphrase is another" in shell("timestamp", code=1)["error"]
+    monkeypatch.delenv("SAGEMAKER_EDGE_FLEET_PASSPHRASE")
+    assert "give its passphrase" in shell("timestamp", code=1)["error"]
+    assert "are to be encrypted" in shell("add-fleet", "other", code=2)["error"]
+    secret = tmp_path / "passphrase"
+    secret.write_text("secret\n")
+    shell("timestamp", "--passphrase-file", str(secret))
+
+
+def test_only_the_roles_own_key_is_needed(shell: Shell, tmp_path: Path) -> None:
+    """An operator has one key; whoever has the online one takes over."""
+    operators = tmp_path / "operators"
+    operators.mkdir()
+    shell("publish", package(tmp_path, "1.0"))
+    for suffix in (".pem", ".pub"):
+        (shell.keys / f"fleet-{FLEET}{suffix}").rename(operators / f"fleet-{FLEET}{suffix}")
+    everything, shell.keys = shell.keys, operators
+    done = shell("deploy", FLEET, "digits=digits/1.0")
+    assert done["unsigned"] == ["snapshot", "timestamp"]
+    assert "of the 1 keys of packages must sign" in shell("publish", package(tmp_path, "1.1"), code=1)["error"]
+    assert (
+        "of the 1 keys of timestamp" in shell("timestamp", code=1)["error"]
+        or "snapshot" in shell("timestamp", code=1)["error"]
+    )
+    shell.keys = everything
+    assert "metadata/4.snapshot.json" in shell("timestamp")["files"]
+    assert shell("doctor", keys=False)["problems"] == []
+
+
+def test_a_fleet_whose_operator_made_the_key(shell: Shell, tmp_path: Path) -> None:
+    theirs = Keys(tmp_path / "theirs", None)
+    theirs.make("south")
+    shell("add-fleet", "plant-south", "--public", str(tmp_path / "theirs/south.pub"))
+    shell("publish", package(tmp_path, "1.0"))
+    ours, shell.keys = shell.keys, tmp_path / "theirs"
+    shell("deploy", "plant-south", "digits=digits/1.0")
+    shell.keys = ours
+    shell("timestamp")
+    assert shell("doctor", keys=False)["problems"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("init",), 1, "a repository is made once"),
+        (("add-fleet", FLEET), 1, f"there is a fleet {FLEET} already"),
+        (("add-fleet", "targets"), 1, "'targets' is no fleet's name"),
+        (("add-fleet", "a/b"), 1, "'a/b' is no fleet's name"),
+        (("deploy", "nobody", "digits=digits/1.0"), 1, "there is no fleet 'nobody'; there are: plant-north"),
+        (("deploy", FLEET, "digits=digits/9.9"), 1, "packages/digits/9.9.tar.gz is not published; published: none"),
+        (("deploy", FLEET, "digits"), 2, "expected ALIAS=NAME/VERSION"),
+        (("deploy", FLEET), 2, "deploy needs"),
+        (("deploy", FLEET, "--without", "digits"), 1, "has no alias digits"),
+        (("promote", FLEET), 1, "nothing was deployed to plant-north yet"),
+        (("take-back", FLEET), 1, "nothing was deployed"),
+        (("publish", "nothing.tar.gz"), 2, "nothing.tar.gz is no .tar.gz"),
+        (("rotate", "nobody"), 1, "there is no role 'nobody'"),
+        (("renew", "nobody"), 1, "there is no role 'nobody'"),
+    ],
+)
+def test_refusals(shell: Shell, words: tuple[str, ...], code: int, text: str) -> None:
+    assert text in shell(*words, code=code)["error"]
+
+
+def test_a_version_is_published_once(shell: Shell, tmp_path: Path) -> None:
+    first = package(tmp_path, "1.0")
+    shell("publish", first)
+    shell("publish", first)
+    other = tmp_path / "other"
+    other.mkdir()
+    with (other / "digits-1.0.tar.gz").open("wb") as file:
+        file.write(Path(package(other, "1.0")).read_bytes())
+    if (other / "digits-1.0.tar.gz").read_bytes() != Path(first).read_bytes():
+        assert "published with other bytes" in shell("publish", str(other / "digits-1.0.tar.gz"), code=1)["error"]
+
+
+def test_what_ends_is_told_and_renewed(tmp_path: Path) -> None:
+    from edge.fleet import doctor
+
+    clock = FakeClock(NOW.timestamp())
+    operator = Operator.made(tmp_path, clock)
+    assert list(doctor.problems(operator.open(), clock.now())) == []
+    clock.advance(12 * DAY)
+    assert list(doctor.ending(operator.open(), clock.now())) == [
+        "timestamp ends in 2 days; sign it again (fleet timestamp)"
+    ]
+    operator.timestamp()
+    assert list(doctor.problems(operator.open(), clock.now())) == []
+    clock.advance(340 * DAY)
+    told = list(doctor.problems(operator.open(), clock.now()))
+    assert any(line.startswith("packages ends in 13 days; sign it again (fleet renew packages)") for line in told)
+    assert any(line.startswith("a device that comes now: Expired") for line in told)
+    for role in ("targets", "packages", FLEET):
+        operator.act(lambda repository, role=role: repository.renew(role))  # type: ignore[misc]
+    assert list(doctor.problems(operator.open(), clock.now())) == []
+
+
+def test_prune(tmp_path: Path) -> None:
+    from edge.fleet import doctor
+
+    clock = FakeClock(NOW.timestamp())
+    operator = Operator.made(tmp_path, clock)
+    for n in range(3):
+        operator.publish(f"1.{n}")
+        operator.deploy(f"n-{n}", f"1.{n}")
+    assert doctor.unused(operator.open(), 0.0) == []
+    gone = doctor.unused(operator.open(), 1e12)
+    assert {path.name for path in gone if "metadata" in path.parts} >= {"1.snapshot.json", "1.targets.json"}
+    assert not [path for path in gone if path.name.endswith("root.json")]
+    for path in gone:
+        path.unlink()
+    assert list(doctor.problems(operator.open(), clock.now())) == []
+    device = FleetDevice(tmp_path / "device", operator)
+    assert device.poll()
+    assert device.runs == {"digits": "digits/1.2"}
