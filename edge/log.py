@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edge import traceparent
 from edge.clock import SystemClock
 from edge.selfexec import called_as
 from edge.text import printable
@@ -43,6 +44,8 @@ class _Formatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = record.getMessage()
+        if trace := getattr(record, "traceparent", ""):
+            text += f" [traceparent {trace}]"
         if record.exc_info:
             text += " | " + self.formatException(record.exc_info)
         text = printable(text, MAX_LINE_CHARACTERS)
@@ -121,6 +124,7 @@ class LogWriter(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Hand a line over; never waits for the reader."""
         now = self._monotonic()
+        record.traceparent = traceparent.current()
         with self._changed:
             for one in self._repeats.ended(now):
                 self._add(one)

@@ -103,6 +103,12 @@ class CaptureRequest:
     outputs: tuple[AuxiliaryEntry, ...] = ()
     chosen: ByPolicy | None = None
     summary: Mapping[str, Any] | None = None
+    traceparent: str = ""  # of the call, where it had one
+
+    def further_metadata(self) -> dict[str, Any]:
+        """What eventMetadata has beside the original's keys."""
+        told = self.chosen.metadata() if self.chosen is not None else {}
+        return {**told, "traceparent": self.traceparent} if self.traceparent else told
 
 
 @dataclass(frozen=True)
@@ -285,7 +291,7 @@ def build_record(
             "modelName": request.model_name,
             "modelVersion": request.model_version,
             "inferenceTime": iso_seconds(inference_time),
-            **(request.chosen.metadata() if request.chosen is not None else {}),
+            **request.further_metadata(),
         },
         "eventVersion": EVENT_VERSION,
         **({"summary": request.summary} if request.summary is not None else {}),

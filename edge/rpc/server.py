@@ -7,6 +7,7 @@ from typing import NamedTuple
 import grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from edge import traceparent
 from edge.clock import Clock, SystemClock
 from edge.errors import EdgeError, InferenceError, RequestError, SocketInUseError
 from edge.rpc import status
@@ -40,10 +41,10 @@ Handler = Callable[[bytes, Caller], bytes]
 def _guarded(call: Handler, held: Held, calls: Tally, *, quick: bool) -> Unary:
     """`call` with its errors turned into statuses, and counted; only faults of the agent itself are logged as such.
 
-    One that is not `quick` steps aside first. Large requests are counted while they are answered.
+    One that is not `quick` steps aside first, and all that it logs names its trace; of a quick one, that it failed.
+    Large requests are counted while they are answered.
     """
-
-    count = calls.count
+    count, count_ok = calls.count, calls.counter("OK")
 
     def held_call(raw: bytes, context: Caller) -> bytes:
         held.take(len(raw))
@@ -53,27 +54,32 @@ def _guarded(call: Handler, held: Held, calls: Tally, *, quick: bool) -> Unary:
             held.give_back(len(raw))
 
     def guarded(raw: bytes, context: Caller) -> Answer:
-        if not quick:
-            context.step_aside()
         try:
             answer = call(raw, context) if len(raw) < LARGE_REQUEST_BYTES else held_call(raw, context)
-            count("OK")
+            count_ok()
             return answer, status.OK, ""
         except EdgeError as error:
             code, text = status.status_of(error)
-            if isinstance(error, InferenceError):  # the caller's values, but it may be the model's fault
-                text = f"the runtime fails on these inputs: {printable(str(error))}"
-                log.error("%s: %s", call.__name__, text)
-            else:
-                log.debug("%s: %s", call.__name__, text)
+            with traceparent.of_call(context.metadata):
+                if isinstance(error, InferenceError):  # the caller's values, but it may be the model's fault
+                    text = f"the runtime fails on these inputs: {printable(str(error))}"
+                    log.error("%s: %s", call.__name__, text)
+                else:
+                    log.debug("%s: %s", call.__name__, text)
         except Exception as error:
             # A bug in one call: it must not say its inside to the caller, nor end the agent.
-            log.error("%s failed", call.__name__, exc_info=error)
+            with traceparent.of_call(context.metadata):
+                log.error("%s failed", call.__name__, exc_info=error)
             code, text = status.status_of(error)
         count(code.name)
         return None, code, text
 
-    return guarded
+    def guarded_aside(raw: bytes, context: Caller) -> Answer:
+        context.step_aside()
+        with traceparent.of_call(context.metadata):
+            return guarded(raw, context)
+
+    return guarded if quick else guarded_aside
 
 
 class _Reflection:

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from edge import traceparent
 from edge.capture.keeper import Keeper
 from edge.capture.record import CaptureRequest
 from edge.capture.service import CaptureService
@@ -267,6 +268,7 @@ class Servicer:
                     output_tensors=incoming.tensors(request.output_tensors, then.outputs),
                     inputs=incoming.auxiliary(request.inputs),
                     outputs=incoming.auxiliary(request.outputs),
+                    traceparent=traceparent.read(context.metadata(traceparent.KEY)),
                 )
             )
         except (CaptureContentError, SharedMemoryError) as error:

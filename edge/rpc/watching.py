@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from edge import traceparent
 from edge.capture.keeper import Chosen, Keeper, Sample
 from edge.capture.record import ByPolicy, CapturedTensor, CaptureRequest
 from edge.capture.summaries import CallCounts, Collector, Watchable, first_rows, spread
@@ -117,6 +118,7 @@ class Watching:
             capture_id=capture_id,
             at=self._clock.now(),
             chosen=chosen,
+            trace=traceparent.read(call.caller.metadata(traceparent.KEY)),
             inputs=_inputs(call),
             outputs=outputs,
         )
@@ -149,6 +151,7 @@ def _request(
     capture_id: str,
     at: float,
     chosen: ByPolicy,
+    trace: str,
     inputs: tuple[CapturedTensor, ...],
     outputs: Outputs,
 ) -> CaptureRequest:
@@ -160,6 +163,7 @@ def _request(
         input_tensors=inputs,
         output_tensors=outputs(),
         chosen=chosen,
+        traceparent=trace,
     )
 
 
