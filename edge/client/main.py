@@ -261,9 +261,16 @@ def _add_models(commands: Parsers, common: argparse.ArgumentParser) -> None:
         return one
 
     add("list", "show every model: version, why and since when it serves, what was refused")
-    one = add("set", "declare a package for an alias and have it serve, now and after every start")
-    _add_alias(one)
-    one.add_argument("package", help="a folder or a .tar.gz, on the agent's machine")
+    one = add("set", "declare a package for an alias and have it serve, now and after every start; several all or none")
+    one.add_argument(
+        "pairs",
+        nargs="+",
+        metavar="alias package",
+        help="the name that applications call the model by, and a folder or a .tar.gz on the agent's machine; more such pairs switch together",
+    )
+    one.add_argument(
+        "--root", type=Path, metavar="DIR", help="without an agent, into the file system of an image there"
+    )
     one.add_argument("--copy", action="store_true", help="the agent's user cannot read it there: give it a copy")
     one.add_argument("--wait", type=seconds, metavar="SECONDS", help="wait so long for the agent, and for the model")
     one.add_argument("--allow-changed-tensors", action="store_true", help="its inputs and outputs may be others")

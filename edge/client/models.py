@@ -1,29 +1,23 @@
 """`models`: which model serves under a name from every start on. A declaration is a file; the agent is asked to bring it about."""
 
-import fcntl
-import os
-import shutil
+import secrets
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge import durable
-from edge.client import show
+from edge.client import model_files, show
 from edge.client.commands import agent_of
 from edge.client.connection import OPERATIONS, Agent
-from edge.client.outcome import CommandError, Exit, InputError, RefusedError, UnreachableError
+from edge.client.outcome import CommandError, Exit, RefusedError, UnreachableError
 from edge.client.status import as_json
 from edge.deploy import declaration, folder
-from edge.deploy.declaration import ALIAS, Declaration
+from edge.deploy.declaration import Declaration, Together
 from edge.rpc._generated import operations_pb2 as ops
-from edge.text import printable, shown
+from edge.text import printable
 
-POLL_SECONDS = 0.2
 LOCK_SECONDS = 60.0  # without --wait, for other commands on the same folder
-MAX_ALIAS_CHARACTERS = 255 - len(declaration.SUFFIX + durable.TEMPORARY)  # as long as a file's name can be
-_COPIES = (".package", ".tar.gz")  # of a package beside its declaration, by what it is
 
 
 def list_models(options: Namespace) -> Exit:
@@ -38,36 +32,71 @@ def list_models(options: Namespace) -> Exit:
 
 
 def set_model(options: Namespace) -> Exit:
-    """Declares a package and has it serve; where that fails, the declaration is what it was before."""
-    alias = _checked(options.alias)
+    """Declares packages and has them serve, several all or none; where that fails, the declarations are what they were before."""
+    packages = model_files.pairs(options.pairs)
+    if options.root is not None:
+        from edge.client.image import set_in_image
+
+        return set_in_image(options, packages, together_of(packages))
     end = time.monotonic() + options.wait if options.wait is not None else None
     with agent_of(options) as agent, _changing(agent, end) as models:
-        place = folder.path_of(models, alias)
-        package = options.package if options.package.startswith("file:") else str(Path(options.package).absolute())
-        before = _read(place)
+        places = {alias: folder.path_of(models, alias) for alias in packages}
+        before = {alias: model_files.read(place) for alias, place in places.items()}
         copies: list[Path] = []
         try:
-            if options.copy:
-                copies = [_copy(Path(package), place)]
-                package = str(copies[0])
-            wanted = Declaration(package, options.allow_changed_tensors, options.allow_gap)
-            _write(place, declaration.to_bytes(wanted))
-            one = _apply(agent, alias, end, retry=True)
-            if one.refused:
-                raise RefusedError("REFUSED", one.refused)
+            for alias, declared in _wanted(options, packages, places, copies).items():
+                model_files.write(places[alias], declaration.to_bytes(declared))
+            done = _apply(agent, packages, end, retry=True)
+            if refused := _reasons(done):
+                raise RefusedError("REFUSED", refused)
         except CommandError as error:
-            _restore(agent, alias, place, before)
-            raise type(error)(*_explained(error, alias, before)) from None
+            _restore(agent, places, before)
+            raise type(error)(*_explained(error, before)) from None
         finally:
             for path in copies:
-                _remove(path)
-    _say(options, one, f"{alias}: {one.version} serves, and will after every start")
+                model_files.remove(path)
+    _say(options, done, [f"{one.name}: {one.version} serves, and will after every start" for one in done])
     return Exit.OK
 
 
-def _explained(error: CommandError, alias: str, before: bytes | None) -> tuple[str, ...]:
-    """The words of an error of the same class, with what became of the declaration."""
-    stays = f"{alias} is declared as before" if before is not None else f"{alias} is not declared"
+def together_of(packages: Mapping[str, str]) -> Together | None:
+    """The deployment of several models that one command sets (W-9): its name is unlike any before."""
+    if len(packages) == 1:
+        return None
+    now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    return Together(f"set-{now}-{secrets.token_hex(3)}", tuple(sorted(packages)))
+
+
+def _wanted(
+    options: Namespace, packages: Mapping[str, str], places: Mapping[str, Path], copies: list[Path]
+) -> dict[str, Declaration]:
+    """The declarations to be written; copies are made where that was asked for."""
+    together = together_of(packages)
+    found = {}
+    for alias, given in packages.items():
+        package = given if given.startswith("file:") else str(Path(given).absolute())
+        if options.copy:
+            copies.append(model_files.copy(Path(given), places[alias]))
+            package = str(copies[-1])
+        found[alias] = Declaration(package, options.allow_changed_tensors, options.allow_gap, together)
+    return found
+
+
+def _reasons(done: Sequence[ops.ManagedModel]) -> str:
+    """Why what is declared does not serve; of several models that of the first that failed itself."""
+    refused = [one for one in done if one.refused]
+    if len(done) == 1 or not refused:
+        return "".join(one.refused for one in refused)
+    first = min(refused, key=lambda one: one.refused.startswith("it switches together with "))
+    return f"none is switched; {first.name}: {first.refused}"
+
+
+def _explained(error: CommandError, before: Mapping[str, bytes | None]) -> tuple[str, ...]:
+    """The words of an error of the same class, with what became of the declarations."""
+    stays = "; ".join(
+        f"{alias} is declared as before" if data is not None else f"{alias} is not declared"
+        for alias, data in before.items()
+    )
     if isinstance(error, RefusedError):
         return error.code, f"{str(error).removeprefix(error.code + ': ')}; {stays}"
     return (f"{error}; {stays}",)
@@ -91,23 +120,23 @@ def rollback_model(options: Namespace) -> Exit:
     with agent_of(options) as agent:
         request = ops.RollbackModelRequest(name=options.alias)
         one = agent.call(OPERATIONS + "RollbackModel", request, ops.ManagedModel)
-    _say(options, one, f"{one.name}: {one.version} serves again; {one.refused}")
+    _say(options, [one], [f"{one.name}: {one.version} serves again; {one.refused}"])
     return Exit.OK
 
 
 def forget_model(options: Namespace) -> Exit:
     """Removes a declaration."""
-    alias = _checked(options.alias)
+    alias = model_files.checked(options.alias)
     with agent_of(options) as agent, _changing(agent, None) as models:
         place = folder.path_of(models, alias)
-        is_there = place.is_symlink() or _read(place) is not None
+        is_there = place.is_symlink() or model_files.read(place) is not None
         if not is_there and all(one.name != alias or one.why != "declared" for one in _status(agent).managed):
             raise RefusedError("NOT_FOUND", f"{alias} is not declared: there is no {place}")
-        _write(place, None)
-        one = _apply(agent, alias, None, retry=False)
+        model_files.write(place, None)
+        (one,) = _apply(agent, [alias], None, retry=False)
         if one.refused:
             raise RefusedError("REFUSED", f"{one.refused}; the declaration of {alias} is removed")
-    _say(options, one, f"{alias} is no longer declared, and is unloaded")
+    _say(options, [one], [f"{alias} is no longer declared, and is unloaded"])
     return Exit.OK
 
 
@@ -127,7 +156,7 @@ def _folder(agent: Agent, end: float | None) -> Path:
         except UnreachableError:
             if end is None or time.monotonic() >= end:
                 raise
-            time.sleep(POLL_SECONDS)
+            time.sleep(model_files.POLL_SECONDS)
     if not found:
         raise RefusedError("UNIMPLEMENTED", "this agent is older than declared models")
     return Path(found)
@@ -135,117 +164,37 @@ def _folder(agent: Agent, end: float | None) -> Path:
 
 @contextmanager
 def _changing(agent: Agent, end: float | None) -> Iterator[Path]:
-    """The folder of declarations, for one command at a time; what is written there the agent can read, whatever the umask."""
+    """The agent's folder of declarations, for one command at a time."""
     models = _folder(agent, end)
-    before = os.umask(0o777 & ~durable.FOLDER_MODE)
-    try:
-        try:
-            models.mkdir(durable.FOLDER_MODE, exist_ok=True)
-            fd = os.open(models, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError as error:
-            raise _not_written(models, error) from None
-        try:
-            _lock(fd, models, end or time.monotonic() + LOCK_SECONDS)
-            yield models
-        finally:
-            os.close(fd)
-    finally:
-        os.umask(before)
+    with model_files.changing(models, end or time.monotonic() + LOCK_SECONDS):
+        yield models
 
 
-def _lock(fd: int, models: Path, end: float) -> None:
-    while True:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                raise RefusedError("ABORTED", f"another command still changes {models}; nothing is changed") from None
-            time.sleep(POLL_SECONDS)
-
-
-def _apply(agent: Agent, alias: str, end: float | None, *, retry: bool) -> ops.ManagedModel:
+def _apply(
+    agent: Agent, aliases: Sequence[str] | Mapping[str, str], end: float | None, *, retry: bool
+) -> list[ops.ManagedModel]:
     if end is not None:
         agent.timeout = max(1.0, end - time.monotonic())
-    request = ops.ApplyModelsRequest(names=[alias], retry=retry)
-    (one,) = agent.call(OPERATIONS + "ApplyModels", request, ops.ApplyModelsResponse).models
-    return one
+    request = ops.ApplyModelsRequest(names=list(aliases), retry=retry)
+    done = agent.call(OPERATIONS + "ApplyModels", request, ops.ApplyModelsResponse).models
+    return [one for one in done if one.name in aliases]
 
 
-def _restore(agent: Agent, alias: str, place: Path, before: bytes | None) -> None:
-    """Put a declaration back as it was, and have the agent take note."""
-    if _read(place) == before:
-        return
-    _write(place, before)
-    try:
-        _apply(agent, alias, None, retry=False)
-    except CommandError:
-        return  # the failure before is the one to tell of; at its next start the agent reads what is there
+def _restore(agent: Agent, places: Mapping[str, Path], before: Mapping[str, bytes | None]) -> None:
+    """Put declarations back as they were, and have the agent take note."""
+    changed = [alias for alias, place in places.items() if model_files.read(place) != before[alias]]
+    for alias in changed:
+        model_files.write(places[alias], before[alias])
+    if changed:
+        try:
+            _apply(agent, changed, None, retry=False)
+        except CommandError:
+            return  # the failure before is the one to tell of; at its next start the agent reads what is there
 
 
-def _say(options: Namespace, one: ops.ManagedModel, text: str) -> None:
+def _say(options: Namespace, done: Sequence[ops.ManagedModel], lines: Sequence[str]) -> None:
     if options.json:
-        show.as_json(as_json(one))
+        show.as_json(as_json(done[0]) if len(done) == 1 else {"models": [as_json(one) for one in done]})
     else:
-        print(printable(text, show.PATH_CHARACTERS))
-
-
-# --- files ---------------------------------------------------------------------------
-
-
-def _checked(alias: str) -> str:
-    if len(alias) > MAX_ALIAS_CHARACTERS or not ALIAS.fullmatch(alias):
-        raise InputError(
-            f"{shown(alias)} is no alias; expected at most {MAX_ALIAS_CHARACTERS} letters, digits and '-', beginning and ending with a letter or digit"
-        )
-    return alias
-
-
-def _read(place: Path) -> bytes | None:
-    try:
-        return place.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InputError(f"{place}: {error.strerror}") from None
-
-
-def _write(place: Path, data: bytes | None) -> None:
-    try:
-        folder.write(place, data)
-    except OSError as error:
-        raise _not_written(place, error) from None
-
-
-def _not_written(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path} cannot be written: {durable.why(error)}; ask as root, or as its owner")
-
-
-def _copy(source: Path, place: Path) -> Path:
-    """A copy of a package beside its declaration, where the agent can read it."""
-    is_folder = source.is_dir()
-    target = place.with_name(place.name.removesuffix(declaration.SUFFIX) + _COPIES[not is_folder])
-    if source.resolve().is_relative_to(target.resolve()):
-        raise InputError(f"{source} is where its copy would be; leave out --copy, or move it elsewhere")
-    try:
-        _remove(target)
-        if is_folder:
-            shutil.copytree(source, target, symlinks=True, copy_function=shutil.copyfile)
-            for path in (target, *(path for path in target.rglob("*") if path.is_dir())):
-                path.chmod(durable.FOLDER_MODE)
-        else:
-            shutil.copyfile(source, target)
-    except (OSError, shutil.Error) as error:
-        _remove(target)
-        raise InputError(f"{source} cannot be copied to {target}: {error}") from None
-    for path in (target, *target.rglob("*")):
-        if path.is_file() and not path.is_symlink():
-            path.chmod(durable.FILE_MODE)
-    return target
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
+        for line in lines:
+            print(printable(line, show.PATH_CHARACTERS))

@@ -236,13 +236,17 @@ def test_ready_says_that_declared_models_serve(site: Site, signer: Any, tmp_path
 def test_one_command_at_a_time_changes_a_declaration(site: Site, signer: Any, tmp_path: Path) -> None:  # [M-2]
     site.agent.start()
     one = adder(signer, "1.0", 1, tmp_path)
-    other = os.open(site.declarations, os.O_RDONLY)
+    reader = os.open(site.declarations, os.O_RDONLY)
+    fcntl.flock(reader, fcntl.LOCK_EX)  # as every user can have it, which holds up nobody
+    other = os.open(site.declarations / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(other, fcntl.LOCK_EX)  # as another `models set` has it until its model serves, or does not
     done = set_model(site, one, "--wait", "1")
     assert (done.returncode, "another command still changes" in done.stderr) == (1, True)
-    assert list(site.declarations.iterdir()) == []
+    assert [path.name for path in site.declarations.iterdir()] == [".lock"]
     os.close(other)
     assert set_model(site, one).returncode == 0
+    assert [path.name for path in site.declarations.iterdir()] == ["add.json"]
+    os.close(reader)
 
 
 def test_what_set_writes_the_agent_can_read_whatever_the_umask(
