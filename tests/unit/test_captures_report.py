@@ -179,7 +179,7 @@ def test_a_browser_shows_it(tmp_path: Path) -> None:  # [V-6]
     try:
         words = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
         words += ["--no-proxy-server", "--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"]
-        words += ["--window-size=1200,2400", f"--screenshot={tmp_path / 'shot.png'}"]
+        words += ["--window-size=1200,6000", f"--screenshot={tmp_path / 'shot.png'}"]
         address = f"http://127.0.0.1:{server.server_port}/captures.html"
         done = subprocess.run([*words, address], capture_output=True, text=True, timeout=240, check=True)
         dom = subprocess.run(

@@ -139,7 +139,7 @@ def _described(chosen: Chosen, selection: Selection, top: int) -> Iterator[str]:
                 yield drawing(picture_of(one.array(), columns), columns)
             elif one is entry:
                 array = one.array()
-                yield f"  a picture, values from {array.min():.6g} to {array.max():.6g}, mean {array.mean(dtype=float):.6g}"
+                yield f"  a picture, values from {float(array.min()):.6g} to {float(array.max()):.6g}, mean {array.mean(dtype=float):.6g}"
             elif one.dtype is not None:
                 yield _tensor(one, selection.labels, top)
             else:

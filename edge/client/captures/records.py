@@ -270,12 +270,18 @@ def _reasons(value: Any) -> tuple[str, ...]:
 
 def number(value: Any) -> float | None:
     """A number, finite and 0 or more; None for all else."""
+    found = finite(value)
+    return found if found is not None and found >= 0 else None
+
+
+def finite(value: Any) -> float | None:
+    """A finite number; None for all else."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
-            finite = float(value)
+            found = float(value)
         except OverflowError:
             return None
-        return finite if math.isfinite(finite) and finite >= 0 else None
+        return found if math.isfinite(found) else None
     return None
 
 

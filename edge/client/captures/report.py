@@ -18,7 +18,7 @@ from edge.client.captures.pictures import picture_entry, picture_of, png
 from edge.client.captures.reading import Refusal
 from edge.client.captures.records import RecordError
 from edge.client.captures.selection import Chosen, Refusals, selection_of
-from edge.client.captures.tallies import OTHERS, SummaryTally, Tallies, Tally
+from edge.client.captures.tallies import OTHERS, PERIODS, SummaryTally, Tallies, Tally
 from edge.client.outcome import Exit
 from edge.text import counted
 
@@ -136,6 +136,7 @@ def _section(key: tuple[str, str], tallies: Tallies, gallery: Gallery | None, re
             yield page.wide("Why they were kept", page.table(("", "captures"), rows))
     if summed := tallies.summaries.get(key):
         yield page.wide("All calls, by the agent's summaries", page.table(("", ""), _summed(summed)))
+        yield page.wide("Period by period", page.table(PERIODS, list(summed.latest)[::-1]))
     if gallery is not None:
         kept = {number: one for _, number, one in (*gallery.newest, *gallery.unsure)}
         cards = {number: card_of(one, refusals) for number, one in kept.items()}
@@ -188,13 +189,13 @@ def _by_number(one: tuple[str, int]) -> tuple[bool, int, str]:
 
 
 def _summed(summed: SummaryTally) -> Iterator[tuple[str, str]]:
-    yield "hours", f"{summed.count}, {moment(summed.first)} to {moment(summed.last)}"
+    yield "periods", f"{summed.count}, {moment(summed.first)} to {moment(summed.last)}"
     for status, n in summed.calls.counts.most_common(20):
         yield f"calls that ended with {status}", str(n)
     for name, size in summed.worst.items():
-        yield f"latency {name}, in the slowest hour", f"{size:.3g} ms"
+        yield f"latency {name}, in the slowest period", f"{size:.3g} ms"
     for word, n in sorted(summed.classes.counts.most_common(20), key=_by_number):
-        yield f"class {word}", str(n)
+        yield f"class {word}, of the calls that were sampled", str(n)
 
 
 def _gallery(cards: list[Card]) -> str:
@@ -213,7 +214,7 @@ def _card(card: Card) -> str:
     low = ' class="low"' if sure is not None and sure < LOW else ""
     confidence = f"<i{low}>{sure:.2%}</i>" if sure is not None else ""
     label = text(card.chosen.label, 40) or "none"
-    reasons = f"<span>{text(', '.join(capture.reasons), 60)}</span>" if capture.reasons else ""
+    reasons = f"<span>{text(', '.join(capture.reasons).replace('_', ' '), 60)}</span>" if capture.reasons else ""
     return (
         f'<figure class="card" title="{text(told, 400)}">{picture}<figcaption>{confidence}<b>{label}</b>'
         f"<span>{moment(capture.time)}</span>{reasons}</figcaption></figure>"

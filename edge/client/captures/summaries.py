@@ -7,27 +7,41 @@ from datetime import datetime
 from typing import Any
 
 from edge.client.captures.reading import Refused, lines_of
-from edge.client.captures.records import RecordError, moment, number, parse_object, word
+from edge.client.captures.records import RecordError, finite, moment, number, parse_object, word
 from edge.client.captures.sources import Source, is_summary_name
 
 log = logging.getLogger(__name__)
 
 MAX_CLASSES = 10_000
+MAX_TENSORS = 64
+
+
+@dataclass(frozen=True)
+class Values:
+    """The elements of an input or output; None where nothing is known."""
+
+    name: str
+    mean: float | None
+    deviation: float | None  # standard
+    not_finite: int
 
 
 @dataclass(frozen=True)
 class Summary:
     """Calls to one model from a time to another. `calls` by gRPC status, `classes` by number, of the first output that has
-    any; `latency` has p50, p90, p99 and max in milliseconds. `facts` is the whole of it.
+    any; `latency` has mean, p50, p90 and p99 in milliseconds. `facts` is the whole of it.
     """
 
     model_name: str
     model_version: str
+    device: str
     begins: datetime
     ends: datetime
     calls: dict[str, int]
     latency: dict[str, float]
     classes: dict[int, int]
+    inputs: tuple[Values, ...]
+    outputs: tuple[Values, ...]
     facts: dict[str, Any]
 
 
@@ -52,12 +66,28 @@ def _parse(line: bytes) -> Summary:
     return Summary(
         model_name=word(metadata, "modelName"),
         model_version=word(metadata, "modelVersion"),
+        device=word(metadata, "deviceId"),
         begins=moment(facts, "from"),
         ends=moment(facts, "to"),
         calls={name: int(count) for name, count in _numbers(facts.get("calls")).items()},
         latency=_numbers(facts.get("latencyMilliseconds")),
         classes=_classes(facts.get("outputs")),
+        inputs=_values(facts.get("inputs")),
+        outputs=_values(facts.get("outputs")),
         facts=facts,
+    )
+
+
+def _values(some: Any) -> tuple[Values, ...]:
+    found = [one for one in some[:MAX_TENSORS] if isinstance(one, dict)] if isinstance(some, list) else []
+    return tuple(
+        Values(
+            word(one, "name"),
+            finite(one.get("mean")),
+            number(one.get("standardDeviation")),
+            int(number(one.get("nonFinite")) or 0),
+        )
+        for one in found
     )
 
 

@@ -1,20 +1,32 @@
 """What many captures come to, in memory that does not grow with them."""
 
 import math
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from edge.client.captures.selection import Chosen
-from edge.client.captures.summaries import Summary
+from edge.client.captures.summaries import Summary, Values
 
 MAX_MODELS = 200  # models and versions that are told apart
 MAX_WORDS = 1000  # classes, reasons and devices of a model that are told apart
 MAX_PERIODS = 60  # of a timeline; a period is as long as that needs
 CONFIDENCE_BINS = 20
 OTHERS = "others"
+LATEST_SUMMARIES = 48
+MAX_VALUES = 4  # inputs, and outputs, of a model whose values are told
+PERIODS = (
+    "from",
+    "to",
+    "device",
+    "calls",
+    "failed",
+    "median, ms",
+    "99 %, ms",
+    "inputs: mean ± deviation",
+    "outputs: mean ± deviation",
+)
 _PERIOD_SECONDS = (1, 10, 60, 600, 3600, 6 * 3600, 86_400, 7 * 86_400, 30 * 86_400, 365 * 86_400)
 _STEP = math.log(1.02)  # of the sizes that are told apart, 2 %
 _LEAST = 1e-6
@@ -160,6 +172,7 @@ class SummaryTally:
     calls: Words = field(default_factory=Words)
     classes: Words = field(default_factory=Words)
     worst: dict[str, float] = field(default_factory=dict)
+    latest: deque[tuple[str, ...]] = field(default_factory=lambda: deque(maxlen=LATEST_SUMMARIES))  # rows of `PERIODS`
 
     def add(self, summary: Summary) -> None:
         """Count a summary."""
@@ -172,6 +185,32 @@ class SummaryTally:
         for name in ("p50", "p90", "p99", "max"):
             if name in summary.latency:
                 self.worst[name] = max(self.worst.get(name, 0.0), summary.latency[name])
+        self.latest.append(_period(summary))
+
+
+def _period(summary: Summary) -> tuple[str, ...]:
+    """What one summary says, in words, below `PERIODS`."""
+    failed = sum(count for status, count in summary.calls.items() if status != "OK")
+    return (
+        summary.begins.isoformat(" ")[:16],
+        summary.ends.isoformat(" ")[11:16],
+        summary.device,
+        str(sum(summary.calls.values())),
+        str(failed),
+        *(f"{summary.latency[name]:.3g}" if name in summary.latency else "" for name in ("p50", "p99")),
+        _values(summary.inputs),
+        _values(summary.outputs),
+    )
+
+
+def _values(values: tuple[Values, ...]) -> str:
+    known = [one for one in values[:MAX_VALUES] if one.mean is not None]
+    words = [
+        f"{one.name[:40]} {one.mean:.3g} ± {one.deviation or 0:.2g}"
+        + f" ({one.not_finite} not finite)" * bool(one.not_finite)
+        for one in known
+    ]
+    return ", ".join(words)
 
 
 class Tallies:
@@ -200,11 +239,3 @@ class Tallies:
 
 def _key(known: dict[tuple[str, str], Any], name: str, version: str) -> tuple[str, str]:
     return (name, version) if (name, version) in known or len(known) < MAX_MODELS else (OTHERS, "")
-
-
-def tally_of(chosen: Iterable[Chosen]) -> Tallies:
-    """All captures, counted."""
-    tallies = Tallies()
-    for one in chosen:
-        tallies.add(one)
-    return tallies
