@@ -1,5 +1,5 @@
 # Benchmarks. `bench` needs what the C++ example needs: g++, cmake, pkg-config, libgrpc++-dev, protobuf-compiler-grpc.
-.PHONY: bench bench-compare bench-build bench-cloud bench-engines bench-spool bench-swap soak
+.PHONY: bench bench-inference bench-compare bench-build bench-cloud bench-engines bench-spool bench-swap soak
 
 ROUNDS ?= 7
 BASE ?= HEAD
@@ -12,6 +12,10 @@ bench: bench-build ## Predict against its floor, one run of interleaved rounds (
 
 bench-compare: bench-build ## This tree beside revision BASE (default: HEAD), by turns: what a change costs (ROUNDS=7)
 	@$(PY) -m bench.compare $(BASE) --rounds $(ROUNDS)
+
+bench-inference: venv ## ModelInfer beside Predict, tiny and 12.6 MB by shared memory, by turns
+	@$(PY) -m bench.models >/dev/null
+	@$(PY) -m bench.inference
 
 bench-build: venv
 	@$(cpp_tools)

@@ -7,6 +7,7 @@ places can only mean the same, so its tensors are read where they lie, without p
 Shared-memory handles are among the bytes that do not change; the segment itself is checked at every call.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
@@ -24,6 +25,8 @@ from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
 from edge.serving.scheduler import Caller
 from edge.tensors import Data
+
+log = logging.getLogger(__name__)
 
 MAX_CONSTANT_BYTES = 4096  # of one request; a longer one is parsed each time
 MAX_SAME_LENGTH = 16  # requests of one length that are recognised by their bytes; the oldest are forgotten
@@ -43,11 +46,12 @@ class Encoder(Protocol):
 class Asked(NamedTuple):
     """What a request says: its model, its tensors, and what makes its answer; None for all outputs as Predict has them.
 
-    To make the encoder raises EdgeError where the model cannot answer so. `recurs`: another with the same constants may come.
+    To take the tensors raises TensorError where one is none. To make the encoder raises EdgeError where the model cannot answer so.
+    `recurs`: another with the same constants may come.
     """
 
     name: str
-    arguments: list[TensorArgument]
+    arguments: Callable[[], list[TensorArgument]]
     encoder: Callable[[LoadedModel], Encoder] | None = None
     recurs: bool = True
 
@@ -64,7 +68,8 @@ class Dialect(NamedTuple):
 
 
 def _read_predict(raw: bytes, caller: Caller) -> Asked:
-    return Asked(*parse_predict(raw))
+    name, arguments = parse_predict(raw)
+    return Asked(name, lambda: arguments)
 
 
 PREDICT = Dialect(_read_predict, byte_data_ranges, answered_tensors)
@@ -131,6 +136,7 @@ class PlanBook:
         self.dialect = dialect
         self._plans: dict[int, tuple[Plan, ...]] = {}
         self._encoders: dict[str, tuple[LoadedModel, ResponseEncoder]] = {}
+        self._said = set[str]()
 
     def plan(self, raw: bytes, caller: Caller) -> Plan:
         """The plan of a request; the `caller` steps aside where shapes are new to the model, for they are tried first.
@@ -165,8 +171,12 @@ class PlanBook:
         return kept[1]
 
     def _make(self, raw: bytes, caller: Caller) -> Plan:
-        asked = self.dialect.read(raw, caller)
-        model = self._registry.get(asked.name)
+        try:
+            asked = self.dialect.read(raw, caller)
+            model = self._registry.get(asked.name)
+        except EdgeError as error:
+            self._say_refused(error)
+            raise
         try:
             return self._made(raw, asked, model, caller)
         except EdgeError as error:
@@ -177,8 +187,9 @@ class PlanBook:
             raise
 
     def _made(self, raw: bytes, asked: Asked, model: LoadedModel, caller: Caller) -> Plan:
-        _, arguments, make_encoder, recurs = asked
+        _, take_arguments, make_encoder, recurs = asked
         encoder = make_encoder(model) if make_encoder else self._encoder(model)
+        arguments = take_arguments()
         bound = model.binder.bind(arguments)
         kind: type[Plan] = Plan
         for spec, tensor in zip(model.inputs, bound, strict=True):
@@ -209,6 +220,13 @@ class PlanBook:
             if sum(len(constant) for _, constant in constants) <= MAX_CONSTANT_BYTES:
                 self._keep(len(raw), replace(plan, slices=slices, constants=constants, once=None))
         return plan
+
+    def _say_refused(self, error: EdgeError) -> None:
+        """A request for no model that is loaded: the first of each kind is logged, for clients repeat themselves."""
+        kind = type(error).__name__
+        if kind not in self._said:
+            self._said.add(kind)
+            log.warning("a request is refused: %s; others like it are not logged", error)
 
     def _keep(self, length: int, plan: Plan) -> None:
         plans = self._plans

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edge.clock import Clock
-from edge.engine.engine import DelegateRef, Session, SessionOptions
+from edge.engine.engine import TFLITE, DelegateRef, Session, SessionOptions
 from edge.engine.engines import Engines
 from edge.engine.probe import ProbeResult, probe
 from edge.engine.samples import Sample
@@ -81,6 +81,7 @@ class LoadedModel:
     warning: str  # why it has not run yet, in words; empty where it has
     engine: str  # which serves it, and its release
     earlier: tuple[Served, ...] = ()
+    engine_name: str = TFLITE
 
     @property
     def taken_bytes(self) -> int:
@@ -214,6 +215,7 @@ class Loader:
             self._shape_trials(name, package, sessions[0], options, trial, instances=len(sessions)),
             trial.reason,
             self._engines.describe(options.engine),
+            engine_name=options.engine,
         )
 
     def _shape_trials(

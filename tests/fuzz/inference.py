@@ -95,6 +95,7 @@ def _model(name: str) -> Any:
         scheduler=Scheduler(name, [session], queue_calls=1, clock=SystemClock()),
         instances=1,
         borrows=frozenset(),
+        engine_name="tflite",
         remarks=Remarks(name),
         shape_trials=None,
     )

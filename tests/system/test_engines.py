@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge.rpc._generated import open_inference_pb2 as pb
 from tests.data import hard_models, make_models
 from tests.fakes.engines import litert_is_there
 from tests.system.conftest import run_tool
-from tests.system.harness import array_of, from_source, tensor_of
+from tests.system.harness import CALL_SECONDS, array_of, from_source, tensor_of
 
 pytestmark = pytest.mark.skipif(
     not (from_source() and litert_is_there()), reason="no LiteRT library is installed for this platform"
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.skipif(
 ONE = np.ones((1, 1), np.float32)
 
 
-def test_each_model_has_its_engine(agents: Any, signer: Any) -> None:  # [L-7]
+def test_each_model_has_its_engine(agents: Any, signer: Any) -> None:  # [L-7] [O-12]
     agent = agents(edge_engine="litert").start()
     client = agent.client
     client.load(signer.package(make_models.add_one((1, 1)), "plain"), "plain")
@@ -27,6 +28,11 @@ def test_each_model_has_its_engine(agents: Any, signer: Any) -> None:  # [L-7]
     status = client.status()
     assert [model.engine.split(" ")[0] for model in status.models] == ["LiteRT", "ai_edge_litert"]
     assert status.engine.startswith("LiteRT ")
+    for name, engine in (("plain", "litert"), ("counter", "tflite")):
+        asked = pb.ModelConfigRequest(name=name).SerializeToString()
+        raw = agent.channel.unary_unary("/inference.GRPCInferenceService/ModelConfig")(asked, timeout=CALL_SECONDS)
+        config = pb.ModelConfigResponse.FromString(raw).config
+        assert (config.platform, config.backend) == (engine, engine)
     said = run_tool("status", "--socket", agent.socket).stdout
     assert "engine LiteRT 2.3" in said and "counter runs on ai_edge_litert 2.3" in said and "plain runs on" not in said
     assert "model counter is served by the interpreter: LiteRT refuses the model file: unsupported" in agent.log

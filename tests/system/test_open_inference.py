@@ -115,6 +115,8 @@ def test_refusals(infer: Triton, client: Client, package_of: PackageOf) -> None:
     for model, inputs, named, status, words in (
         ("other", {"x": good}, {}, "NOT_FOUND", "model 'other' is not loaded"),
         ("m", {"x": good}, {"model_version": "2"}, "NOT_FOUND", "has version '1.0' here, not '2'"),
+        ("other", {"x": np.array([["a"] * 4], object)}, {}, "NOT_FOUND", "model 'other' is not loaded"),
+        ("m", {"x": good.astype("i4")}, {"model_version": "2"}, "NOT_FOUND", "has version '1.0' here, not '2'"),
         ("m", {"y": good}, {}, "INVALID_ARGUMENT", "no input named 'y'; its inputs are 'x'"),
         ("m", {"x": good, "y": good}, {}, "INVALID_ARGUMENT", "takes 1 input tensors, got 2"),
         ("m", {"x": good[:, :2]}, {}, "INVALID_ARGUMENT", "got shape [1, 2], expected [?, 4]"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.errors import ModelNotFoundError, TensorError
+from edge.errors import ModelNotFoundError, RequestError, TensorError
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import open_inference_pb2 as infer_pb
 from edge.rpc.codec import byte_data_ranges
@@ -241,3 +241,14 @@ def test_a_refusal_is_in_the_log_once(book: PlanBook, caplog: pytest.LogCaptureF
             book.plan(request(tensor(A, bytes(size)), tensor(B, b"bbb")), CALLER)
     [line] = caplog.messages
     assert "model m: a request is refused: tensor 'a': got 15 bytes" in line
+
+
+def test_a_refusal_before_the_model_is_known_is_in_the_log_once(
+    book: PlanBook, caplog: pytest.LogCaptureFixture
+) -> None:  # [P-1]
+    for raw in (b"\xff", pb.PredictRequest(name="other").SerializeToString(), b"\xfe\xff"):
+        with pytest.raises((RequestError, ModelNotFoundError)):
+            book.plan(raw, CALLER)
+    bad, unknown = caplog.messages
+    assert "a request is refused: the request is not a valid PredictRequest" in bad
+    assert "refused: other" in unknown

@@ -50,9 +50,16 @@ def read(regions: Regions, raw: bytes, caller: Caller) -> Asked:
 
     Raises:
         RequestError: as `edge.rpc.codec.parse`.
-        TensorError: a tensor is not what it is declared to be.
     """
     request = parse(pb.ModelInferRequest, raw)
+    if not request.raw_input_contents and len(raw) > wire.HARMLESS_BYTES:
+        caller.step_aside()  # numbers of typed contents are taken one by one
+    answering = _Answering(request.model_version, request.id, request.outputs, regions)
+    # An id is made for each request: to keep its template would only push out those of others.
+    return Asked(request.model_name, partial(_arguments, request), answering.encoder, recurs=not request.id)
+
+
+def _arguments(request: Any) -> list[TensorArgument]:
     contents = list(request.raw_input_contents)
     parts = [shared.part(f"input {shown(tensor.name)}", tensor.parameters) for tensor in request.inputs]
     inline = parts.count(None)
@@ -60,15 +67,8 @@ def read(regions: Regions, raw: bytes, caller: Caller) -> Asked:
         raise TensorError(
             f"got {len(contents)} raw_input_contents for {_inputs(inline, len(parts))}; expected one each"
         )
-    if not contents and len(raw) > wire.HARMLESS_BYTES:
-        caller.step_aside()  # numbers of typed contents are taken one by one
     sent = iter(contents)
-    arguments = [
-        _argument(tensor, part or next(sent, None)) for tensor, part in zip(request.inputs, parts, strict=True)
-    ]
-    answering = _Answering(request.model_version, request.id, request.outputs, regions)
-    # An id is made for each request: to keep its template would only push out those of others.
-    return Asked(request.model_name, arguments, answering.encoder, recurs=not request.id)
+    return [_argument(tensor, part or next(sent, None)) for tensor, part in zip(request.inputs, parts, strict=True)]
 
 
 def raw_ranges(raw: bytes) -> list[tuple[int, int]] | None:

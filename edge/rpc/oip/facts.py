@@ -16,7 +16,7 @@ def metadata(model: LoadedModel) -> Any:
     return pb.ModelMetadataResponse(
         name=model.name,
         versions=[model.manifest.model_version],
-        platform=model.manifest.engine,
+        platform=model.engine_name,
         inputs=map(_tensor, model.inputs),
         outputs=map(_tensor, model.outputs),
     )
@@ -30,8 +30,8 @@ def config(model: LoadedModel) -> Any:
     """ModelConfig: dims are whole shapes, for the agent makes no batches."""
     return pb.ModelConfig(
         name=model.name,
-        platform=model.manifest.engine,
-        backend=model.manifest.engine,
+        platform=model.engine_name,
+        backend=model.engine_name,
         max_batch_size=0,
         input=[pb.ModelInput(name=one.name, data_type=_type(one), dims=one.signature) for one in model.inputs],
         output=[pb.ModelOutput(name=one.name, data_type=_type(one), dims=one.signature) for one in model.outputs],
