@@ -63,8 +63,9 @@ class App:
     """One run of the agent."""
 
     def __init__(self, loaded: Loaded, *, socket: str, replace_socket: bool, max_message_bytes: int) -> None:
-        memory.tune_allocator()  # gRPC's threads start with the server below
+        memory.tune_allocator(max_message_bytes)  # gRPC's threads start with the server below
         self._config = loaded.config
+        self._max_message_bytes = max_message_bytes
         self._warnings = loaded.warnings
         self._spool_source = loaded.sources["edge_spool_path"]
         self._socket = address.read(socket)
@@ -278,7 +279,7 @@ class App:
         return f"{text}; last error: {captures.last_error}" if captures.last_error else text
 
     def _keep_house(self) -> None:
-        trim = memory.IdleTrim()
+        trim = memory.Trim(self._max_message_bytes)
         while not self._clock.wait(self._stop, HOUSEKEEPING_SECONDS):
             self._segments.sweep()
             self._regions.sweep()

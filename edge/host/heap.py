@@ -43,3 +43,8 @@ def heap_mark() -> int:
 def heap_growth(mark: int) -> int:
     """The bytes taken and not given back since the mark, up to 2 GiB either way."""
     return (heap_mark() - mark + _WRAP // 2) % _WRAP - _WRAP // 2
+
+
+def heap_free() -> int:
+    """The bytes that malloc keeps for later, below 2 GiB."""
+    return int(_mallinfo().fordblks) % _WRAP if _mallinfo is not None else 0

@@ -7,12 +7,15 @@ from pathlib import Path
 
 from edge.errors import MemoryLimitError
 from edge.host import cgroups
+from edge.host.heap import heap_free
 
 # Left to the system and to requests in flight, beyond what a model is measured to take.
 HEADROOM_BYTES = 16 << 20
 # glibc's mallopt(3): parameters, and values for them.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-KEPT_FREE_BYTES = 256 << 20  # freed memory that malloc may keep while calls come; `IdleTrim` returns it afterwards
+KEPT_MESSAGES = (
+    2  # of the largest size: the freed memory that malloc may keep while calls come; `Trim` returns it afterwards
+)
 LARGEST_KEPT_BYTES = 32 << 20  # of one block; the most that glibc allows
 
 
@@ -56,7 +59,7 @@ def settle() -> None:
     gc.freeze()
 
 
-def tune_allocator() -> None:
+def tune_allocator(max_message_bytes: int) -> None:
     """Have malloc keep the buffers of large messages from call to call. Call it before threads start.
 
     By default each such buffer is mapped and unmapped anew, and its page faults cost more than the copying. One arena
@@ -66,18 +69,22 @@ def tune_allocator() -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(_M_ARENA_MAX, 1)
         libc.mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
-        libc.mallopt(_M_TRIM_THRESHOLD, KEPT_FREE_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, min(KEPT_MESSAGES * max_message_bytes, 2**31 - 1))
 
 
-class IdleTrim:
-    """Returns memory that malloc kept to the system once calls have stopped coming."""
+class Trim:
+    """Returns memory that malloc kept to the system: once calls have stopped coming, and where it is too much.
 
-    def __init__(self) -> None:
+    Buffers of many sizes leave holes between those in use, which malloc by itself gives back only at the heap's end.
+    """
+
+    def __init__(self, max_message_bytes: int) -> None:
+        self._kept_bytes = KEPT_MESSAGES * max_message_bytes
         self._seen = self._trimmed = 0
 
     def look(self, calls: int) -> None:
         """Call it now and then with the number of calls so far."""
-        if calls == self._seen != self._trimmed:
+        if calls != self._trimmed and (calls == self._seen or heap_free() > self._kept_bytes):
             give_back()
             self._trimmed = calls
         self._seen = calls

@@ -23,7 +23,7 @@ from grpc._cython import cygrpc
 
 from edge import address
 from edge.clock import Clock
-from edge.rpc import calls, status
+from edge.rpc import calls, status, unread
 from edge.rpc.calls import Answer, StreamHandler, Unary
 from edge.rpc.private_binding import check_binding
 from edge.rpc.receipt import Held, Receipts
@@ -40,7 +40,6 @@ MAX_STREAMS = 128  # open at a time, beside the calls; a further one is refused 
 MAX_CONCURRENT_CALLS = 512  # beyond it a call is refused with RESOURCE_EXHAUSTED
 REQUESTS_AHEAD = 4  # accepted by gRPC before a thread takes them
 MAX_UNSENT_MESSAGES = 64  # of one stream
-LARGE_ANSWER_BYTES = 256 * 1024  # to send one is not quick
 _NO_BOUND = 1 << 62
 # One for all calls: nothing of a call is in them, and what gRPC writes into the last is not read.
 _METADATA, _OK = cygrpc.SendInitialMetadataOperation((), 0), cygrpc.SendStatusFromServerOperation((), 0, "", 0)
@@ -107,8 +106,11 @@ class Call:
         self._call.cancel(status.number(code), text)
 
     def receive(self) -> None:
-        """Ask for the request's message."""
+        """Ask for the request's message, as soon as there is room for it."""
         self._server.receipts.begin(self)
+
+    def ask(self) -> None:
+        """Have gRPC receive it."""
         self._call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), self._received)
 
     def answer(self, answer: Answer, ended: Callable[[Any], bool] | None = None) -> None:
@@ -134,7 +136,7 @@ class Call:
         # Nothing is raised from here: the thread must know whether it still has its turn.
         answer = calls.answer_of(self._unary, raw, self)
         ended = None
-        if answer[0] is not None and len(answer[0]) > LARGE_ANSWER_BYTES:  # not quick: it comes before the turn
+        if answer[0] is not None and len(answer[0]) > unread.LARGE_BYTES:  # not quick: it comes before the turn
             answer, ended = self._with_room(answer)
         elif self._aside and self._server.turns.take_back():
             self._aside = False
@@ -143,21 +145,26 @@ class Call:
         except Exception as error:
             log.error("a call cannot be answered", exc_info=error)
             self._server.underway.forget(self)
-        if self._after is not None:
-            self._after()
+        self._let_others()
         return self._aside
 
     def _with_room(self, answer: Answer) -> tuple[Answer, Callable[[Any], bool] | None]:
         """A large answer once there is room for it beside those that clients have not read, or that there is none."""
-        unread, size = self._server.unread, len(answer[0] or b"")
-        if unread.full(size):
+        answers, size = self._server.unread, len(answer[0] or b"")
+        if answers.full(size):
             self.step_aside()
-            if self._after is not None:  # others need not wait for the model as well
-                self._after()
-                self._after = None
-        if unread.take(self, size):
+            if answers.may_wait(size):  # others need not wait for the model as well
+                self._let_others()
+        found = answers.take(self, size, in_place=self._after is not None)
+        self._let_others()
+        if found:
             return answer, self._large_ended
         return (None, status.RESOURCE_EXHAUSTED, "too many answers wait for their clients to read them"), None
+
+    def _let_others(self) -> None:
+        after, self._after = self._after, None
+        if after is not None:
+            after()
 
     def _closed(self, event: Any) -> bool:
         if self._on_close is not None:
@@ -243,6 +250,7 @@ class Stream(Call):
         with self._lock:
             self._over = True
         super()._closed(event)
+        self._server.receipts.done(self)  # it may not have been asked for yet
         self._server.underway.forget_stream(self)
         return False
 

@@ -40,8 +40,7 @@ class _Call:
         return added
 
     def after_answer(self, callback: Callable[[], None]) -> None:
-        if not self._context.add_callback(callback):
-            callback()
+        callback()  # grpc.server tells of the call's end alone, which comes when its client has read the answer
 
     def metadata(self, key: str) -> str | None:
         given = self._context.invocation_metadata()

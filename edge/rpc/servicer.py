@@ -31,6 +31,7 @@ from edge.rpc._generated import operations_pb2 as ops
 from edge.rpc.calls import step_far_aside
 from edge.rpc.incoming import Incoming, check_labels
 from edge.rpc.plans import PREDICT, Dialect, Plan, PlanBook
+from edge.rpc.unread import LARGE_BYTES
 from edge.rpc.watching import HandOver, Watched, Watching, watchable
 from edge.serving.binding import Part
 from edge.serving.loading import LoadedModel
@@ -98,9 +99,9 @@ class Predictions:
                 self._failed(stay, plan, raw, context, error)
             stay.end(done=False)
             raise
-        if scheduler.waiting:
+        if scheduler.waiting and len(answer) <= LARGE_BYTES:
             stay.end()
-        else:  # while the client has its answer to read
+        else:  # while the client has its answer to read; a large one may have to wait for room first
             context.after_answer(stay.end)
         return answer
 

@@ -82,10 +82,15 @@ class Underway:
         self.look()
 
     def end_unread(self) -> bool:
-        """Make a place: end the call whose answer its client has not read for longest; false where none is that old."""
-        answered = (call for call in list(self.calls) if call.answered)
-        call = min(answered, key=lambda call: call.answered, default=None)
-        if call is None or self._clock.monotonic() - call.answered < SMALL_UNREAD_SECONDS:
+        """Make a place: end the call whose answer its client has not read for longest.
+
+        False where none is that old, unless most calls wait for their clients: clients that read are through in a moment.
+        """
+        answered = sorted((call for call in list(self.calls) if call.answered), key=lambda call: call.answered)
+        if not answered:
+            return False
+        call = answered[0]
+        if 2 * len(answered) < len(self.calls) and self._clock.monotonic() - call.answered < SMALL_UNREAD_SECONDS:
             return False
         call.cancel(status.RESOURCE_EXHAUSTED, unread.TEXT)
         self.calls.discard(call)

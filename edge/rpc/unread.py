@@ -1,7 +1,8 @@
 """Answers that clients have not read yet (B-7): bounded in bytes, for gRPC keeps them for as long as a client likes.
 
-An answer for which there is no room waits a moment, unless too many wait already: an honest client reads one in
-milliseconds. One that was not read for a second makes room for others.
+An answer for which there is no room waits a moment: an honest client reads one in milliseconds. Where too many wait already it
+keeps its place in the model meanwhile, so that no more are made; one that has no such place is refused. One that was not read for
+a second makes room for others.
 """
 
 import threading
@@ -10,8 +11,9 @@ from typing import Protocol
 from edge.clock import Clock
 from edge.rpc import status
 
+LARGE_BYTES = 256 * 1024  # of an answer; smaller ones are not counted, for 512 of them are bounded
 MAX_UNREAD_BYTES = 32 << 20  # of large answers together; one larger than that finds room alone
-MAX_WAITING_BYTES = 64 << 20  # of those that wait for room
+MAX_WAITING_BYTES = 32 << 20  # of those that wait for room; one larger than that may wait alone
 UNREAD_SECONDS = 1.0  # after which a large answer may be ended where its room is needed
 SMALL_UNREAD_SECONDS = 0.05  # and any call's answer where its place among the calls is
 WAIT_SECONDS = 2.0  # for room
@@ -47,10 +49,17 @@ class Unread:
         """Whether an answer of so many bytes has to wait for room."""
         return bool(self._bytes) and self._bytes + size > self._max_bytes
 
-    def take(self, call: Answered, size: int) -> bool:
-        """Count an answer until `done`, once there is room; false where there is none in time."""
+    def may_wait(self, size: int) -> bool:
+        """Whether one more may wait for room."""
+        return not self._waiting or self._waiting + size <= self._max_waiting_bytes
+
+    def take(self, call: Answered, size: int, *, in_place: bool = False) -> bool:
+        """Count an answer until `done`, once there is room; false where there is none in time, or too many wait.
+
+        `in_place`: the call keeps others from making answers meanwhile, so that it may wait beside any number.
+        """
         with self._changed:
-            if self.full(size) and not self._wait(size):
+            if self.full(size) and not ((in_place or self.may_wait(size)) and self._wait(size)):
                 return False
             self._answers[call] = self._clock.monotonic(), size
             self._bytes += size
@@ -58,8 +67,6 @@ class Unread:
 
     def _wait(self, size: int) -> bool:
         """With the lock held: until there is room, and whether there is."""
-        if self._waiting and self._waiting + size > self._max_waiting_bytes:
-            return False
         self._waiting += size
         try:
             deadline = self._clock.monotonic() + self._wait_seconds

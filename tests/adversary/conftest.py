@@ -8,7 +8,7 @@ import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,10 +123,15 @@ def pause(seconds: float) -> None:
 
 
 def start_stand(
-    folder: Path, roots: Path, package: Path, environment: Mapping[str, str] | None = None, **changes: Any
+    folder: Path,
+    roots: Path,
+    package: Path,
+    environment: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
+    **changes: Any,
 ) -> Stand:
     """A stand whose agent is watched as a service manager watches it; `changes` to its configuration."""
-    agent = AgentProcess(folder, good_config(folder, roots, changes))
+    agent = AgentProcess(folder, good_config(folder, roots, changes), arguments)
     watched = {"WATCHDOG_USEC": str(WATCHDOG_SECONDS * EVENT_PATIENCE * 1_000_000), "NOTIFY_SOCKET": os.devnull}
     agent.start(env={**watched, **(environment or {})})
     return Stand(agent, package)

@@ -5,14 +5,11 @@ from typing import Any
 
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc.core import MAX_CONCURRENT_CALLS, MAX_STREAMS
-from edge.rpc.unread import MAX_UNREAD_BYTES, MAX_WAITING_BYTES
 from tests.adversary.conftest import Stand
 from tests.adversary.http2 import LIST_MODELS, PREDICT, WATCH, Connection
 from tests.system.segments import Segment
 
 ANSWER_BYTES = 20 << 20
-# However many calls are made: gRPC has a copy of what is unread, and the heap keeps some of what was freed.
-UNREAD_GROWTH_BYTES = 4 * (MAX_UNREAD_BYTES + MAX_WAITING_BYTES)
 CALLS_OF_A_CONNECTION = 100
 
 
@@ -27,10 +24,7 @@ def test_large_answers_that_nobody_reads(stand: Stand, package_of: Any) -> None:
         request = pb.PredictRequest(name="large", tensors=[tensor])
         stand.agent.client.predict("large", [tensor])  # the shape is tried, and what a call takes is taken once
         raw = request.SerializeToString()
-        with (
-            stand.attack(seconds=4, max_growth_bytes=UNREAD_GROWTH_BYTES) as going_on,
-            contextlib.ExitStack() as opened,
-        ):
+        with stand.attack(seconds=4) as going_on, contextlib.ExitStack() as opened:
             connection = opened.enter_context(Connection(stand.agent.socket, reads=False))
             while going_on():
                 if connection.open_calls < 30:

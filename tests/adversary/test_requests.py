@@ -1,15 +1,22 @@
 """Requests that are small to send and dear to understand: bounds come before allocation and arithmetic ([B-1], [P-2])."""
 
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import grpc
+import numpy as np
 import psutil
 import pytest
 
 from edge.rpc._generated import agent_pb2 as pb
-from tests.adversary.conftest import HONEST_MODEL, Stand
+from tests.adversary.conftest import HONEST_MODEL, MAX_GROWTH_BYTES, Stand, start_stand
 from tests.fakes.fields import sized
-from tests.system.harness import eventually
+from tests.system.harness import ENGINE_SLOWDOWN, Client, eventually, tensor_of
+
+SENDERS = 8
 
 
 def tensor(shape: list[int]) -> Any:
@@ -64,6 +71,40 @@ def test_captures_that_are_dear_to_read(stand: Stand, refused: Any, name: str) -
         while going_on():
             with refused("INVALID_ARGUMENT", "allowed"):
                 stand.agent.client.call("CaptureData", raw, pb.CaptureDataResponse)
+
+
+def test_large_requests_that_wait_for_a_slow_model(tmp_path: Path, signer: Any, package_of: Any) -> None:
+    """[B-4] [B-5] What comes, what waits and what was freed is bounded in all, however many send."""
+    bounds = {"edge_receive_max_mib": 8, "edge_requests_max_mib": 24}
+    stand = start_stand(tmp_path, signer.roots, package_of("add_one"), arguments=("-m", str(8 << 20)), **bounds)
+    agent = stand.agent
+    agent.client.load(package_of("slow"), "slow")
+    metadata = agent.client.describe("slow").input_tensor_metadatas[0]
+    rounds = tensor_of(np.full(tuple(metadata.shape), 200_000 // ENGINE_SLOWDOWN, np.int32), metadata.name)
+    raw = pb.PredictRequest(name="slow", tensors=[rounds]).SerializeToString() + sized(15, bytes(7 << 20))
+    answers: Counter[str] = Counter()
+
+    def send(going_on: Callable[[], bool]) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        with grpc.insecure_channel(f"unix:{agent.socket}", options=options) as channel:
+            while going_on():
+                try:
+                    Client(channel).call("Predict", raw, pb.PredictResponse)
+                    answers["OK"] += 1
+                except grpc.RpcError as error:
+                    answers[error.code().name] += 1
+
+    try:
+        with (
+            stand.attack(seconds=2, max_growth_bytes=2 * MAX_GROWTH_BYTES) as going_on,
+            ThreadPoolExecutor(SENDERS) as senders,
+        ):
+            for done in [senders.submit(send, going_on) for _ in range(SENDERS)]:
+                done.result()
+        assert answers.keys() == {"OK", "RESOURCE_EXHAUSTED"}, answers
+    finally:
+        stand.close()
+        assert agent.stop() == 0, agent.log
 
 
 def test_the_memory_of_large_requests_that_are_refused_comes_back(agents: Any, refused: Any) -> None:  # [U-3]

@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from edge.clock import SystemClock
-from edge.rpc import core, receipt, status
+from edge.rpc import receipt, status, unread
 from edge.rpc.calls import CallServer
 from edge.rpc.core import Call, CoreServer
 from edge.rpc.fallback import FallbackServer
@@ -143,7 +143,7 @@ def test_what_comes_together_with_a_slow_call_is_answered(any_service: Service) 
 
 def test_a_large_answer_of_a_slow_call(tmp_path: Path) -> None:
     service = Service(tmp_path)
-    large = bytes(core.LARGE_ANSWER_BYTES + 1)
+    large = bytes(unread.LARGE_BYTES + 1)
 
     def answer(raw: bytes, call: Call) -> Any:
         call.step_aside()

@@ -29,9 +29,21 @@ def test_headroom_is_kept_back() -> None:
 
 def test_memory_is_returned_once_after_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:  # [U-3]
     returned: list[int] = []
-    trim = memory.IdleTrim()
+    trim = memory.Trim(1 << 40)
     monkeypatch.setattr(memory, "give_back", lambda: returned.append(1))
     for calls, times in ((0, 0), (5, 0), (9, 0), (9, 1), (9, 1), (10, 1), (10, 2)):
+        trim.look(calls)
+        assert len(returned) == times
+
+
+def test_memory_beyond_the_bound_is_returned_while_calls_come(monkeypatch: pytest.MonkeyPatch) -> None:  # [U-3]
+    returned: list[int] = []
+    free = [100]
+    trim = memory.Trim(50)
+    monkeypatch.setattr(memory, "give_back", lambda: returned.append(1))
+    monkeypatch.setattr(memory, "heap_free", lambda: free[0])
+    for calls, kept, times in ((1, 100, 0), (2, 101, 1), (3, 101, 2), (3, 101, 2), (4, 100, 2)):
+        free[0] = kept
         trim.look(calls)
         assert len(returned) == times
 

@@ -26,6 +26,10 @@ class Beginning:
     def __init__(self) -> None:
         self.ended: tuple[status.Code, str] | None = None
         self.received = b""
+        self.asked = 0
+
+    def ask(self) -> None:
+        self.asked += 1
 
     def cancel(self, code: status.Code, text: str) -> None:
         self.ended = (code, text)
@@ -115,14 +119,61 @@ def test_what_others_take_is_not_theirs(receipts: Receipts, clock: SetClock, hel
 
 
 def test_the_newest_are_not_ended_for_bytes(receipts: Receipts, clock: SetClock) -> None:  # [B-4]
-    old = begin(receipts, 3)
-    receive(old, MESSAGE)
+    old = begin(receipts, 2)
     clock.at += YOUNG_SECONDS * 0.9
     new = begin(receipts, 3)
+    receive(old, MESSAGE)
+    receive(new[:1], MIB)
     clock.at += YOUNG_SECONDS * 0.2
     receipts.look()
     assert any(call.ended for call in old)
     assert not any(call.ended for call in new)
+
+
+def test_the_newest_are_ended_at_half_as_much_again(receipts: Receipts, clock: SetClock) -> None:  # [B-4]
+    calls = begin(receipts, 4)
+    receive(calls, MESSAGE)
+    receipts.look()
+    assert [call.ended is not None for call in calls] == [True, True, True, False]
+
+
+def test_what_comes_while_there_are_too_many_bytes_waits(receipts: Receipts, clock: SetClock) -> None:  # [B-4]
+    calls = begin(receipts, 3)
+    receive(calls, MESSAGE - MIB)
+    receipts.look()
+    late = begin(receipts, 2)
+    assert [call.asked for call in (*calls, *late)] == [1, 1, 1, 0, 0]
+    receive(calls[:1], 0)
+    receipts.done(calls[0])
+    clock.at += YOUNG_SECONDS
+    receipts.look()
+    assert [call.asked for call in late] == [1, 1]
+    assert not any(call.ended for call in (*calls, *late))
+
+
+def test_what_waits_is_asked_for_after_the_last_that_did_not(receipts: Receipts, clock: SetClock) -> None:  # [B-4]
+    calls = begin(receipts, 3)
+    receive(calls, MESSAGE - MIB)
+    receipts.look()
+    stays, goes = begin(receipts, 2)
+    receipts.done(goes)  # its client has gone
+    for call in calls:
+        receipts.done(call)
+    assert (stays.asked, goes.asked) == (1, 0)
+    receipts.done(stays)
+    assert receipts.wake_at() is None
+
+
+def test_a_call_that_is_ended_before_its_message_is_asked_for(receipts: Receipts, clock: SetClock) -> None:  # [B-3]
+    """gRPC must be asked all the same: that it has no message ends the call."""
+    calls = begin(receipts, 3)
+    receive(calls, MESSAGE - MIB)
+    receipts.look()
+    late = begin(receipts, MAX_INCOMPLETE_CALLS)
+    assert [(call.ended is not None, call.asked) for call in (*calls, *late[:2])] == [(True, 1)] * 3 + [(False, 0)] * 2
+    begin(receipts, 1)
+    assert late[0].ended is not None and late[0].asked == 1
+    assert not late[1].asked
 
 
 def test_large_requests_that_are_answered() -> None:  # [B-5]

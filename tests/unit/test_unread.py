@@ -6,6 +6,7 @@ from edge.clock import SystemClock
 from edge.rpc import status
 from edge.rpc.unread import UNREAD_SECONDS, Unread
 from tests.fakes.clock import FakeClock
+from tests.system.harness import eventually
 
 
 class Call:
@@ -73,3 +74,21 @@ def test_as_much_waits_as_has_room() -> None:
     unread.done(first)
     waiter.join(30)
     assert not waiter.is_alive()
+
+
+def test_where_too_many_wait_those_in_their_place_wait_too() -> None:
+    unread = Unread(SystemClock(), max_bytes=10, max_waiting_bytes=8, wait_seconds=60)
+    first, second, third = Call(unread), Call(unread), Call(unread)
+    assert unread.take(first, 8)
+    waiter = threading.Thread(target=unread.take, args=(second, 8))
+    waiter.start()
+    eventually(lambda: not unread.may_wait(1))
+    assert not unread.take(third, 8)
+    in_place = threading.Thread(target=unread.take, args=(third, 8), kwargs={"in_place": True})
+    in_place.start()
+    unread.done(first)
+    while waiter.is_alive() or in_place.is_alive():
+        waiter.join(0.01)
+        in_place.join(0.01)
+        for call in (second, third):  # each is read as soon as it has found room
+            unread.done(call)
