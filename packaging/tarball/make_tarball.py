@@ -33,6 +33,9 @@ def content(binary: Path, attributions: Path) -> dict[str, Path]:
         "docs/attributions/agent.txt": attributions / "agent.txt",
         "docs/attributions/core.txt": attributions / "core.txt",
         "docs/attributions/sbom.cdx.json": attributions / "sbom.cdx.json",
+        "docs/metrics.md": TOP / "docs/metrics.md",
+        "docs/metrics/alerts.yml": TOP / "docs/metrics/alerts.yml",
+        "docs/metrics/dashboard.json": TOP / "docs/metrics/dashboard.json",
         **{f"docs/{EXAMPLE}/{name}": TOP / EXAMPLE / name for name in EXAMPLE_FILES},
     }
 

@@ -97,6 +97,8 @@ def test_manual_pages_interface_and_licences(package: Package) -> None:
     assert package.contents[f"/usr/share/doc/{NAME}/api/agent.proto"] == (TOP / "proto/agent.proto").read_bytes()
     assert any(name.startswith(f"/usr/share/doc/{NAME}/attributions/") for name in package.files)
     assert f"/usr/share/doc/{NAME}/examples/ipc_example/sagemaker_edge.proto" in package.files
+    for file in ("metrics.md", "metrics/alerts.yml", "metrics/dashboard.json"):
+        assert package.contents[f"/usr/share/doc/{NAME}/{file}"] == (TOP / "docs" / file).read_bytes()
 
 
 def test_shell_completion(package: Package) -> None:

@@ -21,6 +21,9 @@ LAYOUT = {
     "docs/attributions/agent.txt",
     "docs/attributions/core.txt",
     "docs/attributions/sbom.cdx.json",
+    "docs/metrics.md",
+    "docs/metrics/alerts.yml",
+    "docs/metrics/dashboard.json",
     *(
         f"{EXAMPLE}/{name}"
         for name in (
