@@ -138,7 +138,7 @@ class Listener:
             return
         connection.head += data
         if any(end in connection.head for end in _END):
-            connection.answer = memoryview(self._answer(connection.head))
+            connection.answer = memoryview(answer_to(connection.head, self._fresh))
         elif len(connection.head) > MAX_HEAD_BYTES:
             connection.answer = memoryview(_response("431 Request Header Fields Too Large"))
         if connection.answer is not None:
@@ -154,26 +154,27 @@ class Listener:
             self._selector.unregister(connection.peer)
             connection.peer.close()
 
-    def _answer(self, head: bytes) -> bytes:
-        line, _, headers = head.partition(b"\n")
-        words = line.split()
-        if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
-            return _response("400 Bad Request")
-        if words[0] not in (b"GET", b"HEAD"):
-            return _response("405 Method Not Allowed", b"Allow: GET, HEAD\r\n")
-        if words[1].partition(b"?")[0] != b"/metrics":
-            return _response("404 Not Found")
-        open_metrics = b"application/openmetrics-text" in headers.lower()
-        body = self._fresh(open_metrics)
-        kind = f"Content-Type: {OPEN_METRICS if open_metrics else PLAIN}\r\n".encode()
-        return _response("200 OK", kind, body, send_body=words[0] == b"GET")
-
     def _fresh(self, open_metrics: bool) -> bytes:
         now = self._clock.monotonic()
         made = self._texts.get(open_metrics)
         if made is None or now - made[0] >= FRESH_SECONDS:
             made = self._texts[open_metrics] = now, self._text(open_metrics)
         return made[1]
+
+
+def answer_to(head: bytes, text: Callable[[bool], bytes]) -> bytes:
+    """The answer to a request's head; `text` gives the metrics, in OpenMetrics or not."""
+    line, _, headers = head.partition(b"\n")
+    words = line.split()
+    if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
+        return _response("400 Bad Request")
+    if words[0] not in (b"GET", b"HEAD"):
+        return _response("405 Method Not Allowed", b"Allow: GET, HEAD\r\n")
+    if words[1].partition(b"?")[0] != b"/metrics":
+        return _response("404 Not Found")
+    open_metrics = b"application/openmetrics-text" in headers.lower()
+    kind = f"Content-Type: {OPEN_METRICS if open_metrics else PLAIN}\r\n".encode()
+    return _response("200 OK", kind, text(open_metrics), send_body=words[0] == b"GET")
 
 
 def _response(status: str, headers: bytes = b"", body: bytes = b"", *, send_body: bool = True) -> bytes:
@@ -191,10 +192,10 @@ def _listening(where: str) -> socket.socket:
     try:
         made.setblocking(False)
         if where.startswith("/"):
-            os.fchmod(
-                made.fileno(), SOCKET_MODE
-            )  # before it has a name: Linux gives its file this mode, less the umask
+            # Before it has a name: Linux gives its file this mode, less the umask.
+            os.fchmod(made.fileno(), SOCKET_MODE)
             made.bind(where)
+            _set_mode(where)
         else:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind((host, int(port)))
@@ -203,3 +204,12 @@ def _listening(where: str) -> socket.socket:
         made.close()
         raise
     return made
+
+
+def _set_mode(path: str) -> None:
+    """Give the socket what the umask took; where something else has its name by now, the target of a link keeps its mode."""
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        Path(f"/proc/self/fd/{fd}").chmod(SOCKET_MODE)
+    finally:
+        os.close(fd)

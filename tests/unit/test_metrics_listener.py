@@ -8,9 +8,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from edge.clock import SystemClock
-from edge.metrics.listener import CONNECTION_SECONDS, MAX_CONNECTIONS, MAX_HEAD_BYTES, Listener
+from edge.metrics.listener import CONNECTION_SECONDS, MAX_CONNECTIONS, MAX_HEAD_BYTES, Listener, answer_to
 from tests.fakes.clock import FakeClock
 from tests.system.harness import eventually
 
@@ -81,7 +83,7 @@ def test_over_tcp() -> None:
 
 
 def test_formats_and_refusals(metrics: Metrics) -> None:
-    assert stat.S_IMODE(Path(metrics.where).stat().st_mode) & ~0o660 == 0
+    assert stat.S_IMODE(Path(metrics.where).stat().st_mode) == 0o660  # whatever the umask
     plain = metrics.say(GET)
     assert plain.startswith(b"HTTP/1.1 200 OK\r\n") and plain.endswith(b"\r\n\r\nplain")
     assert b"Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n" in plain and b"Connection: close" in plain
@@ -99,6 +101,14 @@ def test_formats_and_refusals(metrics: Metrics) -> None:
         (b"GET /metrics HTTP/1.1\r\nX: " + b"x" * MAX_HEAD_BYTES, b"431"),
     ):
         assert metrics.say(words).startswith(b"HTTP/1.1 " + code), words[:40]
+
+
+@given(st.binary(max_size=200) | st.builds(lambda head: b"GET " + head, st.binary(max_size=200)))
+def test_any_head_gets_an_answer(head: bytes) -> None:
+    answer = answer_to(head + b"\r\n\r\n", lambda open_metrics: b"text")
+    status, _, rest = answer.partition(b"\r\n")
+    assert status.startswith((b"HTTP/1.1 200", b"HTTP/1.1 400", b"HTTP/1.1 404", b"HTTP/1.1 405"))
+    assert b"Connection: close\r\n" in rest and b"\r\n\r\n" in rest and len(answer) < 1000
 
 
 def test_a_head_in_pieces(metrics: Metrics) -> None:
