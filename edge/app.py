@@ -17,7 +17,9 @@ from edge.capture_policy import parse_policies
 from edge.clock import Clock, SystemClock
 from edge.config import Config, Loaded
 from edge.deploy.adoption import Models
+from edge.deploy.declaration import Declaration
 from edge.deploy.deployments import Deployments
+from edge.deploy.folder import Declarations
 from edge.deploy.note import Note
 from edge.deploy.store import Store
 from edge.engine.engines import Engines
@@ -118,6 +120,7 @@ class App:
         )
         if self._fleet is not None:
             self._fleet.fleet.serve(deployments)
+        deployments.on_declared(self._declared)
         note = Note(paths.runtime_folder(), self._clock)
         self._models = Models(self._registry, deployments, note, self._clock, strict=self._config.edge_models_strict)
         servicer = Servicer(
@@ -167,6 +170,11 @@ class App:
             go_on=go_on,
             accepted=accepted,
         )
+
+    def _declared(self, found: Declarations) -> None:
+        """Models are declared, some with a policy of captures."""
+        policies = {name: one.capture for name, one in found.items() if isinstance(one, Declaration) and one.capture}
+        self._keeper.declare(policies, {name for name, one in found.items() if not isinstance(one, Declaration)})
 
     def run(self) -> NoReturn:
         """Serve until a signal says stop, and exit."""

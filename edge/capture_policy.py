@@ -4,6 +4,7 @@ A policy is a JSON object. Its reasons are asked of every call, and one of them 
 them keep in a day (UTC).
 """
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping
@@ -63,6 +64,15 @@ class Policy:
     records_per_day: int = 10_000
     mib_per_day: int = 256
     seed: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """As JSON has it, without what is left to its default."""
+        fields = {one.name: (getattr(self, one.name), one.default) for one in dataclasses.fields(self)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, (value, default) in fields.items()
+            if value != default
+        }
 
     @property
     def looks_at_outputs(self) -> bool:

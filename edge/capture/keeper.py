@@ -9,7 +9,7 @@ import logging
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ class Keeper:
         self._summaries = Summaries(summary_seconds, clock)
         self._configured = dict(policies)
         self._declared: dict[str, Policy] = {}
+        self._on_change: list[Callable[[], None]] = []
         self._clock = clock
         self._note = folder / NOTE
         self._noted_at = 0.0
@@ -128,10 +129,22 @@ class Keeper:
             for alias in [one for one in self._watches if one not in models]:
                 del self._watches[alias]
 
-    def declare(self, policies: Mapping[str, Policy]) -> None:
-        """Take the policies of declared models, which go before the configuration's, in place of those before."""
+    def declare(self, policies: Mapping[str, Policy], unread: Collection[str] = ()) -> None:
+        """Take the policies of declared models, which go before the configuration's, in place of those before.
+
+        Those of `unread` stay as they are: what is declared of them cannot be read.
+        """
         with self._lock:
-            self._declared = dict(policies)
+            stay = {alias: policy for alias, policy in self._declared.items() if alias in unread}
+            changed = {**stay, **policies} != self._declared
+            self._declared = {**stay, **policies}
+        if changed:
+            for callback in self._on_change:
+                callback()
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Have `callback` called when policies changed: what is kept of watches can go."""
+        self._on_change.append(callback)
 
     def _budget(self, key: str, policy: Policy) -> Budget:
         """With the lock held: the budget of a policy, which a policy in its place takes over."""

@@ -79,7 +79,13 @@ def _set(
                 one.lift(id)
                 one.try_out(found, together.name if together is not None else "")
                 one.waiting = one.trying is not None  # no run has tried it
-                declared[alias] = Declaration(url, options.allow_changed_tensors, options.allow_gap, together)
+                declared[alias] = Declaration(
+                    url,
+                    options.allow_changed_tensors,
+                    options.allow_gap,
+                    together,
+                    capture=model_files.policy(place),
+                )
                 lines[alias] = str(found)
         except (EdgeError, OSError):
             _tidy(store, store.read_state())

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge import durable
+from edge.capture_policy import Policy
 from edge.client.outcome import InputError, RefusedError
 from edge.deploy import declaration, folder
 from edge.deploy.declaration import ALIAS, MAX_TOGETHER
+from edge.errors import DeclarationError
 from edge.text import shown
 
 POLL_SECONDS = 0.2
@@ -33,6 +35,15 @@ def pairs(words: list[str]) -> dict[str, str]:
             raise InputError(f"{alias} is given twice")
         found[alias] = package
     return found
+
+
+def policy(place: Path) -> Policy | None:
+    """The policy of captures in a declaration that is there, which another package does not change."""
+    try:
+        before = read(place)
+        return declaration.parse(before).capture if before is not None else None
+    except DeclarationError:
+        return None
 
 
 def checked(alias: str) -> str:

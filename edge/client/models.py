@@ -78,7 +78,8 @@ def _wanted(
         if options.copy:
             copies.append(model_files.copy(Path(given), places[alias]))
             package = str(copies[-1])
-        found[alias] = Declaration(package, options.allow_changed_tensors, options.allow_gap, together)
+        capture = model_files.policy(places[alias])
+        found[alias] = Declaration(package, options.allow_changed_tensors, options.allow_gap, together, capture=capture)
     return found
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from edge import strict_json
+from edge.capture_policy import Policy, PolicyFault, parse_policy
 from edge.errors import DeclarationError
 from edge.paths import is_url
 from edge.strict_json import JsonFault
@@ -15,6 +16,7 @@ from edge.text import shown
 SUFFIX = ".json"
 ALIAS = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")  # before the suffix: a name that a model can have (L-1)
 MAX_DECLARATION_BYTES = 16 << 10  # of a file of models.d
+MAX_DECLARATION_MARKS = 1200  # commas, colons, brackets and braces in it: the classes of a policy, and some
 MAX_DECLARATIONS = 256  # in models.d
 MAX_PATH_CHARACTERS = 4096  # of the package that a declaration names
 MAX_DEPLOYMENT_CHARACTERS = 128  # of a deployment's name
@@ -38,6 +40,7 @@ class Declaration:
     allow_changed_tensors: bool = False
     allow_gap: bool = False
     deployment: Together | None = None
+    capture: Policy | None = None  # which calls of it are captured without being asked for (K-1)
 
 
 def parse(data: bytes) -> Declaration:
@@ -47,18 +50,21 @@ def parse(data: bytes) -> Declaration:
         DeclarationError: it is none; with what is wrong, in words that follow the file's name.
     """
     try:
-        value = strict_json.parse_object(data, max_bytes=MAX_DECLARATION_BYTES, max_marks=100)
-        strict_json.check_keys(value, "", required=("package",), optional=(*_FLAGS, "deployment"))
+        value = strict_json.parse_object(data, max_bytes=MAX_DECLARATION_BYTES, max_marks=MAX_DECLARATION_MARKS)
+        strict_json.check_keys(value, "", required=("package",), optional=(*_FLAGS, "deployment", "capture"))
         package = strict_json.text(value["package"], "package")
         deployment = _together(value["deployment"]) if "deployment" in value else None
+        capture = parse_policy(value["capture"]) if "capture" in value else None
     except JsonFault as fault:
         raise DeclarationError(str(fault)) from None
+    except PolicyFault as fault:
+        raise DeclarationError(f"has a capture that {fault}") from None
     if len(package) > MAX_PATH_CHARACTERS or not (package.startswith("/") or is_url(package)):
         raise DeclarationError(f"names the package {shown(package)}; expected an absolute path or a file:// url")
     changed, gap = (_flag(value, key) for key in _FLAGS)
     if gap and deployment is not None:
         raise DeclarationError("has allow_gap beside deployment; models that switch together do so without a gap")
-    return Declaration(package, changed, gap, deployment)
+    return Declaration(package, changed, gap, deployment, capture)
 
 
 def _together(value: object) -> Together:
@@ -101,4 +107,6 @@ def to_bytes(declaration: Declaration) -> bytes:
     value |= {key: True for key in _FLAGS if getattr(declaration, key)}
     if declaration.deployment is not None:
         value["deployment"] = asdict(declaration.deployment)
+    if declaration.capture is not None:
+        value["capture"] = declaration.capture.given()
     return json.dumps(value, indent=2).encode() + b"\n"

@@ -64,6 +64,11 @@ class Deployments:
         self._work = threading.Lock()
         self._pinned: frozenset[str] = frozenset()
         self._on_end: list[Callable[[Standing], None]] = []
+        self._on_declared: list[Callable[[folder.Declarations], None]] = []
+
+    def on_declared(self, callback: Callable[[folder.Declarations], None]) -> None:
+        """Have `callback` called with what is declared, or why that cannot be read, by alias, whenever it was read."""
+        self._on_declared.append(callback)
 
     def acceptance(self, url: str) -> Version | None:
         """The accepted version whose package in the store is at that url."""
@@ -134,6 +139,12 @@ class Deployments:
         return sorted(self._kept.aliases)
 
     def _declared(self) -> folder.Declarations:
+        found = self._read()
+        for callback in self._on_declared:
+            callback(found)
+        return found
+
+    def _read(self) -> folder.Declarations:
         """What is declared; where that cannot be read, why, for each name that it may concern."""
         further, aliases = self._further(), self._kept.aliases
         try:

@@ -197,9 +197,11 @@ class Servicer:
         self.predict = self.predictions(PREDICT).predict
         self._list: tuple[tuple[LoadedModel, ...], bytes] = ((), b"")
         registry.on_gone(self._forget)
+        if keeper is not None:
+            keeper.on_change(self._forget)
 
     def _forget(self) -> None:
-        """A model went: nothing here may keep it."""
+        """A model went, or policies changed: nothing here may keep them."""
         for book in self._books:
             book.forget()
         if self._keeper is not None:

@@ -11,8 +11,9 @@ import pytest
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import open_inference_pb2 as oip
 from tests.fakes import captures
-from tests.system.conftest import good_config
+from tests.system.conftest import good_config, run_tool
 from tests.system.harness import CALL_SECONDS, AgentProcess, tensor_of
+from tests.system.managed import Site
 from tests.system.policies import SURE, UNSURE, captured, ids, picture, predict, reasons
 from tests.system.segments import Segment
 
@@ -193,3 +194,35 @@ def test_a_bad_policy_is_told(agents: Callable[..., AgentProcess]) -> None:  # [
     assert agent.wait() == 1
     assert "edge_capture_policies 'm': sample_percent is 101; expected a number above 0, at most 100" in agent.log
     assert "'n': has the unknown key 'sample'; known: sample_percent" in agent.log
+
+
+def test_the_policy_of_a_declaration(
+    agents: Callable[..., AgentProcess], digits: Path, tmp_path: Path
+) -> None:  # [K-1]
+    site = Site.made(agents, tmp_path, edge_capture_policies={"*": {"on_request": "x-keep"}})
+    site.declare("m", digits, capture={"every_nth": 1})
+    agent = site.agent.start()
+
+    def kept() -> int:
+        return len(predict(agent, "m", [picture(SURE)])[1])
+
+    assert kept() == 1
+    before = agent.client.status().models[0].predicted
+    site.declare("m", digits, capture={"every_nth": 1, "nothing": 2})  # faulty: the policy before stays
+    [one] = site.apply().values()
+    assert "has a capture that has the unknown key 'nothing'" in one.refused
+    assert kept() == 1
+    run_tool("models", "set", "m", str(digits), "-a", agent.socket)
+    assert kept() == 0  # a declaration with a fault has no policy to keep
+    site.declare("m", digits, capture={"every_nth": 2})
+    site.apply()
+    assert [kept() for _ in range(4)] == [0, 1, 0, 1]
+    run_tool("models", "set", "m", str(digits), "-a", agent.socket)
+    assert json.loads((site.declarations / "m.json").read_text())["capture"] == {"every_nth": 2}
+    site.declare("m", digits, capture={})
+    site.apply()
+    assert predict(agent, "m", [picture(SURE)], [("x-keep", "1")])[1] == []
+    site.declare("m", digits)
+    site.apply()
+    assert len(predict(agent, "m", [picture(SURE)], [("x-keep", "1")])[1]) == 1
+    assert agent.client.status().models[0].predicted > before  # the same model all along

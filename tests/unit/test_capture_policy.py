@@ -11,7 +11,8 @@ from edge.capture.triggers import MEAN_CALLS, Triggers
 from edge.capture.watch import Watch
 from edge.capture_policy import Policy, PolicyFault, parse_policies, parse_policy
 from edge.config import parse_config
-from edge.errors import BudgetSpentError, ConfigError
+from edge.deploy import declaration
+from edge.errors import BudgetSpentError, ConfigError, DeclarationError
 from edge.tensors import DType, TensorSpec
 from tests.unit.test_docs import ROOT, json_blocks
 
@@ -68,6 +69,21 @@ def test_policies_as_text() -> None:  # [K-1]
     assert config('""') == {}
     with pytest.raises(ConfigError, match="edge_capture_policies is text; expected an object"):
         config('"m"')
+
+
+def test_the_policy_of_a_declaration() -> None:  # [K-1] [M-1]
+    text = b'{"package": "/p", "capture": {"class_seen": [1, 2], "sample_percent": 5, "seed": 0}}'
+    found = declaration.parse(text)
+    assert found.capture == Policy(class_seen=(1, 2), sample_percent=5.0, seed=0)
+    assert declaration.parse(declaration.to_bytes(found)) == found
+    assert declaration.parse(b'{"package": "/p", "capture": {}}').capture == Policy()
+    with pytest.raises(DeclarationError, match="has a capture that every_nth is 0; expected a whole number from 1"):
+        declaration.parse(b'{"package": "/p", "capture": {"every_nth": 0}}')
+    many = ", ".join(map(str, range(1000)))
+    assert (
+        len(declaration.parse(b'{"package": "/p", "capture": {"class_seen": [%s]}}' % many.encode()).capture.class_seen)
+        == 1000
+    )  # type: ignore[union-attr]
 
 
 def config(value: str) -> Any:
