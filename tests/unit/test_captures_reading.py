@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from tests.fakes.captures import Runs, cloud_settings, disk_settings, large, sma
 from tests.fakes.clock import FakeClock
 from tests.fakes.written import HOUR, entry, record, summary, write
 
+ROOT = Path(__file__).parents[2]
 GOOD = record("good")
 
 
@@ -235,3 +238,15 @@ def test_auxiliary_entries_keep_their_bytes() -> None:
     assert (text.content(), raw.content(), text.dtype) == ("a;ü".encode(), b"hi", None)
     with pytest.raises(captures.RecordError, match="is no tensor"):
         text.array()
+
+
+def test_the_program_of_the_document(tmp_path: Path) -> None:  # [V-1]
+    (program,) = re.findall(
+        r"^```python\n(.*?)^```$", (ROOT / "docs" / "captures.md").read_text(), re.DOTALL | re.MULTILINE
+    )
+    write(tmp_path, record("a", 3), record("b", 7))
+    words = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert first.startswith("2026-01-31 12:00:00+00:00 digits 1.0 (1, 8, 8, 1) 3 0.")
+    assert second.split()[-2] == "7"

@@ -69,7 +69,8 @@ def _bytes(pixels: npt.NDArray[Any]) -> Picture:
         return (pixels.astype(np.int16) + 128).astype(np.uint8)
     if pixels.dtype == np.bool_:
         return pixels.astype(np.uint8) * np.uint8(255)
-    values = np.nan_to_num(pixels.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    with np.errstate(all="ignore"):  # a NaN that signals
+        values = np.nan_to_num(pixels.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
     if pixels.dtype.kind == "f" and low >= 0 and high <= 1:
         low, high = 0.0, 1.0

@@ -99,14 +99,18 @@ def report(options: Namespace) -> Exit:
                 galleries.setdefault(key, Gallery(options.pictures)).add(chosen, refusals)
         for summary in selected(source, selection, refusals):
             tallies.add_summary(summary)
-        body = list(_body(options.where, tallies, galleries, refusals))
-        file.write(page.page(f"Captures in {options.where}", body).encode("utf-8"))
+        file.write(page_of(options.where, tallies, galleries, refusals).encode("utf-8"))
     captured = sum(tally.count for tally in tallies.captures.values())
     if options.json:
         words.as_json({"report": str(target), "captures": captured} | refusals.as_json(), refusals.fault)
     else:
         print(f"{target}: {counted(captured, 'capture')}")
     return refusals.end()
+
+
+def page_of(where: str, tallies: Tallies, galleries: dict[tuple[str, str], Gallery], refusals: Refusals) -> str:
+    """The page."""
+    return page.page(f"Captures in {where}", _body(where, tallies, galleries, refusals))
 
 
 def _body(where: str, tallies: Tallies, galleries: dict[tuple[str, str], Gallery], refusals: Refusals) -> Iterator[str]:
