@@ -71,3 +71,77 @@ def test_promtool_takes_them(tmp_path: Path) -> None:
             ["promtool", "check", "rules", str(file)], capture_output=True, text=True, timeout=60, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+# What each rule is tried on: series, in promtool's notation, a minute a value; and the minute at which it fires.
+FIRING = {
+    "EdgeAgentDown": ({'up{job="sagemaker-edge-agent",instance="i"}': "0x10"}, 3),
+    "EdgeAgentNotReady": ({'edge_agent_ready{instance="i"}': "0x10"}, 6),
+    "EdgeAgentStuck": ({'edge_agent_watchdog_alive_timestamp_seconds{instance="i"}': "5x10"}, 5),
+    "EdgeAgentRestarts": ({'edge_agent_start_time_seconds{instance="i"}': "1 2 3 4 4 4"}, 5),
+    "EdgeModelFails": (
+        {'edge_agent_model_calls_total{instance="i",model="m",version="1",code="INTERNAL"}': "0 0 1 1 1 1"},
+        5,
+    ),
+    "EdgeModelOverloaded": (
+        {
+            'edge_agent_model_calls_total{instance="i",model="m",version="1",code="RESOURCE_EXHAUSTED"}': "0+2x20",
+            'edge_agent_model_calls_total{instance="i",model="m",version="1",code="OK"}': "0+98x20",
+        },
+        12,
+    ),
+    "EdgeDeclaredModelDoesNotServe": ({'edge_agent_declared_models{instance="i",serves="no"}': "1x10"}, 6),
+    "EdgeVersionTakenBack": ({'edge_agent_rollbacks_total{instance="i"}': "0 0 1 1 1 1"}, 5),
+    "EdgeCapturesRefused": ({'edge_agent_captures_refusing_since_timestamp_seconds{instance="i"}': "7x10"}, 6),
+    "EdgeCapturesLost": ({'edge_agent_captures_total{instance="i",result="dropped"}': "0 0 3 3 3 3"}, 5),
+    "EdgeCapturesWait": (
+        {
+            'edge_agent_captures_oldest_waiting_timestamp_seconds{instance="i"}': "1x1500",
+            'edge_agent_captures_waiting{instance="i"}': "2x1500",
+        },
+        1450,
+    ),
+    "EdgeSpoolFills": (
+        {'edge_agent_spool_bytes{instance="i"}': "81x20", 'edge_agent_spool_max_bytes{instance="i"}': "100x20"},
+        12,
+    ),
+    "EdgeUploadsGivenUp": ({'edge_agent_uploads_total{instance="i",result="given_up"}': "0 0 1 1 1 1"}, 5),
+    "EdgeAgentNearItsDescriptors": (
+        {'edge_agent_open_fds{instance="i"}': "900x20", 'edge_agent_max_fds{instance="i"}': "1024x20"},
+        12,
+    ),
+}
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool (apt-get install prometheus)")
+def test_each_rule_fires(tmp_path: Path) -> None:
+    """On series on which it must, and none before the first values."""
+    rules = re.findall(r"- alert: (\w+)", (FOLDER / "alerts.yml").read_text())
+    assert set(rules) == set(FIRING)
+    # The rules without their words for people, which a test would have to repeat.
+    bare = re.sub(r"\n +annotations:\n.*", "", (FOLDER / "alerts.yml").read_text())
+    (tmp_path / "alerts.yml").write_text(bare)
+    tests = []
+    for name, (series, minute) in FIRING.items():
+        labels = {key: value for one in list(series)[:1] for key, value in re.findall(r'(\w+)="([^"]*)"', one)}
+        if name == "EdgeModelOverloaded":
+            del labels["code"]
+        severity = re.search(rf"alert: {name}\n.*?severity: (\w+)", bare, re.DOTALL)
+        assert severity
+        expected = [{"exp_labels": {**labels, "severity": severity[1]}}]
+        tests.append(
+            {
+                "interval": "1m",
+                "input_series": [{"series": one, "values": values} for one, values in series.items()],
+                "alert_rule_test": [
+                    {"eval_time": "0m", "alertname": name, "exp_alerts": []},
+                    {"eval_time": f"{minute}m", "alertname": name, "exp_alerts": expected},
+                ],
+            }
+        )
+    made = tmp_path / "test.yml"
+    made.write_text(json.dumps({"rule_files": ["alerts.yml"], "evaluation_interval": "1m", "tests": tests}))
+    done = subprocess.run(
+        ["promtool", "test", "rules", str(made)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
