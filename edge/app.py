@@ -262,6 +262,9 @@ class App:
         metrics.register(sources.declared(self._models))
         spool_max_bytes, spool_max_files = config.edge_spool_max_mib * MIB, config.edge_spool_max_files
         metrics.register(sources.captures(self._captures, self._uploads, spool_max_bytes, spool_max_files))
+        metrics.register(sources.policies(self._keeper))
+        if self._fleet is not None:
+            metrics.register(sources.fleet(self._fleet.describe))
         return metrics
 
     def _watchdog(self) -> Watchdog:

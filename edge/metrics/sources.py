@@ -1,8 +1,9 @@
 """What each room counts, put on a sheet. Nothing is counted here: `status` and the protocol's statistics read the same counts."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from edge.capture.keeper import Keeper
 from edge.capture.service import CaptureService
 from edge.deploy.adoption import Models
 from edge.host import usage
@@ -80,6 +81,31 @@ def declared(kept: Models) -> Collector:
         sheet.add(table.DECLARED, refused.count(False), "yes")
         sheet.add(table.DECLARED, refused.count(True), "no")
         sheet.add(table.ROLLBACKS, kept.deployments.rollbacks)
+
+    return collect
+
+
+def policies(keeper: Keeper) -> Collector:
+    """Captures by policy."""
+
+    def collect(sheet: Sheet) -> None:
+        sheet.add(table.POLICY_CAPTURES, keeper.kept, "kept")
+        sheet.add(table.POLICY_CAPTURES, keeper.dropped, "dropped")
+
+    return collect
+
+
+def fleet(describe: Callable[[], Mapping[str, Any]]) -> Collector:
+    """How the device stands in its fleet; `describe` has it as FleetStatus in proto/operations.proto."""
+
+    def collect(sheet: Sheet) -> None:
+        now = describe()
+        sheet.add(table.FLEET, 1, now["fleet"], now["deployment"])
+        for state in ("switching", "trying", "committed", "refused"):
+            sheet.add(table.FLEET_STATE, int(now["state"] == state), state)
+        sheet.add(table.FLEET_REFUSED, sum(bool(one["refused"]) for one in now["models"]))
+        sheet.add(table.FLEET_CHECKED, now["checked_unix_seconds"])
+        sheet.add(table.FLEET_FAILING, int(bool(now["last_error"])))
 
     return collect
 

@@ -111,6 +111,11 @@ CAPTURES = counter(
     "Captures by what became of them: accepted and refused at the call; succeeded, failed and dropped later.",
     "result",
 )
+POLICY_CAPTURES = counter(
+    "policy_captures",
+    "Calls that capture policies chose: kept; and dropped, for want of room, budget or a disk that takes them.",
+    "result",
+)
 CAPTURES_WAITING = gauge("captures_waiting", "Captures that were accepted and are not finished.")
 CAPTURES_OLDEST = gauge(
     "captures_oldest_waiting_timestamp_seconds",
@@ -133,5 +138,25 @@ ROUNDS = counter("watchdog_rounds", "Rounds of the watchdog, by what they found:
 BEAT = gauge(
     "watchdog_alive_timestamp_seconds", "When the watchdog last found the agent alive, in Unix time; 0: not yet."
 )
+
+FLEET = _metric(
+    Kind.INFO,
+    "fleet_deployment",
+    "The fleet, and what it has declared on this device; always 1.",
+    "fleet",
+    "deployment",
+)
+FLEET_STATE = gauge(
+    "fleet_state",
+    "1 for the state of the fleet's deployment: switching, trying, committed or refused; 0 for others.",
+    "state",
+)
+FLEET_REFUSED = gauge("fleet_models_refused", "Models that the fleet wants and that do not serve.")
+FLEET_CHECKED = gauge(
+    "fleet_checked_timestamp_seconds",
+    "When the fleet's repository was last asked with success, in Unix time; 0: not in this run.",
+)
+FLEET_FAILING = gauge("fleet_failing", "1 where the last round of the fleet did not go through, else 0.")
+FLEETS = (FLEET, FLEET_STATE, FLEET_REFUSED, FLEET_CHECKED, FLEET_FAILING)  # of an agent that is in a fleet
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge import histogram
-from edge.metrics import table
+from edge.metrics import sources, table
 from edge.metrics.exporter import TEXTFILE_SECONDS, Exporter, TextFile
 from edge.metrics.exposition import MAX_LABEL_CHARACTERS, Sheet
 from tests.fakes.clock import FakeClock
@@ -97,6 +97,20 @@ def test_names_are_as_prometheus_wants_them() -> None:
         assert one.name.rpartition("_")[2] not in ("total", "info", "bucket", "count", "sum", "ms", "mib"), one.name
         assert "seconds" not in one.name or one.unit == "seconds", one.name
         assert "bytes" not in one.name or one.unit == "bytes", one.name
+
+
+def test_a_device_in_a_fleet() -> None:
+    told = {
+        "fleet": "plant-north", "deployment": "digits 7", "state": "refused", "last_error": "", "checked_unix_seconds": 5,
+        "models": [{"name": "a", "refused": "no room"}, {"name": "b", "refused": ""}],
+    }  # fmt: skip
+    sheet = Sheet()
+    sources.fleet(lambda: told)(sheet)
+    lines = sheet.text(open_metrics=True).decode().splitlines()
+    assert {line.split()[2] for line in lines if "# TYPE" in line} == {metric.name for metric in table.FLEETS}
+    assert 'edge_agent_fleet_deployment_info{fleet="plant-north",deployment="digits 7"} 1' in lines
+    assert 'edge_agent_fleet_state{state="refused"} 1' in lines and 'edge_agent_fleet_state{state="trying"} 0' in lines
+    assert "edge_agent_fleet_models_refused 1" in lines and "edge_agent_fleet_failing 0" in lines
 
 
 def test_what_cannot_be_collected_is_left_out(caplog: pytest.LogCaptureFixture) -> None:

@@ -106,6 +106,14 @@ FIRING = {
         12,
     ),
     "EdgeUploadsGivenUp": ({'edge_agent_uploads_total{instance="i",result="given_up"}': "0 0 1 1 1 1"}, 5),
+    "EdgeFleetRefused": ({'edge_agent_fleet_state{instance="i",state="refused"}': "1x10"}, 6),
+    "EdgeFleetOutOfReach": (
+        {
+            'edge_agent_fleet_checked_timestamp_seconds{instance="i"}': "1x1500",
+            'edge_agent_fleet_failing{instance="i"}': "1x1500",
+        },
+        1450,
+    ),
     "EdgeAgentNearItsDescriptors": (
         {'edge_agent_open_fds{instance="i"}': "900x20", 'edge_agent_max_fds{instance="i"}': "1024x20"},
         12,
