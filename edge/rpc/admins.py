@@ -20,7 +20,15 @@ from edge.serving.scheduler import Caller
 from edge.text import shown
 
 ADMIN_CALLS = frozenset(
-    ("LoadModel", "UnLoadModel", "ApplyModels", "RollbackModel", "RepositoryModelLoad", "RepositoryModelUnload")
+    (
+        "LoadModel",
+        "UnLoadModel",
+        "ApplyModels",
+        "RollbackModel",
+        "CheckFleet",
+        "RepositoryModelLoad",
+        "RepositoryModelUnload",
+    )
 )
 
 

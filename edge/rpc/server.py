@@ -1,6 +1,7 @@
 """The gRPC server on its Unix socket: handlers, health, reflection, and errors turned into statuses."""
 
 import logging
+import threading
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -152,7 +153,6 @@ class Server:
     ) -> None:
         """Each of the bounds on all calls together (B-4, B-5) is one message's, `max_message_bytes`, at least."""
         clock = clock or SystemClock()
-        self._clock = clock
         self._listen, self._tls = listen, tls
         self._admins = admins
         self._health = Health()
@@ -271,9 +271,14 @@ class Server:
     def stop(self, grace_seconds: float) -> None:
         """Take no new calls, let those in flight finish for `grace_seconds`, and remove the socket (X-4)."""
         self._health.stop()
-        end = self._clock.monotonic() + grace_seconds
+        # All at once: the grace is for all of them, and none takes new calls while another has some to finish.
+        others = [threading.Thread(target=door.calls.stop, args=(grace_seconds,)) for door in self._doors[1:]]
+        for other in others:
+            other.start()
+        self._doors[0].calls.stop(grace_seconds)
+        for other in others:
+            other.join()
         for door in self._doors:
-            door.calls.stop(max(0.0, end - self._clock.monotonic()))
             door.file.remove()
         if self._admins is not None:
             self._admins.remove_folder()

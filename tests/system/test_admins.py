@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,12 +12,14 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from edge import address
 from edge.rpc._generated import agent_pb2 as api
 from edge.rpc._generated import open_inference_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
 from tests.system.harness import CALL_SECONDS, ROOT, AgentProcess, Client, client_command, from_source, tensor_of
+from tests.system.test_predict import Slow
 
 PackageOf = Callable[[str], Path]
 ADMIN, OTHER, GROUP = 60_001, 60_002, 60_003
@@ -71,6 +74,7 @@ def test_what_is_theirs_and_what_is_everybodys(
         "/AWS.SageMaker.Edge.Agent/UnLoadModel": api.UnLoadModelRequest(name="m"),
         "/edge.v1.Operations/ApplyModels": ops.ApplyModelsRequest(),
         "/edge.v1.Operations/RollbackModel": ops.RollbackModelRequest(name="m"),
+        "/edge.v1.Operations/CheckFleet": ops.CheckFleetRequest(**{"from": "/nowhere"}),
         "/inference.GRPCInferenceService/RepositoryModelLoad": load,
         "/inference.GRPCInferenceService/RepositoryModelUnload": pb.RepositoryModelUnloadRequest(model_name="m"),
     }
@@ -90,6 +94,24 @@ def test_what_is_theirs_and_what_is_everybodys(
     assert [one.name for one in everybody.models()] == ["n"]
     administrator.unload("n")
     assert everybody.models() == []
+
+
+def test_the_stop_is_one_for_both_sockets(
+    agent: AgentProcess, admin: grpc.Channel, package_of: PackageOf
+) -> None:  # [X-4]
+    """While a call on one has its grace, the other takes none either."""
+    Client(admin).load(package_of("slow"), "slow")
+    slow = Slow(agent)
+    slow.start(size=2_000_000)
+    slow.until(1, 0)
+    watched = health_pb2_grpc.HealthStub(admin).Watch(health_pb2.HealthCheckRequest(), timeout=CALL_SECONDS)
+    assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+    agent.signal(signal.SIGTERM)
+    with pytest.raises(grpc.RpcError, match="UNAVAILABLE"):
+        list(watched)
+    assert not slow.calls[0].done()
+    assert agent.wait(60) == 0
+    agent.close_channel()
 
 
 def connects(path: str, uid: int, *groups: int) -> str:
