@@ -71,6 +71,8 @@ class Config:
     edge_fleet_repository: str
     edge_fleet_root: str
     edge_fleet_poll_seconds: int
+    edge_fleet_reports: str
+    edge_fleet_heartbeat_seconds: int
     edge_fleet_path: str
     edge_delegate_paths: tuple[str, ...]
     edge_spool_path: str

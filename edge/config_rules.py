@@ -111,7 +111,7 @@ def unused_settings(values: dict[str, Any], wrong: Collection[str]) -> set[str]:
         unused.add("core_capture_data_disk_path")
     if cloud or not periodic:
         unused.add("core_capture_data_periodic_upload_period_seconds")
-    if not cloud and not periodic:
+    if not cloud and not periodic and values["edge_fleet_reports"] != "bucket":
         unused |= UPLOADS_ALONE
     return unused
 
@@ -134,7 +134,7 @@ def check_together(
             "edge_spool_path",
             f"where this user can write neither to {STATE_FOLDER} nor to a home outside {' and '.join(TEMPORARY_FOLDERS)}",
         )
-    _check_fleet(values, need)
+    _check_fleet(values, need, uploads, faults)
     if not uploads:
         if values["provider_provider"] == "Custom":
             warnings.append(f"{PREFIX}provider_provider: {_CUSTOM}; nothing is uploaded, and it is ignored")
@@ -192,13 +192,22 @@ def _check_listen(values: dict[str, Any], faults: list[str], warnings: list[str]
         )
 
 
-def _check_fleet(values: dict[str, Any], need: Callable[[str, str], None]) -> None:
+def _check_fleet(values: dict[str, Any], need: Callable[[str, str], None], uploads: bool, faults: list[str]) -> None:
     """What models of a fleet take."""
     if values["edge_fleet_repository"]:
         need("edge_fleet_root", "with edge_fleet_repository: the repository's 1.root.json, brought here by other means")
     if values["edge_fleet_root"]:
         need("edge_fleet_path", "with edge_fleet_root")
         need("edge_package_store_path", "with edge_fleet_root")
+    if values["edge_fleet_reports"]:
+        need("edge_fleet_root", "with edge_fleet_reports")
+    if values["edge_fleet_reports"] == "bucket" and not uploads:
+        need("core_region", "with edge_fleet_reports in the bucket")
+        need("provider_s3_bucket_name", "with edge_fleet_reports in the bucket")
+        if values["provider_provider"] == "None" and values["provider_s3_bucket_name"]:
+            faults.append(
+                "edge_fleet_reports: bucket needs a provider, and the provider is None; expected provider Aws"
+            )
 
 
 def _check_batch(values: dict[str, Any], sources: dict[str, str], faults: list[str], warnings: list[str]) -> None:

@@ -256,6 +256,15 @@ SETTINGS: tuple[Setting, ...] = (
         "File of the fleet's root of trust, the repository's 1.root.json; with it, `fleet apply --from` takes models from a stick.",
     ),
     _int("edge_fleet_poll_seconds", 3600, 1, 604_800, "Time between looks at the fleet's repository, in seconds."),
+    Setting(
+        "edge_fleet_reports",
+        Kind.TEXT,
+        "Where reports of the fleet's deployments and heartbeats go: bucket, the one that captures go to, or a folder. Default: nowhere.",
+        high=2048,
+        pattern=r"(bucket|file:///[^\s?#]*|/.*)",
+        pattern_text="bucket, file:///PATH or /PATH",
+    ),
+    _int("edge_fleet_heartbeat_seconds", 86_400, 1, 2_592_000, "Time between heartbeats, in seconds."),
     _path(
         "edge_fleet_path",
         "Folder of what came from the fleet. Default: fleet in the first state folder that the user can write: $STATE_DIRECTORY, /var/lib/sagemaker-edge-agent, ~/.local/state.",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from edge.client import show
+from edge.client import fleet_status, show
 from edge.client.fleet_words import PASSPHRASE
 from edge.client.outcome import Exit, InputError, RefusedError
 from edge.errors import EdgeError
@@ -169,29 +169,17 @@ def _name(options: Namespace, before: Document | None) -> str:
 def _deployed(options: Namespace, repository: FleetRepository, document: Document) -> Exit:
     repository.deploy(options.fleet, document)
     lines = [f"fleet {options.fleet}: deployment {document.deployment}"]
-    lines += [f"  {alias}: {_rules(document, alias)}" for alias in document.models]
+    lines += [f"  {alias}: {fleet_status.rules(document, alias)}" for alias in document.models]
     facts = {"fleet": options.fleet, "deployment": document.deployment}
     return _finish(options, repository, "\n".join(lines), **facts)
-
-
-def _rules(document: Document, alias: str) -> str:
-    return ", else ".join(_rule(rule) for rule in document.models[alias])
-
-
-def _rule(rule: documents.Rule) -> str:
-    where = rule.where
-    parts = [f"{where.percent:g} %"] if where.percent < 100 else []
-    parts += [" or ".join(where.devices)] if where.devices else []
-    parts += [" or ".join(where.arch)] if where.arch else []
-    parts += [f"agent {where.min_agent} or later"] if where.min_agent else []
-    name = rule.package.removeprefix("packages/").removesuffix(".tar.gz")
-    return f"{name} ({', '.join(parts)})" if parts else name
 
 
 def promote(options: Namespace) -> Exit:
     """Rolls out further."""
     with _opened(options) as repository:
         before = _in_force(repository, options.fleet)
+        if options.if_failed_below is not None:
+            fleet_status.check_failed(options, before.deployment)
         return _deployed(options, repository, rollout.promote(before, _name(options, before), options.percent))
 
 
@@ -210,29 +198,9 @@ def _in_force(repository: FleetRepository, fleet: str) -> Document:
 
 
 def status(options: Namespace) -> Exit:
-    """Shows what is in force."""
+    """Shows what is in force, and what devices have told."""
     with _opened(options) as repository:
-        found = checks.documents(repository)
-        ending = list(checks.ending(repository, time.time()))
-        packages = sorted(repository.packages())
-    if options.json:
-        fleets = {name: _plain(document) for name, document in found.items()}
-        show.as_json({"fleets": fleets, "packages": packages, "ending": ending})
-        return Exit.OK
-    print(f"{counted(len(packages), 'package')}: {', '.join(packages) or 'none is published'}")
-    for name, document in found.items():
-        print(f"fleet {name}: {f'deployment {document.deployment}' if document else 'nothing was deployed yet'}")
-        for alias in document.models if document else ():
-            print(f"  {alias}: {_rules(document, alias)}" if document else "")
-    for line in ending:
-        print(f"note: {line}")
-    return Exit.OK
-
-
-def _plain(document: Document | None) -> Any:
-    import json
-
-    return json.loads(documents.to_bytes(document)) if document is not None else None
+        return fleet_status.show_status(options, repository)
 
 
 def timestamp(options: Namespace) -> Exit:

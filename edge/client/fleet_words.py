@@ -66,15 +66,33 @@ def add(commands: Any, parser_class: Any, common: Any, later: Callable[[str, str
     one = operator("publish", "publish packages, to be deployed by name and version")
     one.add_argument("packages", nargs="+", type=Path, metavar="PACKAGE", help="a signed package, a .tar.gz")
     _add_deploy(operator("deploy", "say which packages a fleet is to run"))
+    _add_rollouts(operator)
+    _add_upkeep(operator, makes_keys)
+
+
+def _add_rollouts(operator: Callable[..., Any]) -> None:
     one = operator("promote", "roll out further what is rolled out in part")
     one.add_argument("fleet", metavar="FLEET")
     one.add_argument("--percent", type=percent, default=100.0, metavar="P", help="of the devices (100)")
+    one.add_argument(
+        "--if-failed-below",
+        type=percent,
+        metavar="P",
+        help="only if on less of those that reported it has failed (--reports)",
+    )
+    _add_reports(one)
     _add_name(one)
     one = operator("take-back", "have the version before serve again")
     one.add_argument("fleet", metavar="FLEET")
     one.add_argument("alias", nargs="*", metavar="ALIAS", help="which; else all that have one before")
     _add_name(one)
-    operator("status", "show fleets, versions and what ends when", signs=False)
+    one = operator("status", "show fleets, progress, failures, silent devices, and what ends when", signs=False)
+    _add_reports(one)
+    one.add_argument("--html", type=Path, metavar="FILE", help="also write one page that stands by itself (--reports)")
+    one.add_argument("--silent-after", type=count, default=2, metavar="DAYS", help="without a heartbeat (2)")
+
+
+def _add_upkeep(operator: Callable[..., Any], makes_keys: Callable[[Any], None]) -> None:
     operator("timestamp", "sign the timestamp, and the snapshot where something is new: daily")
     one = operator("renew", "sign a role again for another term")
     one.add_argument("role", metavar="ROLE", help="root, targets, packages or a fleet")
@@ -104,6 +122,15 @@ def _add_deploy(one: Any) -> None:
     )
     one.add_argument("--file", type=Path, metavar="DOCUMENT", help="the whole document instead, JSON")
     _add_name(one)
+
+
+def _add_reports(one: Any) -> None:
+    one.add_argument(
+        "--reports",
+        type=Path,
+        metavar="DIR",
+        help="a folder with what devices told: reports/ and heartbeats/ of the bucket",
+    )
 
 
 def _add_name(one: Any) -> None:

@@ -11,7 +11,9 @@ from edge.fleet.device import Fleet
 from edge.fleet.document import Device, numbers
 from edge.fleet.membership import Settings
 from edge.fleet.polling import Polling
-from edge.fleet.source import Source, SourceError
+from edge.fleet.reports import BucketOutlet, FolderOutlet, Outlet, Reports
+from edge.fleet.source import Source, SourceError, folder_of
+from edge.fleet.telling import Telling
 
 
 def build(config: Config, clock: Clock, version: str, build_date: int, bandwidth: Bandwidth) -> Polling:
@@ -33,7 +35,15 @@ def build(config: Config, clock: Clock, version: str, build_date: int, bandwidth
         except StoppedError:
             raise SourceError("the agent is stopping") from None
 
-    fleet = Fleet(settings, clock, pay)
+    telling = Telling(
+        settings,
+        version,
+        clock,
+        Reports(settings.folder / "reports", _outlet(config, clock, throttle)),
+        float(config.edge_fleet_heartbeat_seconds),
+    )
+    fleet = Fleet(settings, clock, pay, telling.outcome)
+    telling.deployment = lambda: fleet.state.deployment
 
     def connect(repository: str) -> Source:
         from edge.fleet.web import connect
@@ -41,4 +51,19 @@ def build(config: Config, clock: Clock, version: str, build_date: int, bandwidth
         return connect(repository, clock, config)
 
     interval = float(config.edge_fleet_poll_seconds)
-    return Polling(fleet, config.edge_fleet_repository, interval, clock=clock, stop=stop, connect=connect)
+    return Polling(
+        fleet, config.edge_fleet_repository, interval, clock=clock, stop=stop, connect=connect, telling=telling
+    )
+
+
+def _outlet(config: Config, clock: Clock, pace: Throttle) -> Outlet | None:
+    """Where reports go; None: nowhere."""
+    folder = folder_of(config.edge_fleet_reports)
+    if folder is not None:
+        return FolderOutlet(folder)
+    if config.edge_fleet_reports != "bucket":
+        return None
+    from edge.cloud.build import build_store
+
+    store = build_store(config, clock)
+    return BucketOutlet(store, pace) if store is not None else None

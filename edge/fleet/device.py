@@ -309,8 +309,8 @@ class Fleet:
 
     # --- proof ---------------------------------------------------------------------
 
-    def look(self) -> None:
-        """See whether a deployment on trial has proved itself, or was taken back; called now and then.
+    def look(self) -> bool:
+        """See whether a deployment on trial has proved itself, or was taken back; called now and then. True where it has ended.
 
         Raises:
             FleetError: what came of it cannot be written down yet.
@@ -320,6 +320,8 @@ class Fleet:
                 self._look()
             finally:
                 self._round.release()
+            return self.state.proved
+        return False
 
     def _look(self) -> None:
         state = self.state
@@ -339,10 +341,10 @@ class Fleet:
                 self._save()
             self._end(name, chosen, failed)
         elif all(self._has_proved(alias, one) for alias, one in state.models.items()):
+            self._end(state.deployment, chosen, self.refused)
             state.proved, state.before, state.deployment_before = True, {}, ""
             self._save()
             self._tidy()
-            self._end(state.deployment, chosen, self.refused)
 
     def _taken_back(self, alias: str, one: Arrived) -> str:
         """Why an alias is not on trial any more; empty where it is, or has proved itself."""
@@ -367,7 +369,11 @@ class Fleet:
             log.error("fleet %s: deployment %s failed: %s", self._settings.fleet, deployment, _words(refused))
         else:
             log.info("fleet %s: deployment %s has proved itself", self._settings.fleet, deployment)
-        self._on_outcome(Outcome(deployment, models, refused))
+        mark = f"{deployment} {'failed' if refused else 'ok'}"
+        if mark != self.state.reported:
+            self._on_outcome(Outcome(deployment, models, refused))
+            self.state.reported = mark
+            self._save()
 
     def _tidy(self) -> None:
         """Archives go once the package store has what they were accepted from (F-8)."""

@@ -14,6 +14,7 @@ from edge.errors import EdgeError, FleetError
 from edge.fleet import times
 from edge.fleet.device import Fleet
 from edge.fleet.source import Folder, Source, SourceError, folder_of
+from edge.fleet.telling import Telling
 from edge.serving.scheduler import Caller
 from edge.text import printable, shown
 
@@ -44,6 +45,7 @@ class Polling:
         clock: Clock,
         stop: threading.Event,
         connect: Callable[[str], Source],
+        telling: Telling,
     ) -> None:
         """`stop` is set by `stop()`, for whatever waits on behalf of a round; `connect` makes the source of a repository that is on a server; an empty `repository` is never polled."""
         self.fleet = fleet
@@ -52,6 +54,7 @@ class Polling:
         self._interval = interval
         self._clock = clock
         self._connect = connect
+        self.telling = telling
         self._stop = stop
         self._source: Source | None = None
         self._failures = 0
@@ -72,6 +75,7 @@ class Polling:
         source = self._source
         if source is not None:
             source.abort()
+        self.telling.abort()
         if self._thread is not None:
             self._thread.join(STOP_SECONDS)
 
@@ -80,6 +84,7 @@ class Polling:
         while not self._sleep(wait):
             if self.repository:
                 self._round(self.repository, None)
+            self.telling.tell()
             wait = times.until_next(self._interval, self._failures, self._retry_after, self._chance.random())
 
     def _sleep(self, seconds: float) -> bool:
@@ -90,7 +95,8 @@ class Polling:
             if self._clock.wait(self._stop, min(left, LOOK_SECONDS if trying else left)):
                 return True
             try:
-                self.fleet.look()
+                if self.fleet.look():
+                    self.telling.tell(now=True)
             except (EdgeError, OSError) as error:
                 log.error("fleet: %s", error)
         return self._stop.is_set()
@@ -106,6 +112,7 @@ class Polling:
         if not folder and not self.repository:
             raise FleetError("no edge_fleet_repository is configured; name a folder (fleet apply --from DIR)")
         self._round(folder or self.repository, caller)
+        self.telling.tell()
 
     def describe(self) -> dict[str, Any]:
         """How the device stands in its fleet, as FleetStatus in proto/operations.proto has it."""

@@ -40,6 +40,7 @@ class FleetState:
     deployment_before: str = ""
     before: dict[str, Arrived] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)  # by the SHA-256 of the archive
+    reported: str = ""  # the deployment whose end was reported last, and how it ended
 
     def refuse(self, sha256: str, reason: str) -> None:
         """Not try a package again (F-10)."""
@@ -82,7 +83,7 @@ def parse(data: bytes) -> FleetState:
         for key, kind in (("issued", int), ("rollback", bool), ("proved", bool)):
             if type(value[key]) is not kind:
                 raise JsonFault(f"{key} must be {'a number' if kind is int else 'true or false'}")
-        for key in ("deployment", "deployment_before"):
+        for key in ("deployment", "deployment_before", "reported"):
             strict_json.text(value[key], key)
         for key in ("models", "before"):
             value[key] = {alias: _arrived(one, key) for alias, one in strict_json.table(value[key], key).items()}

@@ -1,5 +1,8 @@
 """How a model that stays, or one that was loaded, stands: for operators."""
 
+from typing import Any
+
+from edge.capture.snapshot import CaptureSnapshot
 from edge.deploy.adoption import Models
 from edge.deploy.managed import Managed
 from edge.errors import ModelNotFoundError
@@ -31,3 +34,16 @@ def messages(models: Models, registry: Registry) -> list[ops.ManagedModel]:
     """Every alias, declared or loaded, by name."""
     names = {one.name for one in models.deployments.all()} | {model.name for model in registry.models()}
     return [message(models, registry, name, models.deployments.get(name)) for name in sorted(names)]
+
+
+def account(registry: Registry, captures: CaptureSnapshot) -> dict[str, Any]:
+    """What serves and what was captured, in a few words: for a heartbeat."""
+    models = {
+        model.name: {
+            "version": f"{model.manifest.model_name} {model.manifest.model_version}",
+            "predicted": model.scheduler.predicted,
+        }
+        for model in registry.models()
+    }
+    names = ("pending", "succeeded", "failed", "last_error")
+    return {"models": models, "captures": {name: getattr(captures, name) for name in names}}

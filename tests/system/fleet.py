@@ -48,6 +48,14 @@ def archive(signer: Signer, version: str, amount: float, folder: Path, model: by
     return target
 
 
+def arrives(path: Path) -> None:
+    """Wait for a file."""
+    end = time.monotonic() + WAIT_SECONDS
+    while not path.exists():
+        assert time.monotonic() < end, path
+        time.sleep(0.05)
+
+
 class Operator:
     """The operator's commands, on a repository in a folder."""
 
@@ -65,9 +73,9 @@ class Operator:
         done = run_tool("fleet", word, str(self.folder), *words, "--keys", str(self.keys), "--json", check=check)
         return json.loads(done.stdout)
 
-    def look(self, word: str) -> Any:
+    def look(self, word: str, *words: str) -> Any:
         """A command that only looks."""
-        return json.loads(run_tool("fleet", word, str(self.folder), "--json").stdout)
+        return json.loads(run_tool("fleet", word, str(self.folder), *words, "--json").stdout)
 
 
 class Member(Site):

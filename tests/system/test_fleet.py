@@ -10,8 +10,10 @@ import pytest
 
 from tests.data import make_models
 from tests.fakes.fleet import FleetServer
+from tests.fakes.stores import BUCKET, REGION, start_rclone
 from tests.system.conftest import Signer, run_tool
-from tests.system.fleet import FLEET, Member, Operator, archive, nginx
+from tests.system.fleet import FLEET, WAIT_SECONDS, Member, Operator, archive, arrives, nginx
+from tests.system.harness import eventually
 
 
 @pytest.fixture
@@ -31,10 +33,13 @@ def status_text(member: Member) -> str:
     return run_tool("status", "-a", member.agent.socket).stdout
 
 
-def test_a_rollout_behind_nginx(agents: Any, operator: Operator, tmp_path: Path) -> None:  # [F-1] [F-9] [F-10]
+def test_a_rollout_behind_nginx(
+    agents: Any, operator: Operator, tmp_path: Path
+) -> None:  # [F-1] [F-9] [F-10] [F-12] [F-14]
     """A good version proves itself under load, a bad one goes back by itself, and both are told."""
     with nginx(operator.folder, tmp_path / "nginx") as url:
-        member = Member.of(agents, tmp_path, operator.root, url)
+        told = tmp_path / "told"
+        member = Member.of(agents, tmp_path, operator.root, url, edge_fleet_reports=str(told))
         operator("deploy", FLEET, "add=adder/1.0", "--name", "n-1")
         member.agent.start()
         member.until("n-1", "trying")
@@ -58,9 +63,14 @@ def test_a_rollout_behind_nginx(agents: Any, operator: Operator, tmp_path: Path)
         assert sums == sorted(sums), "never back, never a failure"
         operator("deploy", FLEET, "add=adder/2.0", "--name", "n-3")
         refused = member.until("n-2", "refused")
-        assert "takes other tensors" in refused.models[0].refused or "allow" in refused.models[0].refused
+        assert "unless changed tensors are allowed" in refused.models[0].refused
         assert member.added("add") == 1
         assert "refused:" in status_text(member)
+        arrives(told / f"reports/{FLEET}/n-3/failed/device-1.json")
+        seen = operator.look("status", "--reports", str(told))["told"][FLEET]
+        assert "changed tensors" in seen["failed"]["device-1"]["add"]
+        assert seen["versions"] == {"add": {"adder 1.1": 1}}
+        assert {path.name for path in (told / "reports" / FLEET).iterdir()} == {"n-1", "n-2", "n-3"}
         taken_back = operator("take-back", FLEET, "--name", "n-4")
         assert taken_back["deployment"] == "n-4"
         member.until("n-4", "committed")
@@ -135,3 +145,23 @@ def test_an_agent_in_no_fleet(agents: Any) -> None:
     assert done.returncode == 1
     assert "edge_fleet_root" in done.stderr
     assert not agent.client.status().HasField("fleet")
+
+
+def test_reports_in_a_bucket(agents: Any, operator: Operator, tmp_path: Path) -> None:  # [F-12] [F-13]
+    """rclone's S3 server takes them, by the keys that are for captures."""
+    store = start_rclone(tmp_path)
+    try:
+        member = Member.of(
+            agents, tmp_path, operator.root, str(operator.folder),
+            edge_fleet_reports="bucket", provider_s3_bucket_name=BUCKET, core_region=REGION, core_endpoint_override=store.url,
+        )  # fmt: skip
+        operator("deploy", FLEET, "add=adder/1.0", "--name", "n-1")
+        member.agent.start(env=store.environment())
+        member.until("n-1", "trying")
+        member.prove()
+        report, beat = f"reports/{FLEET}/n-1/ok/device-1.json", f"heartbeats/{FLEET}/device-1.json"
+        eventually(lambda: {report, beat} <= set(store.objects()), WAIT_SECONDS, "both are there")
+        assert json.loads(store.objects()[report])["models"]["add"]["status"] == "ok"
+    finally:
+        member.agent.stop()
+        store.close()

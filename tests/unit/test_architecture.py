@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "cloud": {"capture"},
     "serving": {"host", "package", "engine", "shm"},
     "deploy": {"host", "package", "serving"},
-    "fleet": {"cloud", "package", "deploy", "serving"},
+    "fleet": {"host", "cloud", "package", "deploy", "serving"},
     "rpc": {"host", "engine", "shm", "serving", "capture", "deploy"},
     "metrics": {"host", "serving", "capture", "cloud", "deploy"},
     "client": {"package", "engine", "serving", "rpc", "capture", "cloud", "deploy", "fleet"},

@@ -1,0 +1,113 @@
+"""What the devices of a fleet have told: progress of a deployment, failures with their reasons, who is silent.
+
+Reports and heartbeats are read from a folder that has them as they lie in the bucket, `reports/…` and `heartbeats/…`.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge import strict_json
+from edge.fleet.reports import MAX_REPORT_BYTES, SUFFIX
+from edge.strict_json import JsonFault
+
+SILENT_DAYS = 2.0  # after so long without a heartbeat a device counts as silent
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A deployment that failed on a device: when, in seconds since the epoch, and why by alias."""
+
+    device: str
+    deployment: str
+    at: float
+    reasons: dict[str, str]
+
+
+@dataclass
+class Overview:
+    """A fleet: the last heartbeat of each device, the devices that reported each deployment as well, the failures."""
+
+    fleet: str
+    heartbeats: dict[str, dict[str, Any]] = field(default_factory=dict)
+    well: dict[str, set[str]] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+    unreadable: int = 0
+
+    def failed(self, deployment: str) -> list[Failure]:
+        """The failures of one deployment, by device."""
+        return sorted((one for one in self.failures if one.deployment == deployment), key=lambda one: one.device)
+
+    def waiting(self, deployment: str) -> list[str]:
+        """Devices that have told of themselves, and not yet of that deployment."""
+        told = self.well.get(deployment, set()) | {one.device for one in self.failed(deployment)}
+        return sorted(set(self.heartbeats) - told)
+
+    def silent(self, now: float, days: float = SILENT_DAYS) -> list[str]:
+        """Devices whose last heartbeat is older."""
+        return sorted(d for d, one in self.heartbeats.items() if now - _number(one.get("at")) > days * 86_400)
+
+    def versions(self) -> dict[str, Counter[str]]:
+        """By alias, how many devices serve which version."""
+        found: dict[str, Counter[str]] = {}
+        for one in self.heartbeats.values():
+            models = one.get("models")
+            for alias, model in models.items() if isinstance(models, dict) else ():
+                version = str(model.get("version", "")) if isinstance(model, dict) else ""
+                found.setdefault(str(alias), Counter())[version] += 1
+        return found
+
+    def failed_share(self, deployment: str) -> float | None:
+        """The share of the devices that reported, in percent, on which it failed; None where none did."""
+        failed = len(self.failed(deployment))
+        whole = failed + len(self.well.get(deployment, set()))
+        return 100 * failed / whole if whole else None
+
+
+def read(folder: Path, fleet: str) -> Overview:
+    """What a fleet's devices have told.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    found = Overview(fleet)
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is no folder")
+    for device, value in _files(found, folder / "heartbeats" / fleet):
+        found.heartbeats[device] = value
+    reports = folder / "reports" / fleet
+    for deployment in sorted(path.name for path in reports.iterdir()) if reports.is_dir() else ():
+        found.well[deployment] = {device for device, _ in _files(found, reports / deployment / "ok")}
+        for device, value in _files(found, reports / deployment / "failed"):
+            models = value.get("models")
+            reasons = {
+                str(alias): str(model.get("reason", "no reason is given"))
+                for alias, model in (models.items() if isinstance(models, dict) else ())
+                if isinstance(model, dict) and model.get("status") != "ok"
+            }
+            found.failures.append(Failure(device, deployment, _number(value.get("at")), reasons))
+    return found
+
+
+def _files(found: Overview, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The reports in a folder, by device; what is none is counted."""
+    try:
+        entries = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(SUFFIX))
+    except FileNotFoundError:
+        return
+    for name in entries:
+        try:
+            with (folder / name).open("rb") as file:
+                yield (
+                    name.removesuffix(SUFFIX),
+                    strict_json.parse_object(file.read(MAX_REPORT_BYTES + 1), max_bytes=MAX_REPORT_BYTES),
+                )
+        except (OSError, JsonFault):
+            found.unreadable += 1
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0
