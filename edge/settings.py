@@ -3,80 +3,26 @@
 `edge.config` reads the file by it; the manual page and the table in docs/ are generated from it.
 """
 
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+from edge.setting import PREFIX, Kind, Setting, full_key
 
-PREFIX = "sagemaker_edge_"  # of the original agent's keys
-OWN_PREFIX = "edge_"  # of the keys that only this agent has
+__all__ = [
+    "LISTEN_TLS",
+    "OLD_NAMES",
+    "PREFIX",
+    "PRINCIPAL_PATTERN",
+    "SETTINGS",
+    "UNUSED",
+    "Kind",
+    "Setting",
+    "full_key",
+]
+
 NAME_PATTERN = r"[a-zA-Z0-9](-*_*[a-zA-Z0-9])*"
 LISTEN_TLS = ("edge_listen_cert_file", "edge_listen_key_file", "edge_listen_client_ca_file")
 _PORT = r"(?!0)([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 PRINCIPAL_PATTERN = r"(user|group):[^:\s/][^:\s]*"
 _PREFIX_PART = r"(?!\.{1,2}(/|\Z)|[^/]* (/|\Z))[a-zA-Z0-9!_.*'()-][a-zA-Z0-9!_.*'() -]*"
 _NAME_TEXT = "1 to 63 letters, digits, '-' and '_', beginning and ending with a letter or digit"
-
-
-def full_key(name: str) -> str:
-    """A setting's key as the file has it."""
-    return name if name.startswith(OWN_PREFIX) else PREFIX + name
-
-
-class Kind(Enum):
-    """What a value is."""
-
-    TEXT = "text"
-    CHOICE = "one of"
-    PATH = "path"
-    PATHS = "list of paths"
-    PRINCIPALS = "list of user:NAME and group:NAME"
-    CREDENTIAL = "path or credential"
-    URL = "URL"
-    INT = "integer"
-    BOOL = "true or false"
-    POLICIES = "capture policies"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One key. `low` and `high` bound an integer, and `high` the characters of a text."""
-
-    name: str
-    kind: Kind
-    help: str
-    default: str | int | bool | tuple[str, ...] | dict[str, Any] = ""
-    required: bool = False
-    low: int = 0
-    high: int = 4096
-    choices: tuple[str, ...] = ()
-    pattern: str | None = None
-    pattern_text: str = ""
-
-    @property
-    def key(self) -> str:
-        """The key as the file has it."""
-        return full_key(self.name)
-
-    @property
-    def expected(self) -> str:
-        """What is allowed, in words."""
-        if self.kind is Kind.CHOICE:
-            return "one of " + ", ".join(f'"{choice}"' for choice in self.choices)
-        if self.kind is Kind.INT:
-            return f"an integer from {self.low} to {self.high}"
-        if self.kind is Kind.URL:
-            return "a URL such as https://host:port"
-        words = {
-            Kind.PATH: "a path, absolute or relative to the agent's working folder",
-            Kind.PATHS: "a list of paths",
-            Kind.PRINCIPALS: 'a list of "user:NAME" and "group:NAME"',
-            Kind.CREDENTIAL: "a path, or $CREDENTIALS_DIRECTORY/NAME",
-            Kind.BOOL: "true or false",
-            Kind.POLICIES: "an object: a policy for each alias, or for '*'",
-        }
-        if self.kind in words:
-            return words[self.kind]
-        return self.pattern_text or f"text of at most {self.high} characters"
 
 
 def _name(name: str, help: str, required: bool = False) -> Setting:

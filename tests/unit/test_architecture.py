@@ -15,6 +15,7 @@ PURE = [
     "tensors.py",
     "errors.py",
     "text.py",
+    "setting.py",
     "settings.py",
     "capture_policy.py",
     "package/manifest.py",
