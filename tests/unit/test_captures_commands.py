@@ -222,3 +222,11 @@ def test_png_is_read_by_pillow() -> None:
 def test_a_bucket_that_cannot_be(capsys: pytest.CaptureFixture[str], words: str, said: str) -> None:  # [V-7]
     assert main.main(["captures", "ls", *words.split()]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("word", ["ls", "show", "stats", "export", "report"])
+def test_every_word_has_help(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main(["captures", word, "--help"])
+    assert ended.value.code == 0
+    assert "--since TIME" in capsys.readouterr().out

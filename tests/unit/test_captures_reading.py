@@ -250,3 +250,13 @@ def test_the_program_of_the_document(tmp_path: Path) -> None:  # [V-1]
     first, second = done.stdout.splitlines()
     assert first.startswith("2026-01-31 12:00:00+00:00 digits 1.0 (1, 8, 8, 1) 3 0.")
     assert second.split()[-2] == "7"
+
+
+def test_a_file_that_goes_meanwhile(tmp_path: Path) -> None:  # [V-1]
+    write(tmp_path, record("a"), name="a.jsonl")
+    path = write(tmp_path, record("b"), name="b.jsonl")
+    refused: list[captures.Refusal] = []
+    found = captures.read(tmp_path, refused.append)
+    assert next(found).capture_id == "a"
+    path.unlink()
+    assert (list(found), refused) == ([], [])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO, TypeVar
 
-from edge.client.captures.records import MAX_LINE_BYTES, Capture, RecordError, parse
+from edge.client.captures.records import MAX_LINE_BYTES, Capture, GoneError, RecordError, parse
 from edge.client.captures.sources import Source, is_record_name
 from edge.text import printable
 
@@ -59,6 +59,8 @@ def lines_of(source: Source, key: str, tell: Refused, parsed: Callable[[bytes], 
                     tell(Refusal(key, number, str(error)))
                 else:
                     yield made
+    except GoneError:
+        return
     except (RecordError, OSError) as error:
         tell(Refusal(key, number, str(error)))
 

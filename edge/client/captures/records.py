@@ -39,6 +39,10 @@ class RecordError(InputError):
     """A record, or a file that it names, is not what it should be; the text says what, and what was expected."""
 
 
+class GoneError(RecordError):
+    """A record file went after it was listed: an agent has uploaded it, or brought it to its place."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A tensor or an auxiliary entry of a capture.

@@ -8,7 +8,7 @@ from typing import BinaryIO, Protocol
 
 from edge import durable
 from edge.capture import layout
-from edge.client.captures.records import MAX_TENSOR_BYTES, RecordError
+from edge.client.captures.records import MAX_TENSOR_BYTES, GoneError, RecordError
 from edge.client.outcome import InputError
 
 # What a record file ends in: in its place, accepted and still in the spool, and given up (R-6).
@@ -41,6 +41,7 @@ class Source(Protocol):
         """A file's bytes.
 
         Raises:
+            GoneError: it is not there any more.
             RecordError: it cannot be read.
         """
         ...
@@ -86,6 +87,8 @@ class Folder:
         """As `Source`."""
         try:
             return durable.reader(self._root / key)
+        except FileNotFoundError:
+            raise GoneError("it is gone") from None
         except OSError as error:
             raise RecordError(f"cannot be read: {durable.why(error)}") from None
 
