@@ -248,6 +248,21 @@ def test_what_is_not_offered(ask: Triton, call: tuple[str, ...], words: str) -> 
     assert words in refused.value.args[1]
 
 
+def test_an_output_by_classes(
+    agent: AgentProcess, client: Client, package_of: PackageOf, refused: Any
+) -> None:  # [O-7]
+    name = client.load(package_of("dynamic_batch"), "m").output_tensor_metadatas[0].name
+    wanted = pb.ModelInferRequest.InferRequestedOutputTensor(name=name)
+    wanted.parameters["classification"].int64_param = 2  # as tritonclient sends its class_count
+    tensor = pb.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=(1, 4))
+    with refused("INVALID_ARGUMENT", "classification is not done here"):
+        model_infer(agent, tensor, raw_input_contents=[bytes(16)], outputs=[wanted])
+
+
+def test_there_are_no_cuda_regions_to_unregister(ask: Triton) -> None:  # [O-11]
+    ask("unregister_cuda_shared_memory")
+
+
 def test_streams_are_not_offered(agent: AgentProcess, refused: Any) -> None:  # [O-11]
     with refused("UNIMPLEMENTED", "call ModelInfer"):
         list(agent.channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")(iter([b""]), timeout=60))

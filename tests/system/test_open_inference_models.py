@@ -59,7 +59,7 @@ def test_model_statistics(
     assert (found["name"], found["version"]) == ("m", "1.0")
     assert int(found["last_inference"]) > 1_000_000_000_000
     stats = found["inference_stats"]
-    assert stats["success"]["count"] == stats["compute_infer"]["count"] == "2"
+    assert stats["success"]["count"] == stats["compute_infer"]["count"] == stats["queue"]["count"] == "2"
     assert int(stats["compute_infer"]["ns"]) > 0
     assert [one["name"] for one in ask("get_inference_statistics")["model_stats"]] == ["m", "other"]
 

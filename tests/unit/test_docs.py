@@ -8,6 +8,8 @@ from edge.config import parse_config
 from edge.package.adapter import read_adapters
 from edge.package.manifest import parse_manifest
 from edge.package.selftest import parse_selftest
+from edge.rpc._generated import open_inference_pb2
+from edge.rpc.oip.servicer import NOT_OFFERED
 
 ROOT = Path(__file__).parents[2]
 SPEC = ROOT / "docs" / "spec"
@@ -65,6 +67,17 @@ def test_cited_behaviours_are_in_the_specification() -> None:
 def test_every_behaviour_is_cited_by_a_test() -> None:
     cited = re.findall(r"\[([A-Z]+(?:-\d+)?)\]", "".join(texts("tests").values()))
     assert DEFINED - set(cited) == set()
+
+
+def test_every_call_of_the_protocol_is_in_its_table_with_tests_that_exist() -> None:  # [O-1]
+    page = (ROOT / "docs" / "spec" / "open-inference.md").read_text()
+    table = page.partition("## Compliance")[2]
+    service = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    for call in [*(method.name for method in service.methods), *NOT_OFFERED]:
+        assert re.search(rf"^\| .*\b{call}\b.* \|", table, re.MULTILINE), call
+    written = "".join(texts("tests").values())
+    for test in re.findall(r"`(test_\w+)`", page):
+        assert f"def {test}(" in written, test
 
 
 def test_every_decision_is_in_the_index() -> None:

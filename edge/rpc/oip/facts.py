@@ -49,7 +49,10 @@ def statistics(model: LoadedModel, clock: Clock) -> Any:
     """ModelStatistics, since the model was loaded; Predict calls count too."""
     counts = model.scheduler.counts()
     ran = pb.StatisticDuration(count=counts.answered, ns=int(counts.answered_seconds * _NANOSECONDS))
-    queue = pb.StatisticDuration(count=counts.waited, ns=int(counts.waited_seconds * _NANOSECONDS))
+    # Every call has each of its times, if only none: perf_analyzer knows by the count of `queue` which version answered, and the
+    # counts of compute_* must be the same. The time for inputs and outputs is in compute_infer.
+    none = pb.StatisticDuration(count=counts.answered)
+    queue = pb.StatisticDuration(count=counts.answered, ns=int(counts.waited_seconds * _NANOSECONDS))
     last = clock.now() - (clock.monotonic() - counts.last) if counts.last else 0.0
     return pb.ModelStatistics(
         name=model.name,
@@ -61,6 +64,8 @@ def statistics(model: LoadedModel, clock: Clock) -> Any:
             success=pb.StatisticDuration(count=ran.count, ns=ran.ns + queue.ns),
             fail=pb.StatisticDuration(count=counts.failed),
             queue=queue,
+            compute_input=none,
             compute_infer=ran,
+            compute_output=none,
         ),
     )

@@ -22,7 +22,7 @@ from edge.serving.scheduler import Caller
 NOT_OFFERED = {
     "ModelStreamInfer": "streams are not offered: no model here answers a request more than once; call ModelInfer",
     **dict.fromkeys(
-        ("CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister"),
+        ("CudaSharedMemoryStatus", "CudaSharedMemoryRegister"),
         "CUDA shared memory is not offered: inputs are read by the processor",
     ),
     "TraceSetting": "traces are not offered",
@@ -58,6 +58,7 @@ class InferenceServicer:
             "ModelMetadata": self.model_metadata,
             "ModelInfer": self.model_infer,
             "ModelConfig": self.model_config,
+            "CudaSharedMemoryUnregister": _nothing,
             **{name: not_offered(name) for name in NOT_OFFERED if name != "ModelStreamInfer"},
         }
 
@@ -119,6 +120,11 @@ class InferenceServicer:
         model = self._registry.get(request.name)
         codec.check_version(model, request.version)
         return model
+
+
+def _nothing(raw: bytes, context: Caller) -> bytes:
+    """Unregister regions of which there are none, as clients do that clean up; the answer has no fields."""
+    return b""
 
 
 def not_offered(name: str) -> Handler:
