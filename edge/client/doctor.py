@@ -26,7 +26,7 @@ from edge.engine.engines import Engines
 from edge.errors import ConfigError, TargetError, TrustError
 from edge.package import trust_folder
 from edge.settings import LISTEN_TLS, full_key
-from edge.text import printable
+from edge.text import counted, printable
 from edge.version import version
 
 EXPIRES_SOON_DAYS = 60
@@ -74,7 +74,7 @@ def doctor(options: Namespace) -> Exit:
     if options.json:
         listed = [{"level": f.level, "subject": f.subject, "text": f.text, "fix": f.fix} for f in findings]
         wrong = sum(finding.level is Level.FAIL for finding in findings)
-        show.as_json({"findings": listed}, f"{wrong} checks failed" if wrong else "")
+        show.as_json({"findings": listed}, f"{counted(wrong, 'check')} failed" if wrong else "")
     else:
         for finding in findings:
             print(f"{finding.level:<4}  {finding.subject}: {printable(finding.text, show.PATH_CHARACTERS)}")
