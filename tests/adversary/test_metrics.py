@@ -46,7 +46,7 @@ def open_files(stand: Stand) -> int:
 def test_heads_that_never_end(observed: Stand) -> None:
     """Many connections bring a byte now and then."""
     before = open_files(observed)
-    with observed.attack(seconds=2) as going_on, contextlib.ExitStack() as opened:
+    with observed.attack() as going_on, contextlib.ExitStack() as opened:
         peers = [opened.enter_context(connected(observed)) for _ in range(200)]
         while going_on():
             for peer in peers:
@@ -58,7 +58,7 @@ def test_heads_that_never_end(observed: Stand) -> None:
 
 
 def test_heads_and_bodies_without_end(observed: Stand) -> None:
-    with observed.attack(seconds=2) as going_on:
+    with observed.attack() as going_on:
         while going_on():
             for words in (b"A" * 65536, HEAD + b"X: " + b"y" * 65536, b"POST /metrics HTTP/1.1\r\n\r\n" + bytes(65536)):
                 with connected(observed) as peer, contextlib.suppress(OSError):
@@ -68,7 +68,7 @@ def test_heads_and_bodies_without_end(observed: Stand) -> None:
 
 
 def test_answers_that_are_not_read(observed: Stand) -> None:
-    with observed.attack(seconds=2) as going_on, contextlib.ExitStack() as opened:
+    with observed.attack() as going_on, contextlib.ExitStack() as opened:
         while going_on():
             for _ in range(50):
                 peer = opened.enter_context(connected(observed))
@@ -79,7 +79,7 @@ def test_answers_that_are_not_read(observed: Stand) -> None:
 
 
 def test_a_flood_of_scrapes(observed: Stand) -> None:
-    with observed.attack(seconds=2) as going_on:
+    with observed.attack() as going_on:
         while going_on():
             for _ in range(20):
                 with connected(observed) as peer, contextlib.suppress(OSError):
@@ -90,7 +90,7 @@ def test_a_flood_of_scrapes(observed: Stand) -> None:
 
 
 def test_bytes_of_other_protocols(observed: Stand) -> None:
-    with observed.attack(seconds=1) as going_on:
+    with observed.attack() as going_on:
         while going_on():
             for words in (
                 b"\x16\x03\x01",
