@@ -258,7 +258,7 @@ class App:
             claim_socket(config.edge_metrics_listen, replace=True)
         metrics = Metrics(config.edge_metrics_listen, config.edge_metrics_textfile, self._clock)
         metrics.register(sources.process(self._version, self._engines.describe, self._started))
-        metrics.register(sources.calls(self._server.calls))
+        metrics.register(sources.calls(self._server.calls, self._server.refused))
         metrics.register(sources.models(self._registry, config.edge_memory_budget_mib * MIB))
         metrics.register(sources.declared(self._models))
         spool_max_bytes, spool_max_files = config.edge_spool_max_mib * MIB, config.edge_spool_max_files

@@ -33,13 +33,15 @@ def process(version: str, engine: Callable[[], str], started: int) -> Collector:
     return collect
 
 
-def calls(counted: Mapping[tuple[str, str], Tally]) -> Collector:
-    """Calls by service and method."""
+def calls(counted: Mapping[tuple[str, str], Tally], refused: Callable[[], Mapping[str, int]]) -> Collector:
+    """Calls by service and method, and those that no method saw."""
 
     def collect(sheet: Sheet) -> None:
         for (service, method), tally in counted.items():
             for code, count in tally.counts().items():
                 sheet.add(table.CALLS, count, service, method, code)
+        for code, count in refused().items():
+            sheet.add(table.REFUSED, count, code)
 
     return collect
 

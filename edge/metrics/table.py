@@ -71,6 +71,11 @@ CALLS = counter(
     "code",
 )
 
+REFUSED = counter(
+    "calls_refused",
+    "Calls that were refused before a method saw them, by gRPC status: too many at a time, no such method.",
+    "code",
+)
 MODEL_CALLS = counter(
     "model_calls",
     "Predict and ModelInfer calls on a model since it was loaded, by gRPC status.",

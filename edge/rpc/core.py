@@ -396,4 +396,5 @@ class CoreServer:
             self._refuse(event, status.UNIMPLEMENTED, "this agent has no such method")
 
     def _refuse(self, event: Any, code: status.Code, text: str) -> None:
+        self.receipts.refused.count(code.name)
         Call(self, event, _not_unary).answer((None, code, text))

@@ -17,6 +17,7 @@ from edge.clock import Clock
 from edge.errors import RequestsFullError
 from edge.host.heap import heap_growth, heap_mark
 from edge.rpc import status
+from edge.tally import Tally
 
 MAX_INCOMPLETE_CALLS = 256  # calls that wait for their messages; one more ends the oldest
 INCOMPLETE_SECONDS = 10.0  # for a message to come, from the beginning of its call
@@ -83,6 +84,7 @@ class Receipts:
         self._full = False
         self._due = self._look_at = 0.0  # on the monotonic clock, and in unix seconds
         self.dropped = 0  # messages that were ended, or that gRPC refused
+        self.refused = Tally("RESOURCE_EXHAUSTED", "UNIMPLEMENTED")  # calls, before their messages were asked for
         self._mark, self._held_then = heap_mark(), 0  # when nothing was incomplete
 
     def begin(self, call: Incomplete) -> None:

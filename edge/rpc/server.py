@@ -192,6 +192,14 @@ class Server:
         """How many requests there were that left much memory behind: large ones, and those that were not received."""
         return self._held.taken + sum(door.receipts.dropped for door in self._doors)
 
+    def refused(self) -> dict[str, int]:
+        """Calls that no method saw, by status; the server of gRPC's own does not tell of them."""
+        found: dict[str, int] = {}
+        for door in self._doors:
+            for code, count in door.receipts.refused.counts().items():
+                found[code] = found.get(code, 0) + count
+        return found
+
     def register(self, servicer: Servicer, inference: InferenceServicer) -> None:
         """Offer the agent's own services, the Open Inference Protocol, health and reflection ([N])."""
         quick = {

@@ -98,6 +98,16 @@ def test_what_is_gone_is_not_told(agents: Any, package_of: PackageOf, signer: An
     eventually(lambda: value(samples(scrape(where)), "edge_agent_calls_total", method="LoadModel") == 2)
 
 
+def test_calls_that_no_method_saw(agents: Any, tmp_path: Path) -> None:
+    where = str(tmp_path / "m.sock")
+    agent = agents(edge_metrics_listen=where, edge_rpc_server="core").start()
+    with pytest.raises(grpc.RpcError):
+        agent.channel.unary_unary("/AWS.SageMaker.Edge.Agent/NoSuchMethod")(b"", timeout=60)
+    found = samples(scrape(where))
+    assert value(found, "edge_agent_calls_refused_total", code="UNIMPLEMENTED") == 1
+    assert value(found, "edge_agent_calls_refused_total", code="RESOURCE_EXHAUSTED") == 0
+
+
 def test_off_unless_configured(agents: Any) -> None:
     agent = agents().start()
     listening = [line for line in Path("/proc/net/unix").read_text().splitlines() if str(agent.folder) in line]

@@ -90,6 +90,10 @@ FIRING = {
         },
         12,
     ),
+    "EdgeAgentOverloaded": (
+        {'edge_agent_calls_refused_total{instance="i",code="RESOURCE_EXHAUSTED"}': "0 0 1 1 1 1"},
+        5,
+    ),
     "EdgeDeclaredModelDoesNotServe": ({'edge_agent_declared_models{instance="i",serves="no"}': "1x10"}, 6),
     "EdgeVersionTakenBack": ({'edge_agent_rollbacks_total{instance="i"}': "0 0 1 1 1 1"}, 5),
     "EdgeCapturesRefused": ({'edge_agent_captures_refusing_since_timestamp_seconds{instance="i"}': "7x10"}, 6),
