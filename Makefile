@@ -12,7 +12,7 @@ SOURCES = $(shell git ls-files '*.py' '*.pyi' 2>/dev/null || echo .)
 ARCH ?= $(shell dpkg --print-architecture 2>/dev/null || echo amd64)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dev demo test test-models check proto unit system fuzz newcomer test-grpc test-fallback test-litert coverage audit clean
+.PHONY: help venv dev demo demo-fleet test test-models check proto unit system fuzz newcomer test-grpc test-fallback test-litert coverage audit clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 20
@@ -35,6 +35,9 @@ dev: $(VENV)/.tests ## The virtual environment with the test tools beside
 
 demo: venv ## Sign, load, predict, capture: the whole product on real input
 	@$(PY) -m demo.run
+
+demo-fleet: venv ## A fleet on one machine: three agents, a good rollout and a bad one, a table and a page
+	@$(PY) -m demo.fleet
 
 proto: $(VENV)/.tests ## Generate edge/rpc/_generated from proto/
 	@$(PY) -m proto.generate

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge.clock import Clock
+from edge.deploy.turn import held
 from edge.errors import EdgeError, FleetError
 from edge.fleet import times
 from edge.fleet.device import Fleet
@@ -59,6 +60,8 @@ class Polling:
         self._source: Source | None = None
         self._failures = 0
         self._retry_after = 0.0
+        self._asked = threading.Lock()
+        self._not_before = 0.0  # monotonic: when the repository may be asked again by a call
         self._chance = random.Random()  # noqa: S311 - for spreading load
         self._thread: threading.Thread | None = None
 
@@ -102,7 +105,8 @@ class Polling:
         return self._stop.is_set()
 
     def check(self, folder: str, caller: Caller) -> None:
-        """A round now, of the repository, or of a folder.
+        """A round now, of the repository, or of a folder. Too soon after the last one, or before the server's Retry-After,
+        how that one ended stands.
 
         Raises:
             FleetError: there is neither.
@@ -111,7 +115,9 @@ class Polling:
             raise FleetError(f"{shown(folder)} is no absolute path of a folder")
         if not folder and not self.repository:
             raise FleetError("no edge_fleet_repository is configured; name a folder (fleet apply --from DIR)")
-        self._round(folder or self.repository, caller)
+        with held(self._asked, caller):
+            if folder or self._clock.monotonic() >= self._not_before:
+                self._round(folder or self.repository, caller)
         self.telling.tell()
 
     def describe(self) -> dict[str, Any]:
@@ -154,6 +160,7 @@ class Polling:
             if polled:
                 self._failures += 1
                 self._retry_after = error.retry_after if isinstance(error, SourceError) else 0.0
+                self._not_before = self._clock.monotonic() + self._retry_after
         except Exception:
             log.exception("fleet: the round failed")
             self.checked = Checked(self.checked.at, "internal error; the agent's log says more")
@@ -162,6 +169,7 @@ class Polling:
             self.checked = Checked(self._clock.now())
             if polled:
                 self._failures, self._retry_after = 0, 0.0
+                self._not_before = self._clock.monotonic() + times.LEAST_SECONDS
 
     @contextmanager
     def _opened(self, repository: str) -> Iterator[Source]:

@@ -11,6 +11,7 @@ RETRY_SECONDS = 30.0  # after a first failure; each further one doubles it
 MAX_RETRY_SECONDS = 3600.0  # between polls that fail, unless the interval itself is longer
 MAX_RETRY_AFTER_SECONDS = 86_400.0  # that a server can ask for
 FIRST_SECONDS = 60.0  # the first poll comes within so long after the start, at a random moment
+LEAST_SECONDS = 1.0  # between rounds of the repository that calls ask for
 WHOLE_SECONDS = 86_400.0  # between refreshes of everything, news or none (F-1)
 
 

@@ -202,6 +202,11 @@ class StubDeployments:
         self.aliases[name].state.go_back(reason)
 
 
+def connect(url: str, clock: FakeClock) -> FleetWeb:
+    """The real client of a server."""
+    return FleetWeb(url, Transport(Peer.of(url, None), _Real(clock), PATIENCE))
+
+
 class FleetDevice:
     """A device with the real client and a stub of what serves."""
 
@@ -223,7 +228,8 @@ class FleetDevice:
             **self._more,
         }
         before = getattr(self, "serving", None)
-        self.fleet = Fleet(Settings(**settings), self.clock, lambda count: None, self.ended.append)
+        self.settings = Settings(**settings)
+        self.fleet = Fleet(self.settings, self.clock, lambda count: None, self.ended.append)
         self.serving = StubDeployments(self.fleet.declared, self.home / "models.d")
         if before is not None:
             self.serving.aliases, self.serving.judge = before.aliases, before.judge

@@ -3,10 +3,12 @@
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tuf.api.metadata import Metadata, MetaFile, TargetFile
 
+from edge.cloud.aws import answer
 from edge.errors import FleetError
 from edge.fleet.keys import Keys
 from edge.fleet.metadata import MetadataError
@@ -171,6 +173,26 @@ def test_a_server_that_does_not_know_ranges(device: FleetDevice, server: FleetSe
         device.poll(server)
     (whole,) = server.root.glob("targets/packages/digits/*1.0.tar.gz")
     server.bent = {r"1\.0\.tar\.gz": gives(whole.read_bytes())}
+    device.poll(server)
+    assert device.runs == {"digits": "digits/1.0"}
+
+
+def test_slow_data(device: FleetDevice, server: FleetServer, monkeypatch: pytest.MonkeyPatch) -> None:  # [F-4]
+    """A byte now and then, for ever: each comes in time, all of them never would."""
+    monkeypatch.setattr(answer, "RATE_SECONDS", 0.2)
+
+    def trickle(handler: Any, name: str) -> None:
+        handler.send_response_only(200)
+        handler.send_header("Content-Length", "16000")
+        handler.end_headers()
+        while not handler.server.owner.closing.wait(0.05):
+            handler.wfile.write(b"A")
+
+    for what in (r"timestamp\.json", r"1\.0\.tar\.gz"):
+        server.bent = {what: trickle}
+        refused(lambda: device.poll(server), "too slowly", SourceError)
+    server.bent = {}
+    refused(lambda: device.poll(server), "SHA-256", FleetError)  # what had come of it was none of it
     device.poll(server)
     assert device.runs == {"digits": "digits/1.0"}
 
