@@ -151,7 +151,7 @@ class Predictions:
                 if slow is not None:
                     slow.step_aside()
                 buffer = self.regions.read(segment.region, segment.offset, item.size)
-                stay.buffers.append(buffer)
+                stay.buffers = (*stay.buffers, buffer)
                 data[item.position] = buffer.lent(item.size)
                 continue
             attachment = self.segments.take(segment.segment_id, segment.offset, item.size)
@@ -333,7 +333,7 @@ class _Stay:
         self.predictions, self.scheduler, self.seat = predictions, scheduler, seat
         self.core: int | None = None
         self.attached: list[Attachment] = []
-        self.buffers: list[Buffer] = []
+        self.buffers: tuple[Buffer, ...] = ()
         self.hand_over: HandOver | None = None  # to capture the call
         self.data: Sequence[Data] = ()  # what the model was given, where the call is watched
 

@@ -221,8 +221,9 @@ def test_every_client_is_judged_anew(clock: SetClock) -> None:  # [O-19]
     peers = Listed()
     regions = Regions(clock, peers)
     with ShmFile(64, 0o600) as file:
-        peers.clients = [peer(os.getuid()), peer(OWNER)]
-        with pytest.raises(SharedMemoryError, match="process 77, a client as user 1001, may not read it"):
+        other = peer(os.getuid() + 1)
+        peers.clients = [peer(os.getuid()), other]
+        with pytest.raises(SharedMemoryError, match=f"process 77, a client as user {other.uid}, may not read it"):
             regions.register("r", file.key, 0, 64)
         file.path.chmod(0o644)
         regions.register("r", file.key, 0, 64)
@@ -230,7 +231,7 @@ def test_every_client_is_judged_anew(clock: SetClock) -> None:  # [O-19]
             regions.write("r", 0, memoryview(b"a"))
         peers.clients = [peer(os.getuid())]
         regions.write("r", 0, memoryview(b"a"))
-        peers.clients = [peer(OWNER)]
+        peers.clients = [other]
         regions.write("r", 0, memoryview(b"b"))  # for JUDGED_SECONDS
         clock.at += JUDGED_SECONDS
         with pytest.raises(SharedMemoryError, match="may not write it"):
