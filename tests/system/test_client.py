@@ -317,7 +317,7 @@ def test_an_unknown_command_is_shown_the_list() -> None:
     assert "capture-status  show the status of a capture" in said
     said = run([*client_command(), "-a", "/s", "lod", "x", "y"], code=2).stderr
     assert "no command 'lod'; did you mean load" in said
-    assert "did you mean capture-status" in run([*client_command(), "capture", "--help"], code=2).stderr
+    assert "did you mean captures or capture-status?" in run([*client_command(), "capture", "--help"], code=2).stderr
 
 
 def test_a_reader_of_all_output_that_went_away(agent: AgentProcess) -> None:

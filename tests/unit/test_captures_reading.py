@@ -260,3 +260,30 @@ def test_a_file_that_goes_meanwhile(tmp_path: Path) -> None:  # [V-1]
     assert next(found).capture_id == "a"
     path.unlink()
     assert (list(found), refused) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("scores", "index", "confidence"),
+    [
+        (np.float32([0.1, 0.7, 0.2]), 1, 0.7),
+        (np.float32([-4, 9, 2]), 1, None),  # logits
+        (np.float16([0.25, 0.75]), 1, 0.75),
+        (np.uint8([20, 230, 5]), 1, 230 / 256),
+        (np.int8([-128, -120, 118]), 2, 246 / 256),
+        (np.uint8([200, 230, 5]), 1, None),
+        (np.int64([3, 4]), 1, None),
+    ],
+)
+def test_class_and_confidence(scores: np.ndarray, index: int, confidence: float | None) -> None:  # [V-4]
+    one = record("a") | {"deviceFleetOutputs": [entry("y", scores.reshape(1, -1), "Output")]}
+    said = captures.prediction(records.parse(json.dumps(one).encode(), "f", lambda _: b""))
+    assert said is not None and said.index == index
+    assert said.confidence == (None if confidence is None else pytest.approx(confidence, abs=1e-3))
+
+
+@pytest.mark.parametrize(
+    "scores", [np.float32([1, np.nan]), np.bool_([1, 0]), np.float32([1]), np.float32([[1, 2], [3, 4]])]
+)
+def test_outputs_that_are_no_class(scores: np.ndarray) -> None:  # [V-4]
+    one = record("a") | {"deviceFleetOutputs": [entry("y", scores, "Output")]}
+    assert captures.prediction(records.parse(json.dumps(one).encode(), "f", lambda _: b"")) is None

@@ -7,6 +7,9 @@ from typing import Any
 from edge.client.captures.records import Capture, Entry, RecordError
 
 MAX_CLASSES = 1 << 20
+# What a quantised softmax gives in TensorFlow Lite: 256 stands for 1, and the scores add up to it but for rounding.
+_QUANTISED_ONE, _ROUNDING = 256, 0.03
+_ZERO = {"uint8": 0, "int8": -128}
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,18 @@ def _best(entry: Entry, array: Any) -> Prediction | None:
     if scores.dtype.kind == "f" and not np.isfinite(scores).all():
         return None
     index = int(scores.argmax())
-    shares = scores.dtype.kind == "f" and scores.min() >= 0 and scores.max() <= 1.0001
-    return Prediction(entry.name, index, min(1.0, float(scores[index])) if shares else None)
+    return Prediction(entry.name, index, _confidence(scores, index))
+
+
+def _confidence(scores: Any, index: int) -> float | None:
+    if scores.dtype.kind == "f":
+        shares = scores.min() >= 0 and scores.max() <= 1.0001
+        return min(1.0, float(scores[index])) if shares else None
+    if scores.dtype.name not in _ZERO:
+        return None
+    zero = _ZERO[scores.dtype.name]
+    total = (int(scores.sum(dtype="int64")) - zero * scores.size) / _QUANTISED_ONE
+    return (int(scores[index]) - zero) / _QUANTISED_ONE if abs(total - 1) <= _ROUNDING else None
 
 
 __all__ = ["Prediction", "RecordError", "is_scores", "prediction"]
