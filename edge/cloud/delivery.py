@@ -75,7 +75,7 @@ class Delivery:
         self._lock = threading.Lock()  # guards what follows
         self.stored = 0  # objects, since start
         self.put_off: dict[str, PutOff] = {}
-        self.results = Tally("stored", "retried", "refused", "given_up")  # attempts to store an object
+        self.results = Tally("stored", "retried", "failed", "refused", "given_up")  # attempts to store an object
 
     def is_put_off(self, key: str) -> bool:
         """Whether a batch is not offered yet."""
@@ -164,6 +164,7 @@ class Delivery:
                 self._refused(state, batch, key, error.verdict.reason, counts=error.verdict.counts)
             else:
                 self._keep(state, batch)  # what is stored of it is not sent again when the network comes back
+                self.results.count("failed")
                 raise
         except ClosedError:
             self._keep(state, batch)

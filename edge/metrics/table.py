@@ -135,7 +135,7 @@ SPOOL_MAX = gauge("spool_max_bytes", "edge_spool_max_mib.")
 SPOOL_MAX_FILES = gauge("spool_max_files", "edge_spool_max_files.")
 UPLOADS = counter(
     "uploads",
-    "Objects by what became of an attempt to store them: stored, retried, refused (tried again later), given_up.",
+    "Attempts to store an object, by what became of them: stored; retried at once; failed and refused, tried again later; given_up.",
     "result",
 )
 

@@ -66,6 +66,8 @@ def test_one_object_is_denied(stub: S3Stub, tmp_path: Path) -> None:
         assert snapshot.failed == 1
         made.wait(lambda: not made.waiting_files(), "the spool is empty")
         made.wait(lambda: made.service.snapshot().pending == 0, "nothing is pending")
+        results = made.uploader.results()
+        assert results["given_up"] == 1 and results["refused"] > 0 and results["stored"] == len(stub.objects)
     assert_all_stored(stub, ["a", "c", *others])
 
 
