@@ -4,7 +4,8 @@ import functools
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,6 +14,7 @@ from edge.capture.keeper import Keeper
 from edge.capture.record import iso_seconds
 from edge.capture.service import CaptureService
 from edge.capture.settings import capture_settings
+from edge.capture.snapshot import CaptureSnapshot
 from edge.capture_policy import parse_policies
 from edge.clock import Clock, SystemClock
 from edge.config import Config, Loaded
@@ -309,7 +311,7 @@ class App:
             started_unix_seconds=self._started,
             engine=self._engines.describe(),
             models=[_model_status(*state) for state in self._registry.states()],
-            captures=_capture_status(self._captures.snapshot()),
+            captures=_capture_status(self._captures.snapshot(), self._keeper.results.counts()),
             memory_budget_bytes=self._config.edge_memory_budget_mib * MIB,
             memory_reserved_bytes=self._registry.reserved_bytes,
             managed=managed.messages(self._models, self._registry),
@@ -391,7 +393,6 @@ def _tensor_status(spec: TensorSpec) -> Any:
     return ops.TensorStatus(name=spec.name, data_type=spec.dtype.name, shape=spec.signature)
 
 
-def _capture_status(snapshot: Any) -> Any:
-    return ops.CaptureStatus(
-        **{field.name: getattr(snapshot, field.name) for field in ops.CaptureStatus.DESCRIPTOR.fields}
-    )
+def _capture_status(snapshot: CaptureSnapshot, chosen: Mapping[str, int]) -> Any:
+    told = asdict(snapshot) | {f"policy_{result}": count for result, count in chosen.items()}
+    return ops.CaptureStatus(**{field.name: told[field.name] for field in ops.CaptureStatus.DESCRIPTOR.fields})

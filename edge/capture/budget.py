@@ -24,15 +24,14 @@ def day_of(unix_seconds: float) -> str:
 class Budget:
     """What one policy may keep; all models under it share it. Safe from any thread.
 
-    `spent`: nothing is left, or next to nothing.
+    `spent`: nothing is left, or next to nothing; `said` where that was told.
     """
 
     def __init__(self, policy: Policy) -> None:
         self._lock = threading.Lock()
         self._max_records, self._max_bytes = policy.records_per_day, policy.mib_per_day * MIB
         self.records = self.bytes = 0
-        self.refused = 0  # of the day
-        self.spent = False
+        self.spent = self.said = False
 
     def resize(self, policy: Policy) -> None:
         """Take the bounds of a policy that took the place of the one before; the counts stay."""
@@ -43,14 +42,13 @@ class Budget:
     def begin(self, records: int = 0, size: int = 0) -> None:
         """Begin a day of which so much is used."""
         with self._lock:
-            self.records, self.bytes, self.refused = records, size, 0
+            self.records, self.bytes, self.said = records, size, False
             self._judge()
 
     def reserve(self) -> bool:
         """Take a record; false where none is left."""
         with self._lock:
             if self.spent:
-                self.refused += 1
                 return False
             self.records += 1
             self._judge()
@@ -65,7 +63,6 @@ class Budget:
         with self._lock:
             if self.bytes + size > self._max_bytes:
                 self.spent = True
-                self.refused += 1
                 raise BudgetSpentError(
                     f"{self.bytes} bytes were captured today, {size} more would pass mib_per_day ({self._max_bytes} bytes)"
                 )

@@ -23,7 +23,9 @@ from edge.capture.watch import Watch
 from edge.capture_policy import EVERY_OTHER, Policy
 from edge.clock import Clock
 from edge.errors import BudgetSpentError, BufferFullError, EdgeError
+from edge.tally import Tally
 from edge.tensors import TensorSpec
+from edge.text import counted
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +99,7 @@ class Keeper:
         self._stopping, self._pause = threading.Event(), threading.Event()  # nobody sets the latter
         self._thread: threading.Thread | None = None
         self._begun = False
-        self.kept = self.dropped = 0
+        self.results = Tally("kept", "full", "failed")  # calls that were chosen, since the start
 
     # --- policies --------------------------------------------------------------
 
@@ -165,7 +167,8 @@ class Keeper:
                 self._queued and self._queued_bytes + size > MAX_HANDED_OVER_BYTES
             )
             if full or self._stopping.is_set() or not watch.budget.reserve():
-                self.dropped += 1
+                if not watch.budget.spent:
+                    self.results.count("full")
                 return False
             self._queued += 1
             self._queued_bytes += size
@@ -239,6 +242,7 @@ class Keeper:
                     self._queued -= 1
                     self._queued_bytes -= one.size
         now = self._clock.monotonic()
+        self._say_spent()
         with self._lock:
             summaries = self._summaries.due(now, stopping=stopping)
         for summary in summaries:
@@ -251,10 +255,18 @@ class Keeper:
             return
         with self._lock:
             self._used.clear()
-            for key, budget in self._budgets.items():
-                if budget.refused:
-                    log.warning("capture policy %s: %d calls were beyond its budget of the day", key, budget.refused)
+            for budget in self._budgets.values():
                 budget.begin()
+
+    def _say_spent(self) -> None:
+        with self._lock:
+            spent = [(key, budget) for key, budget in self._budgets.items() if budget.spent and not budget.said]
+        for key, budget in spent:
+            budget.said = True
+            log.warning(
+                "capture policy %s: its budget of the day is spent, with %s and %d bytes",
+                key, counted(budget.records, "record"), budget.bytes,
+            )  # fmt: skip
 
     def _store(self, chosen: Chosen) -> None:
         taken = 0
@@ -272,11 +284,11 @@ class Keeper:
                 if self._clock.monotonic() > end:
                     raise BufferFullError("captures wait to be written")
                 self._clock.wait(self._pause, LOOK_SECONDS)
-            self.kept += 1
+            self.results.count("kept")
         except Exception as error:
             chosen.watch.budget.give_back(taken)
             self._captures.break_promise(chosen.capture_id)
-            self.dropped += 1
+            self.results.count("failed")
             known = isinstance(error, EdgeError)
             log.log(
                 logging.DEBUG if isinstance(error, BudgetSpentError) else logging.WARNING if known else logging.ERROR,

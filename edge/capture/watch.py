@@ -59,23 +59,25 @@ class Watch:
                 )  # fmt: skip
         self._looks = bool(policy.on_request or policy.looks_at_outputs)
 
-    def reasons(
-        self, since: float, metadata: Callable[[str], str | None], outputs: Sequence[Any]
-    ) -> tuple[str, ...] | None:
-        """Why to capture a call that began on the model at a time, or None; its `outputs` are not held afterwards."""
+    def number(self, since: float) -> int:
+        """The number of a call that began on the model at a time, or 0 where nothing of it is kept."""
         number = self._number()
         if (
             number < self._next_sample
             and since < self._next_time
             and not self._looks
             and (not self._nth or number % self._nth)
+            and (self.collector is None or since < self.collector.next_sample)
         ):
-            return None
-        return None if self.budget.spent else self._found(number, since, metadata, outputs)
+            return 0
+        return number
 
-    def _found(
+    def reasons(
         self, number: int, since: float, metadata: Callable[[str], str | None], outputs: Sequence[Any]
     ) -> tuple[str, ...] | None:
+        """Why to capture the call of a `number`, or None; its `outputs` are not held afterwards."""
+        if self.budget.spent:
+            return None
         found = []
         if self._nth and not number % self._nth:
             found.append("every_nth")

@@ -162,6 +162,8 @@ def captures(one: ops.CaptureStatus, now: float) -> str:
     text += f", {one.refused} refused" if one.refused else ""
     if one.refusing_since_unix_seconds:
         text += f" (for {duration(now - one.refusing_since_unix_seconds)} until now)"
+    if one.policy_kept or one.policy_full or one.policy_failed:
+        text += f"; by policy {one.policy_kept} kept, {one.policy_full} without room, {one.policy_failed} failed"
     if one.last_error:
         ago = duration(now - one.last_error_unix_seconds)
         text += f"\n  last error, {ago} ago: {printable(one.last_error, PATH_CHARACTERS)}"

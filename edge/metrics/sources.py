@@ -91,8 +91,9 @@ def policies(keeper: Keeper) -> Collector:
     """Captures by policy."""
 
     def collect(sheet: Sheet) -> None:
-        sheet.add(table.POLICY_CAPTURES, keeper.kept, "kept")
-        sheet.add(table.POLICY_CAPTURES, keeper.dropped, "dropped")
+        counts = keeper.results.counts()
+        sheet.add(table.POLICY_CAPTURES, counts["kept"], "kept")
+        sheet.add(table.POLICY_CAPTURES, counts["full"] + counts["failed"], "dropped")
 
     return collect
 

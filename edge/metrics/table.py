@@ -118,7 +118,7 @@ CAPTURES = counter(
 )
 POLICY_CAPTURES = counter(
     "policy_captures",
-    "Calls that capture policies chose: kept; and dropped, for want of room, budget or a disk that takes them.",
+    "Calls that capture policies chose: kept; and dropped, for want of room or of a disk that takes them.",
     "result",
 )
 CAPTURES_WAITING = gauge("captures_waiting", "Captures that were accepted and are not finished.")

@@ -109,10 +109,11 @@ class Predictions:
         """The answer of a model that is watched: whether to capture the call is known before it leaves (K-2)."""
         outputs = self._run(stay, plan, raw, slow)
         answer = plan.encoder.encode(outputs)
-        if plan.watch is not None and self._watching is not None:
-            call = Watched(plan, raw, context, stay.data, stay.seat.since)
-            stay.hand_over = self._watching.answered(plan.watch, call, outputs, answer)
-            stay.data = ()
+        watch, since = plan.watch, stay.seat.since
+        if watch is not None and self._watching is not None and (number := watch.number(since)):
+            call = Watched(plan, raw, context, stay.data, since)
+            stay.hand_over = self._watching.answered(watch, number, call, outputs, answer)
+        stay.data = ()
         return answer
 
     def _failed(self, stay: "_Stay", plan: Plan, raw: bytes, context: Caller, error: BaseException) -> None:

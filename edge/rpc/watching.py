@@ -51,13 +51,18 @@ class Watching:
         self._clock = clock
         self._outputs_of = answered
 
-    def answered(self, watch: Watch, call: Watched, outputs: Sequence[Output], answer: bytes) -> HandOver | None:
-        """What hands over what is kept of the call once its answer is sent, if anything is; its outputs are not held."""
+    def answered(
+        self, watch: Watch, number: int, call: Watched, outputs: Sequence[Output], answer: bytes
+    ) -> HandOver | None:
+        """What hands over what is kept of the call once its answer is sent, if anything is; its outputs are not held.
+
+        `number` is the watch's own for it.
+        """
         collector = watch.collector
         sample = None
         if collector is not None and collector.wants(call.since):
             sample = self._sample(collector, call, outputs)
-        reasons = watch.reasons(call.since, call.caller.metadata, outputs)
+        reasons = watch.reasons(number, call.since, call.caller.metadata, outputs)
         if not reasons:
             return sample
         capture = self._capture(watch, call, outputs, reasons, answer)

@@ -49,6 +49,7 @@ def test_no_client_fills_the_disk(tmp_path: Path, signer: Any, package_of: Any) 
             while done < TRIES or goes_on():
                 list(callers.map(attack, range(done, done + 2 * ALIASES)))
                 done += 2 * ALIASES
+        eventually(lambda: "capture policy *: its budget of the day is spent" in agent.log)
         assert 0 < size_of(agent.captures) <= BUDGET_MIB << 20
         eventually(lambda: all(agent.client.capture_status(one) != pb.IN_PROGRESS for one in told[-1000:]))
         for number in range(ALIASES):  # a model that is loaded anew has no budget of its own
@@ -77,8 +78,10 @@ def test_no_call_waits_for_a_disk(tmp_path: Path, signer: Any, package_of: Any) 
         flag.touch()
         with stand.attack():
             eventually(lambda: not predict(agent, HONEST_MODEL, small)[1])  # what waits is bounded
+        assert agent.client.status().captures.policy_full > 0
         flag.unlink()
         eventually(lambda: predict(agent, HONEST_MODEL, small)[1])
+        assert agent.client.status().captures.policy_kept > 0
     finally:
         flag.unlink(missing_ok=True)
         stand.close()

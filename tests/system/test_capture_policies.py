@@ -12,7 +12,7 @@ from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import open_inference_pb2 as oip
 from tests.fakes import captures
 from tests.system.conftest import good_config, run_tool
-from tests.system.harness import CALL_SECONDS, AgentProcess, tensor_of
+from tests.system.harness import CALL_SECONDS, AgentProcess, eventually, tensor_of
 from tests.system.managed import Site
 from tests.system.policies import SURE, UNSURE, captured, ids, picture, predict, reasons
 from tests.system.segments import Segment
@@ -133,6 +133,8 @@ def test_a_rate(agent: AgentProcess) -> None:  # [K-3]
 def test_the_budget_of_records(agent: AgentProcess) -> None:  # [K-4]
     kept = [bool(predict(agent, "two", [picture(SURE)])[1]) for _ in range(4)]
     assert kept == [True, True, False, False]
+    eventually(lambda: "capture policy two: its budget of the day is spent, with 2 records" in agent.log)
+    assert "by policy" in run_tool("status", "-a", agent.socket).stdout
 
 
 def test_a_model_without_a_policy(agent: AgentProcess) -> None:  # [K-1]

@@ -156,28 +156,34 @@ def test_a_mean_follows_and_takes_no_rounding_for_a_change() -> None:  # [K-3]
     assert not any(ask(0.9, 0.9) for _ in range(3))  # another shape has means of its own
 
 
+def ask(watch: Watch, since: float = 0.0, outputs: Any = ()) -> tuple[str, ...] | None:
+    """Why a call would be captured that began then."""
+    number = watch.number(since)
+    return watch.reasons(number, since, {}.get, outputs) if number else None
+
+
 def test_an_output_that_the_model_lacks(caplog: pytest.LogCaptureFixture) -> None:  # [K-3]
     watch = Watch("m", Policy(class_seen=(1,), output="x"), Budget(Policy()), (PROBABILITIES,))
-    assert watch.reasons(0.0, {}.get, [np.zeros((1, 3), "<f4")]) is None
+    assert ask(watch, 0.0, [np.zeros((1, 3), "<f4")]) is None
     assert "model m: its capture policy names output 'x'; its outputs are 'p'" in caplog.text
 
 
 def test_a_defect_in_a_reason_costs_no_answer(caplog: pytest.LogCaptureFixture) -> None:
     watch = Watch("m", Policy(nan_or_inf=True, every_nth=2), Budget(Policy()), (PROBABILITIES,))
-    assert watch.reasons(0.0, {}.get, []) is None
+    assert ask(watch) is None
     assert "no longer looked at" in caplog.text
-    assert watch.reasons(0.0, {}.get, []) == ("every_nth",)
+    assert ask(watch) == ("every_nth",)
 
 
 def test_a_sample_is_as_large_as_it_is_said() -> None:  # [K-3]
     watch = Watch("m", Policy(sample_percent=10, seed=1), Budget(Policy()), ())
-    kept = sum(watch.reasons(0.0, {}.get, ()) is not None for _ in range(20_000))
+    kept = sum(ask(watch) is not None for _ in range(20_000))
     assert 1800 < kept < 2200
 
 
 def test_a_rate_is_one_of_time() -> None:  # [K-3]
     watch = Watch("m", Policy(rate_per_minute=6), Budget(Policy()), ())
-    kept = [second for second in range(60) if watch.reasons(100.0 + second, {}.get, ())]
+    kept = [second for second in range(60) if ask(watch, 100.0 + second)]
     assert kept == [0, 10, 20, 30, 40, 50]
 
 

@@ -148,7 +148,7 @@ class ModelStatus(_message.Message):
     def __init__(self, name: _Optional[str] = ..., package_name: _Optional[str] = ..., package_version: _Optional[str] = ..., state: _Optional[str] = ..., instances: _Optional[int] = ..., waiting: _Optional[int] = ..., running: _Optional[int] = ..., predicted: _Optional[int] = ..., memory_bytes: _Optional[int] = ..., mislabelled: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[TensorStatus, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorStatus, _Mapping]]] = ..., warning: _Optional[str] = ..., url: _Optional[str] = ..., engine: _Optional[str] = ..., failed: _Optional[int] = ..., inference_counts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class CaptureStatus(_message.Message):
-    __slots__ = ("destination", "pending", "pending_bytes", "oldest_pending_unix_seconds", "succeeded", "failed", "dropped", "last_error", "last_error_unix_seconds", "refused", "refusing_since_unix_seconds")
+    __slots__ = ("destination", "pending", "pending_bytes", "oldest_pending_unix_seconds", "succeeded", "failed", "dropped", "last_error", "last_error_unix_seconds", "refused", "refusing_since_unix_seconds", "policy_kept", "policy_full", "policy_failed")
     DESTINATION_FIELD_NUMBER: _ClassVar[int]
     PENDING_FIELD_NUMBER: _ClassVar[int]
     PENDING_BYTES_FIELD_NUMBER: _ClassVar[int]
@@ -160,6 +160,9 @@ class CaptureStatus(_message.Message):
     LAST_ERROR_UNIX_SECONDS_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     REFUSING_SINCE_UNIX_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    POLICY_KEPT_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FULL_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FAILED_FIELD_NUMBER: _ClassVar[int]
     destination: str
     pending: int
     pending_bytes: int
@@ -171,7 +174,10 @@ class CaptureStatus(_message.Message):
     last_error_unix_seconds: int
     refused: int
     refusing_since_unix_seconds: int
-    def __init__(self, destination: _Optional[str] = ..., pending: _Optional[int] = ..., pending_bytes: _Optional[int] = ..., oldest_pending_unix_seconds: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., dropped: _Optional[int] = ..., last_error: _Optional[str] = ..., last_error_unix_seconds: _Optional[int] = ..., refused: _Optional[int] = ..., refusing_since_unix_seconds: _Optional[int] = ...) -> None: ...
+    policy_kept: int
+    policy_full: int
+    policy_failed: int
+    def __init__(self, destination: _Optional[str] = ..., pending: _Optional[int] = ..., pending_bytes: _Optional[int] = ..., oldest_pending_unix_seconds: _Optional[int] = ..., succeeded: _Optional[int] = ..., failed: _Optional[int] = ..., dropped: _Optional[int] = ..., last_error: _Optional[str] = ..., last_error_unix_seconds: _Optional[int] = ..., refused: _Optional[int] = ..., refusing_since_unix_seconds: _Optional[int] = ..., policy_kept: _Optional[int] = ..., policy_full: _Optional[int] = ..., policy_failed: _Optional[int] = ...) -> None: ...
 
 class GetStatusResponse(_message.Message):
     __slots__ = ("version", "started_unix_seconds", "engine", "models", "captures", "memory_budget_bytes", "memory_reserved_bytes", "managed", "models_path", "bucket_seconds", "fleet")
