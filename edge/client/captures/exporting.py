@@ -172,7 +172,8 @@ def _npz() -> Callable[[BinaryIO, Path], Any]:
 
 def _parquet() -> Callable[[BinaryIO, Path], Any]:
     try:
-        arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+        # By map: Nuitka looks up a call that it sees, and stops over a module that is nowhere.
+        arrow, parquet = map(importlib.import_module, ("pyarrow", "pyarrow.parquet"))
     except ImportError as error:
         raise InputError(
             "Parquet needs Python's pyarrow, which is not part of this program: run it from source in an environment with "
