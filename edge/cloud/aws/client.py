@@ -141,13 +141,13 @@ class S3Client:
                     self._tls = None
                 if verdict.outcome is Outcome.RETRY_LATER:  # it may be the region's host that is not there
                     self._region = self._location.region
-            raise StoreError(_worded(verdict, peer, keys)) from None
-        answer = _answer(reply, request.lacks(reply.status, reply.headers, reply.body))
+            raise StoreError(worded(verdict, peer, keys)) from None
+        answer = answer_of(reply, request.lacks(reply.status, reply.headers, reply.body))
         refusal = judge_answer(answer, signed_at=signed_at, region=region)
         if refusal is None:
             return reply
         self._learn(refusal, answer, keys)
-        raise StoreError(_worded(refusal, peer, keys))
+        raise StoreError(worded(refusal, peer, keys))
 
     def _learn(self, refusal: Verdict, answer: Answer, keys: sigv4.Keys) -> None:
         """Make the next request what the answer asks for; what earlier answers taught is forgotten if it did not help."""
@@ -183,23 +183,12 @@ class S3Client:
         """Whom to ask, the path of the bucket's root there, and the region to sign for."""
         with self._lock:
             region = self._region
-            url, base = self._address(region)
+            url, base = address_of(self._location, region)
             tls = self._context() if url.startswith("https:") else None
         try:
             return Peer.of(url, tls), base, region
         except ValueError as error:
             raise StoreError(Verdict(Outcome.RETRY_LATER, str(error), slow=True)) from None
-
-    def _address(self, region: str) -> tuple[str, str]:
-        """The URL of the store's host, and the path of the bucket's root there."""
-        location = self._location
-        if location.endpoint:
-            return location.endpoint, f"{urlsplit(location.endpoint).path.rstrip('/')}/{location.bucket}"
-        domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-        host = f"s3.{region}.{domain}"
-        if "." in location.bucket:  # a wildcard certificate covers one label
-            return f"https://{host}", f"/{location.bucket}"
-        return f"https://{location.bucket}.{host}", ""
 
     def _context(self) -> ssl.SSLContext:
         """The CAs that are trusted now, or were some minutes ago."""
@@ -222,7 +211,18 @@ class S3Client:
         self._pool.close()
 
 
-def _worded(verdict: Verdict, peer: Peer, keys: sigv4.Keys) -> Verdict:
+def address_of(location: S3Location, region: str) -> tuple[str, str]:
+    """The URL of the store's host, and the path of the bucket's root there."""
+    if location.endpoint:
+        return location.endpoint, f"{urlsplit(location.endpoint).path.rstrip('/')}/{location.bucket}"
+    domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
+    host = f"s3.{region}.{domain}"
+    if "." in location.bucket:  # a wildcard certificate covers one label
+        return f"https://{host}", f"/{location.bucket}"
+    return f"https://{location.bucket}.{host}", ""
+
+
+def worded(verdict: Verdict, peer: Peer, keys: sigv4.Keys) -> Verdict:
     """The verdict, saying who was asked, and without any key that a store repeats."""
     reason = verdict.reason
     for secret in (keys.secret_key, keys.session_token, keys.access_key):
@@ -244,7 +244,8 @@ def _paced(body: Body | None, pace: Pace) -> Iterator[bytes]:
         raise OSError(f"a file lost its last {left} bytes while it was uploaded")
 
 
-def _answer(reply: Reply, lacks: str) -> Answer:
+def answer_of(reply: Reply, lacks: str) -> Answer:
+    """What a reply says, for `judge_answer`."""
     code, message, region = read_error(reply.body)
     date = read_date(reply.headers.get("date"))
     return Answer(

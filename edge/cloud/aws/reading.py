@@ -9,18 +9,16 @@ import re
 import ssl
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import BinaryIO, TypeVar
-from urllib.parse import urlsplit
 
 from edge.clock import Clock
 from edge.cloud.aws import sigv4
 from edge.cloud.aws.answer import MAX_ANSWER_BYTES, Bounds, Stream
-from edge.cloud.aws.client import S3Location
+from edge.cloud.aws.client import S3Location, address_of, answer_of, worded
 from edge.cloud.aws.credentials import CredentialSource
 from edge.cloud.aws.dialling import Peer
 from edge.cloud.aws.faults import StaleConnectionError, TransportError
-from edge.cloud.aws.transport import Transport
+from edge.cloud.aws.transport import Reply, Transport
 from edge.cloud.retry import (
     Answer,
     Outcome,
@@ -28,10 +26,6 @@ from edge.cloud.retry import (
     judge_answer,
     judge_fault,
     next_try,
-    read_date,
-    read_error,
-    read_region,
-    read_retry_after,
 )
 from edge.cloud.store import StoreError
 
@@ -133,14 +127,14 @@ class S3Reader:
         try:
             try:
                 with transport.stream(words, headers, bounds) as stream:
-                    return self._read(stream, read, at, keys)
+                    return self._read(stream, read, at, keys, transport.peer)
             except StaleConnectionError:
                 with transport.stream(words, headers, bounds) as stream:
-                    return self._read(stream, read, at, keys)
+                    return self._read(stream, read, at, keys, transport.peer)
         except TransportError as error:
-            raise StoreError(self._worded(judge_fault(error.fault, error.detail), keys)) from None
+            raise StoreError(worded(judge_fault(error.fault, error.detail), transport.peer, keys)) from None
 
-    def _read(self, stream: Stream, read: Callable[[Stream], Got], at: float, keys: sigv4.Keys) -> Got:
+    def _read(self, stream: Stream, read: Callable[[Stream], Got], at: float, keys: sigv4.Keys, peer: Peer) -> Got:
         if stream.status == 200:
             return read(stream)
         answer = _refusal(stream)
@@ -153,15 +147,7 @@ class S3Reader:
             self._region = answer.region
         elif verdict.fresh:
             self._credentials.reject(keys)
-        raise StoreError(self._worded(verdict, keys))
-
-    def _worded(self, verdict: Verdict, keys: sigv4.Keys) -> Verdict:
-        """The verdict, saying who was asked, and without a key that a store repeats."""
-        reason = verdict.reason
-        for secret in filter(None, (keys.secret_key, keys.session_token, keys.access_key)):
-            reason = reason.replace(secret, "***")
-        asked = self._transport.peer.authority if self._transport is not None else self._location.bucket
-        return replace(verdict, reason=f"{asked}: {reason}")
+        raise StoreError(worded(verdict, peer, keys))
 
     def _connect(self) -> tuple[Transport, str]:
         url, base = address_of(self._location, self._region)
@@ -186,16 +172,6 @@ class S3Reader:
             self._transport.close()
 
 
-def address_of(location: S3Location, region: str) -> tuple[str, str]:
-    """The URL of a bucket's host, and the path of the bucket's root there."""
-    if location.endpoint:
-        return location.endpoint, f"{urlsplit(location.endpoint).path.rstrip('/')}/{location.bucket}"
-    domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
-    if "." in location.bucket:  # a wildcard certificate covers one label
-        return f"https://s3.{region}.{domain}", f"/{location.bucket}"
-    return f"https://{location.bucket}.s3.{region}.{domain}", ""
-
-
 def _whole(stream: Stream) -> bytes:
     return b"".join(stream.chunks())
 
@@ -208,10 +184,7 @@ def _refusal(stream: Stream) -> Answer:
             body += chunk
             if len(body) > MAX_ANSWER_BYTES:
                 break
-    code, message, region = read_error(body)
-    date = read_date(stream.headers.get("date"))
-    told = read_region(stream.headers.get("x-amz-bucket-region")) or region
-    return Answer(stream.status, code, message, told, date, read_retry_after(stream.headers.get("retry-after"), date))
+    return answer_of(Reply(stream.status, stream.headers, body), "")
 
 
 def _text(raw: bytes) -> str:
