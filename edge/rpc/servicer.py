@@ -41,6 +41,7 @@ from edge.shm.buffers import Buffer
 from edge.shm.posix import Regions
 from edge.shm.sysv import Attachment, SegmentReader
 from edge.tensors import Data
+from edge.text import shown
 
 log = logging.getLogger(__name__)
 
@@ -134,8 +135,11 @@ class Predictions:
                 raise QueueFullError(
                     f"{MAX_WAITING_CALLS} Predict calls are waiting already, the most this agent lets wait"
                 )
-            caller.step_aside()
             try:
+                if not caller.step_aside():  # whoever waited for the model now would keep all others waiting too
+                    raise QueueFullError(
+                        f"model {shown(model.name)} is busy, and no thread is left to serve other calls while this one waits for it"
+                    )
                 return model.scheduler.acquire(caller)
             finally:
                 self._waiting.release()

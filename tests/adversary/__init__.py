@@ -38,9 +38,15 @@ The numbers are those of the attacks that were found once; each is tried by
 |   | limits of descriptors and of a file's size | test_surroundings: limits of the process, without descriptors |
 |   | times that cannot be | test_surroundings: times that cannot be |
 |   | an access key's id in a store's error | test_captures: hostile store, "key in an error" |
-|   | memory of large requests that are refused | test_requests: comes back, once calls have stopped: nobody beside |
+|   | limits of processes and threads | test_surroundings: without threads |
+|   | memory of large requests that are refused | test_requests: comes back |
+|   | large requests that wait for a slow model | test_requests: wait for a slow model |
+|   | answers that nobody reads, streams that nobody ends | test_answers |
+|   | scrapers that say nothing, or do not read | test_metrics |
 
-The victim of the others is a client, or they are facts of the installation: tests.unit has them in test_client_show (values of
-enums of a later release), test_client_connection (sockets in /tmp), test_package_hostile (the folder of models), test_memory
-(the unit's bounds) and tests.system in test_trials (a limit of processes).
+29, a member that unloads or replaces a model, is refused where `edge_admins` is set: tests.system.test_admins.
+
+Four of the low ones have nothing to be served beside, for no agent takes part in them: the client that meets an enum's value of a
+later release (tests.unit.test_client_show) or another's socket in /tmp (test_client_connection), the mode of the folder of models
+that is made at the installation (test_package_hostile), and the bounds in the unit's file (test_memory).
 """

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 
 from edge.rpc._generated import agent_pb2 as pb
@@ -20,6 +21,9 @@ from tests.adversary.http2 import GOAWAY, Connection, frame
 from tests.fakes.disk import file_system
 from tests.system.conftest import run_tool
 from tests.system.harness import eventually, tensor_of
+from tests.system.test_trials import pids_group
+
+__all__ = ["pids_group"]
 
 ESCAPE = "\x1b[31m"
 
@@ -162,6 +166,26 @@ def test_limits_of_the_process(stand: Stand, name: str) -> None:  # [C-6]
         finally:
             resource.prlimit(stand.agent.pid, kind, before)
     assert capture(stand, 50_000) == "OK"
+
+
+@pytest.mark.parametrize("spare", [2, 4])
+def test_loads_without_threads(
+    tmp_path: Path, signer: Any, package_of: Any, refused: Any, pids_group: Path, spare: int
+) -> None:  # [L-6] [L-8]
+    """The system gives a few more threads or processes, and then none."""
+    stand = start_stand(tmp_path, signer.roots, package_of("add_one"))
+    (pids_group / "cgroup.procs").write_text(str(stand.agent.pid))
+    try:
+        with stand.attack() as going_on:
+            tasks = psutil.Process(stand.agent.pid).num_threads()
+            (pids_group / "pids.max").write_text(str(tasks + spare))
+            while going_on():
+                with refused("RESOURCE_EXHAUSTED"):
+                    stand.agent.client.load(package_of("two_by_two"), "other")
+            (pids_group / "pids.max").write_text("max")
+    finally:
+        stand.close()
+        assert stand.agent.stop() == 0, stand.agent.log
 
 
 def test_loads_without_descriptors(stand: Stand, package_of: Any, refused: Any) -> None:  # [L-6]

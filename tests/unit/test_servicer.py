@@ -10,7 +10,7 @@ import pytest
 from edge.clock import SystemClock
 from edge.engine.engine import SessionOptions
 from edge.engine.tflite import TfliteEngine
-from edge.errors import ModelNotFoundError
+from edge.errors import ModelNotFoundError, QueueFullError
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc.codec import ResponseEncoder
 from edge.rpc.servicer import Servicer
@@ -73,6 +73,20 @@ def request(rows: int) -> bytes:
     return pb.PredictRequest(
         name="m", tensors=[pb.Tensor(tensor_metadata=metadata, byte_data=bytes(16 * rows))]
     ).SerializeToString()
+
+
+def test_no_call_waits_for_a_model_on_the_last_thread(servicer: Servicer) -> None:  # [P-5]
+    class Last(Caller):
+        def step_aside(self) -> bool:
+            return False
+
+    scheduler: Scheduler = servicer.scheduler  # type: ignore[attr-defined]
+    seat = scheduler.acquire(Caller())
+    with pytest.raises(QueueFullError, match="no thread is left"):
+        servicer.predict(request(1), Last())
+    assert not scheduler.waiting
+    scheduler.release(seat, done=None)
+    assert servicer.predict(request(1), Last())
 
 
 def test_an_answer_that_cannot_be_built_costs_the_next_call_nothing(
