@@ -56,6 +56,7 @@ class Spool:
         self._on_disk = settings.disk_path is not None
         self._sealed_state = CaptureState.SUCCESS if self._on_disk else CaptureState.IN_PROGRESS  # [G-3]
         self.root = settings.disk_path or settings.spool_path / "sealed"
+        self.notes_folder = settings.spool_path / "uploads"  # the uploader's own
         self.open_folder = open_batch.OpenFolder(settings.spool_path / "open")
         # Others may use the capture folder too: there only this fleet's and device's files are ours.
         prefix = f"{settings.folder_prefix.strip('/')}/{settings.fleet}".lstrip("/")

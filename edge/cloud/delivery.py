@@ -53,6 +53,25 @@ class RefusedError(Exception):
     """An object of this batch cannot go now; others may."""
 
 
+class _Progress:
+    """A `Pace` that tells the gate of parts."""
+
+    def __init__(self, pace: Pace, gate: Gate) -> None:
+        self._pace = pace
+        self._gate = gate
+        self.chunk_bytes = pace.chunk_bytes
+        self.parts = 0
+
+    def pay(self, count: int) -> None:
+        """As `Pace`."""
+        self._pace.pay(count)
+
+    def taken(self) -> None:
+        """As `Pace`."""
+        self.parts += 1
+        self._gate.passed()
+
+
 class Delivery:
     """Uploads claimed batches. For any thread, but one for each batch; `put_off` is by key."""
 
@@ -178,6 +197,7 @@ class Delivery:
     def _give_up(self, state: PutOff, key: str, reason: str) -> None:
         self.results.count("given_up")
         state.given_up[key] = reason
+        self._store.forget(key)
 
     def _refused(self, state: PutOff, batch: SealedBatch, key: str, reason: str, *, counts: bool = True) -> None:
         """Give the object up, or put its batch off.
@@ -211,15 +231,16 @@ class Delivery:
         tries = 0
         with self._gate.passage():
             while True:
+                progress = _Progress(self._pace, self._gate)
                 try:
-                    self._store.put(key, body, content_type, self._pace)
+                    self._store.put(key, body, content_type, progress)
                     self._gate.passed()
                     return
                 except StoreError as error:
                     if self._gate.stopped:
                         raise StoppedError from None
                     verdict = error.verdict
-                    tries += 1
+                    tries = 1 if progress.parts else tries + 1
                     self._trouble.note(verdict.reason)  # a try may take minutes
                     log.debug("%s: try %d: %s", key, tries, verdict.reason)
                     wait = next_try(verdict, tries, self.chance.random())

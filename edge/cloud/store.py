@@ -17,11 +17,13 @@ CHUNK_BYTES = 1 << 16  # held of a body at a time
 
 
 class StoreError(Exception):
-    """A store did not take an object; `verdict` says what to do."""
+    """A store did not take an object; `verdict` says what to do, `code` is the store's own word or, for
+    want of one, the status; empty where there was no answer."""
 
-    def __init__(self, verdict: Verdict) -> None:
+    def __init__(self, verdict: Verdict, code: str = "") -> None:
         super().__init__(verdict.reason)
         self.verdict = verdict
+        self.code = code
 
 
 class StoppedError(Exception):
@@ -43,15 +45,26 @@ class Body:
     """
 
     def __init__(self, path: Path, size: int, ranges: Sequence[tuple[int, int]] | None = None) -> None:
-        self._path = path
-        self._ranges = [(0, size)] if ranges is None else list(ranges)
-        self.size = sum(length for _, length in self._ranges)
+        self.path = path
+        self.ranges = [(0, size)] if ranges is None else list(ranges)
+        self.size = sum(length for _, length in self.ranges)
+
+    def part(self, offset: int, size: int) -> "Body":
+        """`size` of its bytes from `offset`, or fewer where it ends."""
+        ranges = []
+        for start, length in self.ranges:
+            skipped = min(offset, length)
+            taken = min(size, length - skipped)
+            if taken:
+                ranges.append((start + skipped, taken))
+            offset, size = offset - skipped, size - taken
+        return Body(self.path, self.size, ranges)
 
     def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
         """The bytes, at most `chunk_bytes` at a time."""
-        fd = durable.open_regular(self._path)
+        fd = durable.open_regular(self.path)
         try:
-            for start, length in self._ranges:
+            for start, length in self.ranges:
                 at, end = start, start + length
                 while at < end:
                     chunk = os.pread(fd, min(chunk_bytes, end - at), at)
@@ -74,12 +87,24 @@ class Body:
             crc32 = zlib.crc32(chunk, crc32)
             size += len(chunk)
         if size != self.size:
-            raise OSError(f"{self._path.name} has {size} bytes, expected {self.size}")
+            raise OSError(f"{self.path.name} has {size} bytes, expected {self.size}")
         return Digest(sha256.hexdigest(), crc32)
 
 
+class BytesBody(Body):
+    """A body that is held."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(Path(), len(data))
+        self._data = data
+
+    def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+        """As `Body`."""
+        return (self._data[at : at + chunk_bytes] for at in range(0, self.size, chunk_bytes))
+
+
 class Pace(Protocol):
-    """Holds an upload back to a bandwidth."""
+    """Holds an upload back to a bandwidth, and hears how it gets on."""
 
     chunk_bytes: int
 
@@ -89,6 +114,10 @@ class Pace(Protocol):
         Raises:
             StoppedError: the upload is to end.
         """
+        ...
+
+    def taken(self) -> None:
+        """The store has taken a part of the object, and keeps it for when the object is put again."""
         ...
 
 
@@ -136,9 +165,16 @@ class Throttle:
         """
         self._bandwidth.pay(count, self._stop)
 
+    def taken(self) -> None:
+        """Nothing to do."""
+
 
 class ObjectStore(Protocol):
-    """Where objects go. One thread puts; `abort` may come from another."""
+    """Where objects go. For any thread, but an object is put by one at a time."""
+
+    def keep_notes_in(self, folder: Path) -> None:
+        """Where to keep what must be known after a restart; called before the first `put`. The folder need not be there."""
+        ...
 
     def put(self, key: str, body: Body, content_type: str, pace: Pace) -> None:
         """Store an object, whole or not at all; returns once the store has acknowledged it.
@@ -147,6 +183,20 @@ class ObjectStore(Protocol):
             StoreError: it is not stored, or nobody knows whether it is; a repetition does no harm.
             StoppedError: `pace` said so.
             OSError: the body cannot be read.
+        """
+        ...
+
+    def forget(self, key: str) -> None:
+        """An object will not be put again, though it is not stored."""
+        ...
+
+    def tidy(self, pace: Pace) -> None:
+        """Give back what the store keeps of objects that will not be put again, because they are forgotten or their file
+        is gone. For when nothing is under way.
+
+        Raises:
+            StoreError: some of it is still there.
+            StoppedError: `pace` said so.
         """
         ...
 

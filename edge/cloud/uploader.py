@@ -83,12 +83,13 @@ class Uploader:
         self._stop = threading.Event()
         self._gate = Gate(connections, clock, self._stop)
         self._trouble = Trouble(clock)
-        pace = Throttle(bandwidth or Bandwidth(0, clock), self._stop)
-        self._delivery = Delivery(store, clock, gate=self._gate, pace=pace, trouble=self._trouble, chance=chance)
+        self._pace = Throttle(bandwidth or Bandwidth(0, clock), self._stop)
+        self._delivery = Delivery(store, clock, gate=self._gate, pace=self._pace, trouble=self._trouble, chance=chance)
         self._thread: threading.Thread | None = None
         self._wake = threading.Event()
         self._failures = 0  # rounds in a row that ended early
         self._blocked = 0  # rounds in a row that left folders out, and in which nothing went through
+        self._untidy = ""  # why, as it was logged last
         self._unfit = False  # the store cannot work, as far as can be seen from here
 
     # --- life ----------------------------------------------------------------
@@ -96,6 +97,7 @@ class Uploader:
     def start(self, spool: Spool) -> None:
         """Begin to drain; `spool.sealed` tells of new batches."""
         self._wake = spool.sealed
+        self._store.keep_notes_in(spool.notes_folder)
         log.info("captures go to %s", self._store.uri(""))
         self._thread = threading.Thread(target=self._run, args=(spool,), name="uploader", daemon=True)
         self._thread.start()
@@ -171,6 +173,7 @@ class Uploader:
             return pause
         self._delivery.forget(turn.unseen)
         self._failures = 0
+        self._tidy()
         left_out = any(turn.skips(folder) for folder in turn.refused)
         self._blocked = self._blocked + 1 if left_out and self._delivery.stored == stored else 0
         return self._next_round(left_out)
@@ -247,6 +250,15 @@ class Uploader:
             self._gate.shut()
         except ClosedError:
             turn.end()
+
+    def _tidy(self) -> None:
+        """Give back what the store keeps for nothing; where that fails, after the next round again."""
+        try:
+            self._store.tidy(self._pace)
+        except StoreError as error:
+            level = logging.DEBUG if str(error) == self._untidy else logging.WARNING
+            log.log(level, "uploads in parts that nothing waits for cannot be aborted: %s", error)
+            self._untidy = str(error)
 
     def _next_round(self, left_out: bool) -> float:
         """Seconds to the next round after one that came to its end."""

@@ -1,6 +1,7 @@
 """Captures on their way to a store, in this process: the real service, spool, uploader, client and credentials."""
 
 import contextlib
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -75,10 +76,13 @@ def s3_store(
     stall_seconds: float = STALL_SECONDS,
     answer_seconds: float = STALL_SECONDS,
     verify: bool = False,
+    part_bytes: int = 0,
 ) -> S3Store:
     """A store with short patience."""
     patience = Patience(connect_seconds=2.0, stall_seconds=stall_seconds, answer_seconds=answer_seconds)
     location = S3Location(bucket, region, endpoint, verify=verify, patience=patience)
+    if part_bytes:
+        location = dataclasses.replace(location, whole_bytes=2 * part_bytes, part_bytes=part_bytes)
     source = credentials or EnvironmentCredentials(ENVIRONMENT)
     return S3Store(location, source, clock or SystemClock(), lambda: public_trust(str(ca_file)))
 

@@ -13,29 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from botocore.auth import S3SigV4Auth
-from botocore.awsrequest import AWSRequest
-from botocore.credentials import Credentials
-
+from tests.fakes.s3_checks import Key, Refusal, check
+from tests.fakes.s3_uploads import Uploads
 from tests.fakes.web import Handler, Web
 
 BUCKET, REGION = "sagemaker-test", "eu-west-1"
 ACCESS, SECRET = "AKIASTUBEXAMPLE", "stub/Secret+Key0123456789"
-MAX_SKEW_SECONDS = 900
-
-
-class _Refusal(Exception):
-    def __init__(self, status: int, code: str, extra: str = "", headers: dict[str, str] | None = None) -> None:
-        self.status, self.code, self.extra, self.headers = status, code, extra, headers or {}
-
-
-@dataclass
-class Key:
-    """An access key: its secret, and the session token it needs."""
-
-    secret: str
-    token: str = ""
-    expired: bool = False
 
 
 @dataclass
@@ -51,6 +34,7 @@ class Stored:
 
     body: bytes
     content_type: str
+    etag: str = '"1"'
     count: int = 1
 
 
@@ -79,6 +63,7 @@ class S3Stub(Web):
         self.arrived = threading.Event()
         self.inside = self.most_inside = 0  # PUTs that came and are not answered
         self.clients: set[object] = set()  # connections
+        self.uploads = Uploads()
 
     def now(self) -> float:
         return time.time() + self.clock_offset
@@ -103,7 +88,7 @@ class S3Stub(Web):
                     return planned.fault
         return None
 
-    def store(self, key: str, body: bytes, content_type: str) -> None:
+    def store(self, key: str, body: bytes, content_type: str, etag: str = '"1"') -> None:
         """Keep an object; what a reader would trip over is a complaint."""
         with self.lock:
             known = self.objects.get(key)
@@ -112,7 +97,7 @@ class S3Stub(Web):
                 if known.body != body:
                     self.complaints.append(f"{key}: put again with other bytes")
                 return
-            self.objects[key] = Stored(body, content_type)
+            self.objects[key] = Stored(body, content_type, etag)
             self.order.append(key)
             if key.endswith(".jsonl"):
                 self.complaints += [f"{key} names {name}, which is not there" for name in self._missing(body)]
@@ -138,64 +123,13 @@ class S3Stub(Web):
                 found[capture_id] = event
         return found
 
-    # --- checks --------------------------------------------------------------
-
-    def check(self, handler: "StubHandler", body: bytes) -> None:
-        """Everything that S3 checks of a PUT."""
-        headers = {name.lower(): value for name, value in handler.headers.items()}
-        for name in ("authorization", "x-amz-date", "x-amz-content-sha256", "x-amz-checksum-crc32", "content-length"):
-            if name not in headers:
-                raise _Refusal(400, "MissingHeader", f"<Message>{name}</Message>")
-        words = headers["authorization"].split(" ", 1)
-        parts = dict(part.strip().split("=", 1) for part in words[1].split(","))
-        access, _, region, service, end = parts["Credential"].rsplit("/", 4)
-        if (words[0], service, end) != ("AWS4-HMAC-SHA256", "s3", "aws4_request"):
-            raise _Refusal(400, "AuthorizationHeaderMalformed")
-        key = self.keys.get(access)
-        if key is None:
-            raise _Refusal(403, "InvalidAccessKeyId")
-        stamp = headers["x-amz-date"]
-        at = time.mktime(time.strptime(stamp, "%Y%m%dT%H%M%SZ")) - time.timezone
-        if abs(at - self.now()) > MAX_SKEW_SECONDS:
-            raise _Refusal(403, "RequestTimeTooSkewed")
-        if region != self.region:
-            raise _Refusal(400, "AuthorizationHeaderMalformed", f"<Region>{self.region}</Region>")
-        if headers.get("x-amz-security-token", "") != key.token:
-            raise _Refusal(400, "InvalidToken")
-        if key.expired:
-            raise _Refusal(400, "ExpiredToken")
-        self._check_signature(handler, headers, parts, access, key)
-        if hashlib.sha256(body).hexdigest() != headers["x-amz-content-sha256"]:
-            raise _Refusal(400, "XAmzContentSHA256Mismatch")
-        if base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode() != headers["x-amz-checksum-crc32"]:
-            raise _Refusal(400, "BadDigest")
-        if len(body) > self.max_bytes:
-            raise _Refusal(400, "EntityTooLarge")
-
-    def _check_signature(
-        self, handler: "StubHandler", headers: dict[str, str], parts: dict[str, str], access: str, key: Key
-    ) -> None:
-        names = parts["SignedHeaders"].split(";")
-        must = [name for name in headers if name.startswith("x-amz-")] + ["host", "content-type"]
-        if not set(must) <= set(names):
-            raise _Refusal(403, "AccessDenied", "<Message>There were headers present which were not signed</Message>")
-        again = AWSRequest("PUT", f"{self.url}{handler.path}", headers={name: headers[name] for name in names})
-        again.context["timestamp"] = headers["x-amz-date"]
-        signer = S3SigV4Auth(Credentials(access, key.secret, key.token or None), "s3", self.region)
-        text = signer.string_to_sign(again, signer.canonical_request(again))
-        if signer.signature(text, again) != parts["Signature"]:
-            # Real stores repeat what they were sent, the access key among it.
-            raise _Refusal(
-                403, "SignatureDoesNotMatch", f"<Message>no match</Message><AWSAccessKeyId>{access}</AWSAccessKeyId>"
-            )
-
 
 class StubHandler(Handler):
     """One connection."""
 
     def do_HEAD(self) -> None:
         stub: S3Stub = self.server.owner  # type: ignore[attr-defined]
-        key = unquote(self.path).lstrip("/").partition("/")[2]
+        _, key = self.address()
         stub.heads.append(key)
         known = stub.objects.get(key)
         if known is None or not stub.may_read:
@@ -203,13 +137,18 @@ class StubHandler(Handler):
             return
         crc = base64.b64encode(zlib.crc32(known.body).to_bytes(4, "big")).decode()
         length = str(len(known.body))
-        self.answer(200, headers={"Content-Length": length, "ETag": '"1"', "x-amz-checksum-crc32": crc})
+        self.answer(200, headers={"Content-Length": length, "ETag": known.etag, "x-amz-checksum-crc32": crc})
+
+    def do_POST(self) -> None:
+        self.do_PUT()
+
+    def do_DELETE(self) -> None:
+        self.do_PUT()
 
     def do_PUT(self) -> None:
+        """Any request for an object; one of an upload in parts counts, and has faults, under key?query."""
         stub: S3Stub = self.server.owner  # type: ignore[attr-defined]
-        bucket, _, key = unquote(self.path).lstrip("/").partition("/")
-        if self.headers["Host"].startswith(BUCKET + "."):
-            bucket, key = BUCKET, unquote(self.path)[1:]
+        bucket, key = self.address()
         stub.clients.add(self.client_address)
         with stub.lock:
             stub.puts[key] += 1
@@ -221,10 +160,18 @@ class StubHandler(Handler):
             with stub.lock:
                 stub.inside -= 1
 
+    def address(self) -> tuple[str, str]:
+        """Bucket and key, the query with it as it came."""
+        path, mark, query = self.path.partition("?")
+        bucket, _, key = unquote(path).lstrip("/").partition("/")
+        if self.headers["Host"].startswith(BUCKET + "."):
+            bucket, key = BUCKET, unquote(path)[1:]
+        return bucket, key + mark + query
+
     def _put(self, stub: S3Stub, bucket: str, key: str) -> None:
         if (fault := stub.next_fault(key, before_body=True)) is not None and fault(self, b""):
             return
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+        body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         stub.arrived.set()
         stub.delay.wait(5)
         if (fault := stub.next_fault(key, before_body=False)) is not None:
@@ -232,11 +179,14 @@ class StubHandler(Handler):
             return
         try:
             if bucket != BUCKET:
-                raise _Refusal(404, "NoSuchBucket")
-            stub.check(self, body)
-        except _Refusal as refusal:
+                raise Refusal(404, "NoSuchBucket")
+            check(stub, self, body)
+        except Refusal as refusal:
             stub.refused[refusal.code] += 1
             self.refuse(refusal.status, refusal.code, refusal.extra, refusal.headers)
+            return
+        if "?" in key:
+            stub.uploads.answer(self, stub, key, body)
             return
         stub.store(key, body, self.headers["Content-Type"])
         self.answer(200, headers={"ETag": f'"{hashlib.md5(body).hexdigest()}"'})
@@ -249,8 +199,12 @@ class StubHandler(Handler):
     def stored(self, body: bytes) -> None:
         """Take the object, as a store does whose answer gets lost."""
         stub: S3Stub = self.server.owner  # type: ignore[attr-defined]
-        stub.check(self, body)
-        stub.store(unquote(self.path).lstrip("/").partition("/")[2], body, self.headers["Content-Type"])
+        check(stub, self, body)
+        _, key = self.address()
+        if "?" in key:
+            stub.uploads.take(self, stub, key, body)
+            return
+        stub.store(key, body, self.headers["Content-Type"])
 
 
 # --- faults; each answers, or leaves the connection as a fault does ---------------------------------------------------

@@ -23,7 +23,13 @@ ROLE_POLICY = {
 }
 ALLOW_PUT = {
     "Version": "2012-10-17",
-    "Statement": [{"Effect": "Allow", "Action": ["s3:PutObject", "s3:GetObject", "s3:ListBucket"], "Resource": "*"}],
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Action": ["s3:PutObject", "s3:AbortMultipartUpload", "s3:GetObject", "s3:List*"],
+            "Resource": "*",
+        }
+    ],
 }
 
 

@@ -21,6 +21,7 @@ from edge.cloud.aws.faults import StaleConnectionError, TransportError
 from edge.cloud.aws.pool import Pool
 from edge.cloud.aws.transport import Reply
 from edge.cloud.retry import (
+    NO_CODE,
     Answer,
     Fault,
     Outcome,
@@ -47,13 +48,16 @@ _TRUST_FAULTS = {Fault.TLS_UNTRUSTED, Fault.TLS_NOT_YET_VALID, Fault.TLS_EXPIRED
 class S3Location:
     """Which bucket. With `endpoint` (a URL) it is addressed by path there, else by the names of AWS.
 
-    `verify`: ask for each object by HEAD once its PUT is acknowledged.
+    `verify`: ask for each object by HEAD once its PUT is acknowledged. What is larger than `whole_bytes` goes in parts of
+    `part_bytes`, of which S3 wants 5 MiB at least.
     """
 
     bucket: str
     region: str
     endpoint: str = ""
     verify: bool = False
+    whole_bytes: int = 16 << 20
+    part_bytes: int = 8 << 20
     patience: Patience = field(default_factory=Patience)
 
 
@@ -147,7 +151,8 @@ class S3Client:
         if refusal is None:
             return reply
         self._learn(refusal, answer, keys)
-        raise StoreError(worded(refusal, peer, keys))
+        code = str(answer.status) if answer.code in ("", NO_CODE) else answer.code
+        raise StoreError(worded(refusal, peer, keys), code)
 
     def _learn(self, refusal: Verdict, answer: Answer, keys: sigv4.Keys) -> None:
         """Make the next request what the answer asks for; what earlier answers taught is forgotten if it did not help."""
