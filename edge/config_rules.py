@@ -111,7 +111,7 @@ def unused_settings(values: dict[str, Any], wrong: Collection[str]) -> set[str]:
         unused.add("core_capture_data_disk_path")
     if cloud or not periodic:
         unused.add("core_capture_data_periodic_upload_period_seconds")
-    if not cloud and not periodic and values["edge_fleet_reports"] != "bucket":
+    if not cloud and not periodic and not _fleet_needs_credentials(values):
         unused |= UPLOADS_ALONE
     return unused
 
@@ -192,6 +192,11 @@ def _check_listen(values: dict[str, Any], faults: list[str], warnings: list[str]
         )
 
 
+def _fleet_needs_credentials(values: dict[str, Any]) -> bool:
+    """Whether models of a fleet come from a private bucket, or reports go to one."""
+    return values["edge_fleet_reports"] == "bucket" or str(values["edge_fleet_repository"]).startswith("s3://")
+
+
 def _check_fleet(values: dict[str, Any], need: Callable[[str, str], None], uploads: bool, faults: list[str]) -> None:
     """What models of a fleet take."""
     if values["edge_fleet_repository"]:
@@ -201,6 +206,8 @@ def _check_fleet(values: dict[str, Any], need: Callable[[str, str], None], uploa
         need("edge_package_store_path", "with edge_fleet_root")
     if values["edge_fleet_reports"]:
         need("edge_fleet_root", "with edge_fleet_reports")
+    if values["edge_fleet_repository"].startswith("s3://") and not uploads:
+        need("core_region", "with edge_fleet_repository in a bucket")
     if values["edge_fleet_reports"] == "bucket" and not uploads:
         need("core_region", "with edge_fleet_reports in the bucket")
         need("provider_s3_bucket_name", "with edge_fleet_reports in the bucket")

@@ -192,10 +192,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "edge_fleet_repository",
         Kind.TEXT,
-        "Where models of the fleet come from: an http(s):// URL, a folder or a file:// URL; edge_fleet_root goes with it. Default: nowhere.",
+        "Where models of the fleet come from: an http(s):// URL, s3://BUCKET/PREFIX with the credentials of uploads, a folder or a file:// URL; edge_fleet_root goes with it. Default: nowhere.",
         high=2048,
-        pattern=r"(https?://[^\s/?#@]+(/[^\s?#]*)?|file:///[^\s?#]*|/.*)",
-        pattern_text="https://HOST/PATH, file:///PATH or /PATH",
+        pattern=r"(https?://[^\s/?#@]+(/[^\s?#]*)?|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s?#]*)?|file:///[^\s?#]*|/.*)",
+        pattern_text="https://HOST/PATH, s3://BUCKET/PREFIX, file:///PATH or /PATH",
     ),
     _path(
         "edge_fleet_root",

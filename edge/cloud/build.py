@@ -41,13 +41,14 @@ def _s3(config: Config, clock: Clock) -> S3Store:
         S3Location(
             config.provider_s3_bucket_name, config.core_region, endpoint, verify=config.edge_upload_verify == "head"
         ),
-        _credentials(config, clock),
+        credentials_of(config, clock),
         clock,
         lambda: public_trust(*map(credential_path, (config.provider_aws_ca_cert_file, config.edge_ca_bundle))),
     )
 
 
-def _credentials(config: Config, clock: Clock) -> CredentialSource:
+def credentials_of(config: Config, clock: Clock) -> CredentialSource:
+    """Where keys for requests come from: the AWS IoT certificate, a container's address, or the environment."""
     if not config.provider_aws_iot_cred_endpoint:
         if os.environ.get(CONTAINER_URI) and not os.environ.get("AWS_ACCESS_KEY_ID"):
             return ContainerCredentials(clock)
@@ -69,7 +70,7 @@ def build_reader(bucket: str, clock: Clock, *, config: Config | None, region: st
     if config is not None:
         region, endpoint = region or config.core_region, endpoint or config.core_endpoint_override
         files = tuple(map(credential_path, (config.provider_aws_ca_cert_file, config.edge_ca_bundle)))
-        credentials = _credentials(config, clock)
+        credentials = credentials_of(config, clock)
     elif os.environ.get(CONTAINER_URI) and not os.environ.get("AWS_ACCESS_KEY_ID"):
         credentials = ContainerCredentials(clock)
     else:

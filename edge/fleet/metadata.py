@@ -99,14 +99,7 @@ class _Updater(Updater):
         durable.write_file(path, data)
 
     def _update_root_symlink(self) -> None:
-        link, target = Path(self._dir, "root.json"), f"root_history/{self._trusted_set.root.version}.root.json"
-        with contextlib.suppress(OSError):
-            if str(link.readlink()) == target:
-                return
-        temporary = link.with_name(link.name + durable.TEMPORARY)
-        temporary.unlink(missing_ok=True)
-        temporary.symlink_to(target)
-        durable.rename_all([(temporary, link)])
+        """Nothing: the link root.json is for clients without a root of trust of their own, and would lead back for a moment."""
 
 
 def moment(seconds: float) -> datetime.datetime:

@@ -1,4 +1,4 @@
-"""A repository on a server: plain GETs over HTTP(S), each bounded in bytes, in time and in its least rate (F-4)."""
+"""A repository on a server or in a bucket: GETs over HTTP(S), each bounded in bytes, in time and in its least rate (F-4)."""
 
 import ssl
 from collections.abc import Iterator
@@ -10,10 +10,13 @@ from edge.clock import Clock
 from edge.cloud.aws.answer import Bounds, Patience, Stream
 from edge.cloud.aws.dialling import Peer
 from edge.cloud.aws.faults import StaleConnectionError, TransportError
+from edge.cloud.aws.sigv4 import encode_path
 from edge.cloud.aws.transport import Transport
 from edge.cloud.aws.trust import public_trust
+from edge.cloud.build import credentials_of
 from edge.cloud.retry import read_date, read_retry_after
 from edge.config import Config
+from edge.fleet.bucket import SCHEME, Signing, url_of
 from edge.fleet.source import Got, SourceError
 from edge.text import shown
 
@@ -26,14 +29,16 @@ _SMALL_BYTES = 4 << 20  # a file of at most so many is no package
 class Web:
     """The files below a URL. One connection is kept."""
 
-    def __init__(self, url: str, transport: Transport) -> None:
+    def __init__(self, url: str, transport: Transport, signing: Signing | None = None) -> None:
+        """With `signing`, each request is signed."""
         self._transport = transport
-        self._base = urlsplit(url).path.rstrip("/") + "/"
+        self._base = encode_path(urlsplit(url).path.rstrip("/") + "/")
+        self._signing = signing
 
     @contextmanager
     def open(self, path: str, *, most: int, start: int = 0, etag: str = "") -> Iterator[Got]:
         """See `Source`."""
-        headers = {"host": self._transport.peer.authority, "accept-encoding": "identity"}
+        headers = {"accept-encoding": "identity"}
         if start:
             headers["range"] = f"bytes={start}-"
         if etag:
@@ -42,13 +47,24 @@ class Web:
         bounds = Bounds(most, seconds, LEAST_BYTES_PER_SECOND)
         try:
             with ExitStack() as held:
-                try:
-                    stream = held.enter_context(self._transport.stream(self._base + path, headers, bounds))
-                except StaleConnectionError:  # the kept connection was dead: this is no second try
-                    stream = held.enter_context(self._transport.stream(self._base + path, headers, bounds))
+                stream = self._stream(held, path, headers, bounds)
+                if self._signing is not None:
+                    date = read_date(stream.headers.get("date"))
+                    if self._signing.learn(stream.status, stream.headers, date):
+                        held.close()
+                        stream = self._stream(held, path, headers, bounds)
                 yield self._read(path, stream, start, etag)
         except TransportError as error:
             raise SourceError(f"{self._transport.peer.authority}: {path}: {error}") from None
+
+    def _stream(self, held: ExitStack, path: str, headers: dict[str, str], bounds: Bounds) -> Stream:
+        """An answer, on a new connection where the kept one was dead: this is no second try."""
+        place, host = self._base + path, self._transport.peer.authority
+        own = self._signing.signed(place, host) if self._signing is not None else {"host": host}
+        try:
+            return held.enter_context(self._transport.stream(place, {**own, **headers}, bounds))
+        except StaleConnectionError:
+            return held.enter_context(self._transport.stream(place, {**own, **headers}, bounds))
 
     def _read(self, path: str, stream: Stream, start: int, etag: str) -> Got:
         given = stream.headers.get("etag", "")
@@ -84,6 +100,10 @@ def connect(repository: str, clock: Clock, config: Config) -> Web:
         SourceError: the trusted CAs cannot be read, or the proxy's variable is wrong.
     """
     context: ssl.SSLContext | None = None
+    signing = None
+    if repository.startswith(SCHEME):
+        signing = Signing(credentials_of(config, clock), config.core_region, clock)
+        repository = url_of(repository, config)
     try:
         if repository.startswith("https:"):
             context = public_trust(*map(credential_path, (config.provider_aws_ca_cert_file, config.edge_ca_bundle)))
@@ -92,4 +112,4 @@ def connect(repository: str, clock: Clock, config: Config) -> Web:
         raise SourceError(f"the trusted CAs cannot be read: {error.strerror or error}") from None
     except ValueError as error:
         raise SourceError(str(error)) from None
-    return Web(repository, Transport(peer, clock, Patience()))
+    return Web(repository, Transport(peer, clock, Patience()), signing)

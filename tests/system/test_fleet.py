@@ -147,15 +147,16 @@ def test_an_agent_in_no_fleet(agents: Any) -> None:
     assert not agent.client.status().HasField("fleet")
 
 
-def test_reports_in_a_bucket(agents: Any, operator: Operator, tmp_path: Path) -> None:  # [F-12] [F-13]
-    """rclone's S3 server takes them, by the keys that are for captures."""
+def test_a_private_bucket(agents: Any, operator: Operator, tmp_path: Path) -> None:  # [F-12] [F-13] [F-14]
+    """rclone's S3 server has the repository and takes reports, by the keys that are for captures."""
+    operator("deploy", FLEET, "add=adder/1.0", "--name", "n-1")
+    shutil.copytree(operator.folder, tmp_path / "data" / BUCKET / "models")
     store = start_rclone(tmp_path)
     try:
         member = Member.of(
-            agents, tmp_path, operator.root, str(operator.folder),
+            agents, tmp_path, operator.root, f"s3://{BUCKET}/models",
             edge_fleet_reports="bucket", provider_s3_bucket_name=BUCKET, core_region=REGION, core_endpoint_override=store.url,
         )  # fmt: skip
-        operator("deploy", FLEET, "add=adder/1.0", "--name", "n-1")
         member.agent.start(env=store.environment())
         member.until("n-1", "trying")
         member.prove()
