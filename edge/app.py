@@ -242,7 +242,7 @@ class App:
             self._fleet.stop()
         self._server.stop(GRACE_SECONDS)
         self._models.stop()
-        self._keeper.stop(CAPTURES_SECONDS / 2)
+        self._keeper.stop(max(CAPTURES_SECONDS, end - self._clock.monotonic()) - CAPTURES_SECONDS / 2)
         self._captures.stop(max(CAPTURES_SECONDS, end - self._clock.monotonic()))
         self._segments.close()
         self._regions.close()

@@ -15,7 +15,8 @@ from tests.system.conftest import good_config, run_tool
 from tests.system.harness import CALL_SECONDS, AgentProcess, eventually, tensor_of
 from tests.system.managed import Site
 from tests.system.policies import SURE, UNSURE, captured, ids, picture, predict, reasons
-from tests.system.segments import Segment
+from tests.system.segments import Segment, ShmFile
+from tests.system.test_open_inference_shared import place, register, service
 
 SAMPLES = 40
 POLICIES: dict[str, dict[str, Any]] = {
@@ -167,6 +168,27 @@ def test_shared_memory_is_copied_before_the_answer(agent: AgentProcess) -> None:
     assert captures.entry_bytes(entry, agent.captures) == data
 
 
+def test_tensors_in_regions(agent: AgentProcess) -> None:  # [K-2] [K-6]
+    data, size = picture(SURE).byte_data, 4 * 10
+    with ShmFile(1024, 0o600) as file:
+        register(agent, "r", file.key, 1024)
+        file.write(data, 0)
+        tensor = oip.ModelInferRequest.InferInputTensor(name="image", datatype="FP32", shape=[1, 8, 8, 1])
+        wanted = oip.ModelInferRequest.InferRequestedOutputTensor(name="probabilities")
+        asked = oip.ModelInferRequest(
+            model_name="all", inputs=[place(tensor, "r", len(data))], outputs=[place(wanted, "r", size, 512)]
+        )
+        call = agent.channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+        _, rpc = call.with_call(asked.SerializeToString(), timeout=CALL_SECONDS)
+        answered = file.read()[512 : 512 + size]
+        file.write(bytes(1024), 0)
+        service(agent, "SystemSharedMemoryUnregister", oip.SystemSharedMemoryUnregisterRequest())
+    record = captured(agent, ids(rpc)[0])
+    [entry], [given] = record["deviceFleetInputs"], record["deviceFleetOutputs"]
+    assert captures.entry_bytes(entry, agent.captures) == data
+    assert captures.entry_bytes(given, agent.captures) == answered != bytes(size)
+
+
 def test_a_budget_outlives_a_restart(agents: Callable[..., AgentProcess], digits: Path) -> None:  # [K-4]
     agent = agents(edge_capture_policies={"*": {"every_nth": 1, "records_per_day": 3}}).start()
     for alias in ("a", "b"):  # they share one budget
@@ -184,7 +206,7 @@ def test_a_budget_outlives_a_restart(agents: Callable[..., AgentProcess], digits
 def test_a_stop_stores_what_was_chosen(agents: Callable[..., AgentProcess], digits: Path) -> None:  # [K-6]
     agent = agents(edge_capture_policies={"*": {"every_nth": 1}}, core_capture_data_push_period_seconds=60).start()
     agent.client.load(digits, "m")
-    told = [predict(agent, "m", [picture(SURE)])[1][0] for _ in range(50)]
+    told = [predict(agent, "m", [picture(SURE)])[1][0] for _ in range(20)]
     assert agent.stop() == 0
     kept = {one["eventMetadata"]["eventId"] for _, one in captures.records(agent.captures)}
     assert kept == set(told)
