@@ -41,8 +41,10 @@ def moment(text: str) -> datetime:
         ) from None
 
 
-def add_parser(parser: Any, common: Any, parser_class: Any, later: Callable[[str, str], Any]) -> None:
-    """The words below `captures`."""
+def add_parser(parser: Any, parser_class: Any, later: Callable[[str, str], Any]) -> None:
+    """The words below `captures`; none talks to an agent."""
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--json", action="store_true", help="print one JSON object instead of text")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = _EPILOG
     words = parser.add_subparsers(
@@ -78,7 +80,10 @@ def _add_filters(one: Any) -> None:
     filters.add_argument("--model", action="append", metavar="NAME", help="of this model, by the package's own name")
     filters.add_argument("--version", action="append", metavar="VERSION", help="of this version of the model")
     filters.add_argument(
-        "--since", type=moment, metavar="TIME", help="at or after 2026-01-31T12:00:00 (UTC), 2h ago, ..."
+        "--since",
+        type=moment,
+        metavar="TIME",
+        help="at or after 2026-01-31T12:00:00 (UTC), or so long ago: 90s, 30min, 2h, 7d",
     )
     filters.add_argument("--until", type=moment, metavar="TIME", help="before a time")
     filters.add_argument(

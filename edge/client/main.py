@@ -148,7 +148,7 @@ def make_parser(program: str) -> argparse.ArgumentParser:
     _add_original_predicts(commands, common)
     _add_checks(commands, common)
     _add_models(commands, common)
-    _add_captures(commands, common)
+    _add_captures(commands)
     fleet_words.add(commands, _Parser, common, _later, PEOPLE_TIMEOUT_SECONDS)
     _add_greengrass(commands, common)
     from edge.client.packaging import add_parsers
@@ -285,11 +285,11 @@ def _add_alias(parser: Any) -> None:
     parser.add_argument("alias", help="the name that applications call the model by")
 
 
-def _add_captures(commands: Parsers, common: argparse.ArgumentParser) -> None:
+def _add_captures(commands: Parsers) -> None:
     from edge.client.capture_words import add_parser
 
-    parser = commands.add_parser("captures", description=f"{SUMMARIES['captures'].capitalize()}.", parents=[common])
-    add_parser(parser, common, _Parser, _later)
+    parser = commands.add_parser("captures", description=f"{SUMMARIES['captures'].capitalize()}.")
+    add_parser(parser, _Parser, _later)
 
 
 def _add_greengrass(commands: Parsers, common: argparse.ArgumentParser) -> None:
