@@ -132,12 +132,15 @@ def test_the_region_that_an_answer_names(status: int, code: str) -> None:
         (Fault.TRUNCATED, Outcome.RETRY_SOON, False),
         (Fault.NOT_HTTP, Outcome.RETRY_SOON, False),
         (Fault.ENDLESS, Outcome.RETRY_LATER, False),
+        (Fault.SLOW, Outcome.RETRY_LATER, False),
         (Fault.TLS_NOT_YET_VALID, Outcome.RETRY_LATER, False),
         (Fault.TLS_EXPIRED, Outcome.RETRY_LATER, True),
         (Fault.TLS_UNTRUSTED, Outcome.RETRY_LATER, True),
         (Fault.TLS_HOST_NAME, Outcome.RETRY_LATER, True),
         (Fault.TLS_CLIENT, Outcome.RETRY_LATER, True),
         (Fault.TLS, Outcome.RETRY_LATER, False),
+        (Fault.PROXY_REFUSES, Outcome.RETRY_LATER, True),
+        (Fault.PROXY_FAILS, Outcome.RETRY_LATER, False),
     ],
 )
 def test_each_fault_has_its_outcome(fault: Fault, outcome: Outcome, slow: bool) -> None:
