@@ -23,6 +23,7 @@ from edge.text import shown
 MAX_FILE_SECONDS = 300.0  # for a file of metadata or a document
 MAX_PACKAGE_SECONDS = 86_400.0  # for a package in one go; what has come is gone on from
 LEAST_BYTES_PER_SECOND = 256.0  # of each half minute; less is as good as nothing
+FRESH_SECONDS = 2.0  # after a change of a file its ETag is not relied on (RFC 9110, 8.8.2.2)
 _SMALL_BYTES = 4 << 20  # a file of at most so many is no package
 
 
@@ -68,6 +69,11 @@ class Web:
 
     def _read(self, path: str, stream: Stream, start: int, etag: str) -> Got:
         given = stream.headers.get("etag", "")
+        changed, now = read_date(stream.headers.get("last-modified")), read_date(stream.headers.get("date"))
+        if changed is not None and now is not None and now - changed < FRESH_SECONDS:
+            given = (
+                ""  # nginx makes it of the second and the length: a file that is so new may change under the same one
+            )
         if stream.status == 304 and etag:
             return Got(True, etag, 0, lambda: iter(()))
         if stream.status not in (200, 206):

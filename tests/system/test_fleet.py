@@ -12,7 +12,7 @@ from tests.data import make_models
 from tests.fakes.fleet import FleetServer
 from tests.fakes.stores import BUCKET, REGION, start_rclone
 from tests.system.conftest import Signer, run_tool
-from tests.system.fleet import FLEET, WAIT_SECONDS, Member, Operator, archive, arrives, nginx
+from tests.system.fleet import FLEET, PROVES, WAIT_SECONDS, Member, Operator, archive, arrives, nginx
 from tests.system.harness import eventually
 
 
@@ -145,6 +145,38 @@ def test_an_agent_in_no_fleet(agents: Any) -> None:
     assert done.returncode == 1
     assert "edge_fleet_root" in done.stderr
     assert not agent.client.status().HasField("fleet")
+
+
+def test_two_models_switch_together(agents: Any, operator: Operator, tmp_path: Path) -> None:  # [F-10] [W-9]
+    """Where one of them is refused, the other does not switch either; where both are good, both do, and go back together."""
+    member = Member.of(agents, tmp_path, operator.root, "")
+    member.agent.start()
+
+    def arrive(name: str, add: str, other: str) -> Any:
+        operator("deploy", FLEET, f"add=adder/{add}", f"other=adder/{other}", "--name", name)
+        words = ("fleet", "apply", "--from", str(operator.folder), "-a", member.agent.socket, "--json")
+        return json.loads(run_tool(*words, check=False).stdout)
+
+    def serves() -> tuple[float, float]:
+        return member.added("add"), member.added("other")
+
+    assert arrive("n-1", "1.0", "1.0")["state"] == "trying"
+    assert serves() == (0, 0)
+    for name in ("add", "other"):
+        for _ in range(PROVES):
+            member.added(name)
+    member.until("n-1", "committed")
+    bad = arrive("n-2", "1.1", "2.0")
+    assert {one["name"]: "switches together" in one["refused"] for one in bad["models"]} == {
+        "add": True,
+        "other": False,
+    }
+    assert serves() == (0, 0)
+    assert arrive("n-3", "1.1", "1.1")["state"] == "trying", "what was refused for another's fault is tried again"
+    assert serves() == (1, 1)
+    assert member.rollback("add").refused
+    member.until("n-1", "refused")
+    assert serves() == (0, 0)
 
 
 def test_a_private_bucket(agents: Any, operator: Operator, tmp_path: Path) -> None:  # [F-12] [F-13] [F-14]
