@@ -12,8 +12,10 @@ from tests.fakes import captures
 from tests.fakes.s3_stub import S3Stub
 from tests.system.conftest import DIGITS_INT8, Signer
 from tests.system.harness import AgentProcess, eventually, tensor_of
+from tests.system.managed import Site, adder
 from tests.system.policies import SURE, UNSURE, picture, predict
 from tests.system.test_cloud_agent import ENVIRONMENT, cloud
+from tests.system.test_predict import x_float
 
 Agents = Callable[..., AgentProcess]
 LONG = 3600
@@ -73,6 +75,29 @@ def test_summaries_come_by_and_by(agents: Agents, digits: Path) -> None:  # [K-7
     before = sum(line["summary"]["calls"]["OK"] for _, line in summaries(agent))
     assert agent.stop() == 0
     assert sum(line["summary"]["calls"]["OK"] for _, line in summaries(agent)) >= before
+
+
+def test_each_version_is_told_by_itself(agents: Agents, signer: Signer, tmp_path: Path) -> None:  # [K-5] [K-7] [W-8]
+    changes = {"edge_capture_policies": {"*": {"every_nth": 2}}, "edge_capture_summary_seconds": LONG}
+    site = Site.made(agents, tmp_path, **changes)
+    told = {}
+    for version in ("1.0", "1.1"):
+        site.declare("m", adder(signer, version, 1.0, tmp_path))
+        if version == "1.0":
+            site.agent.start()
+        else:
+            assert not site.apply()["m"].refused
+        kept = [predict(site.agent, "m", [x_float([1, 2, 3, 4])])[1] for _ in range(4)]
+        told.update(dict.fromkeys([capture_id for ids in kept for capture_id in ids], version))
+    assert len(told) == 4  # the count begins anew with each version
+    assert site.agent.stop() == 0
+    records = [one["eventMetadata"] for _, one in captures.records(site.agent.captures) if "summary" not in one]
+    assert {one["eventId"]: one["modelVersion"] for one in records} == told
+    lines = [line for _, line in summaries(site.agent)]
+    assert {one["eventMetadata"]["modelVersion"]: one["summary"]["calls"]["OK"] for one in lines} == {
+        "1.0": 4,
+        "1.1": 4,
+    }
 
 
 @pytest.fixture
