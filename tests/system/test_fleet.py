@@ -147,6 +147,25 @@ def test_an_agent_in_no_fleet(agents: Any) -> None:
     assert not agent.client.status().HasField("fleet")
 
 
+@pytest.mark.parametrize("models_d", [True, False])
+def test_leaving_the_fleet(agents: Any, operator: Operator, tmp_path: Path, models_d: bool) -> None:  # [F-9]
+    member = Member.of(agents, tmp_path, operator.root, "")
+    if not models_d:
+        member.declarations.rmdir()
+    member.agent.start()
+    operator("deploy", FLEET, "add=adder/1.0", "--name", "n-1")
+    run_tool("fleet", "apply", "--from", str(operator.folder), "-a", member.agent.socket)
+    assert member.added("add") == 0
+    member.agent.stop()
+    config = json.loads(member.agent.config_path.read_text())
+    del config["edge_fleet_root"]
+    member.agent.config_path.write_text(json.dumps(config))
+    member.agent.start()
+    assert [one.name for one in member.agent.client.models()] == []
+    if models_d:  # without a folder of declarations the store is not looked into
+        assert member.packages() == set()
+
+
 def test_two_models_switch_together(agents: Any, operator: Operator, tmp_path: Path) -> None:  # [F-10] [W-9]
     """Where one of them is refused, the other does not switch either; where both are good, both do, and go back together."""
     member = Member.of(agents, tmp_path, operator.root, "")
