@@ -1,5 +1,5 @@
 # The binary. ARCH is amd64 or arm64; either is built on either.
-.PHONY: binary binary-lock test-launcher test-binary test-arm64 footprint reproducible
+.PHONY: binary binary-lock test-launcher test-binary test-arm64 test-arm64-machine footprint reproducible
 
 binary: ## One binary for ARCH (amd64, arm64) into dist/ARCH; root
 	@ARCH=$(ARCH) packaging/nuitka/binary.sh
@@ -15,6 +15,9 @@ test-binary: $(VENV)/.tests ## The system and adversary tests against the binary
 
 test-arm64: $(VENV)/.tests ## The system and adversary tests against the aarch64 binary, emulated; root
 	@ARCH=arm64 PY=$(PY) packaging/nuitka/test.sh $(TESTS)
+
+test-arm64-machine: $(VENV)/.tests ## Those of them that another machine may make a difference to; what CI runs
+	@ARCH=arm64 PY=$(PY) MACHINE_TESTS=1 packaging/nuitka/test.sh
 
 footprint: $(VENV)/.tests ## Measure the binaries anew: docs/footprint.md
 	@$(PY) packaging/nuitka/footprint.py

@@ -1,6 +1,7 @@
 #!/bin/bash
 # test.sh [PYTEST WORDS]: the system tests against the binary of ARCH, and the layout of its tarball where it is built; on
 # this machine's own kind the adversary tests too: how an honest client fares says nothing where everything is emulated.
+# MACHINE_TESTS=1 leaves out those that prove the same Python on any machine, which take most of the time under emulation.
 # Needs PY, the Python of the tests.
 # The other machine's binary runs emulated; the entry that lets the kernel start it is made in a user namespace of its
 # own (Linux 6.7 or later), so this machine's binfmt table stays as it is.
@@ -11,6 +12,12 @@ binary=${BINARY:-$TOP/dist/$ARCH/sagemaker_edge_agent_binary}
 cd "$TOP"
 if [ $# = 0 ]; then
   set -- -n "${WORKERS:-$(nproc)}" --dist loadfile tests/system tests/package/test_binary.py tests/package/test_tarball.py
+  if [ -n "${MACHINE_TESTS:-}" ]; then
+    for name in capture_kill\* captures_\* client cloud_[b-z]\* cloud_addresses demo\* fleet_\* greengrass hostile_\* managed_kill metrics \
+      open_inference_clients perf_analyzer readme standard_streams summaries top traces; do
+      set -- "$@" "--ignore-glob=tests/system/test_$name.py"
+    done
+  fi
   [ "$ARCH" != "$(dpkg --print-architecture)" ] || set -- "$@" tests/adversary
 fi
 export SAGEMAKER_EDGE_UNPACK_DIR=$WORK/unpacked AGENT_COMMAND=$binary RELEASE_ARCH=$ARCH
