@@ -89,6 +89,8 @@ def test_many_refusals_are_counted(capsys: pytest.CaptureFixture[str], tmp_path:
 def test_hostile_words_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:  # [V-2]
     words = {"modelName": "\x1b[2J", "modelVersion": "\ud800", "deviceId": "a\nb", "captureReason": ["\x1b]0;x\x07"]}
     write(tmp_path, record("\x1b[31mid", **words))
+    write(tmp_path, record("i" * 900, modelName="m" * 900, captureReason=["r" * 900]), name="long.jsonl")
+    assert max(map(len, run(capsys, "ls", str(tmp_path))[1].splitlines())) < 340
     for word in ("ls", "show", "stats"):
         code, out, _ = run(capsys, word, str(tmp_path))
         assert code == 0 and "\x1b" not in out and "\x07" not in out

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from edge.capture.record import MAX_ID_CHARACTERS
 from edge.client import show as text
 from edge.client.captures.bucket import source_of
 from edge.client.captures.pictures import drawing, picture_entry, picture_of
@@ -24,6 +25,7 @@ from edge.tensors import shape_text
 from edge.text import counted, printable
 
 PAGE_ROWS = 200  # that are lined up with each other
+MAX_CELL_CHARACTERS = 48  # of a cell of the list; --json has all
 MAX_TEXT_BYTES = 2000  # of an auxiliary entry that is shown
 HEAD = ["TIME", "MODEL", "VERSION", "CLASS", "CONFIDENCE", "REASON", "ID"]
 _MARGIN_COLUMNS = 2
@@ -54,12 +56,12 @@ def _row(chosen: Chosen) -> list[str]:
     capture, said = chosen.capture, chosen.prediction
     return [
         moment(capture),
-        capture.model_name,
-        capture.model_version,
-        chosen.label,
+        printable(capture.model_name, MAX_CELL_CHARACTERS),
+        printable(capture.model_version, MAX_CELL_CHARACTERS),
+        printable(chosen.label, MAX_CELL_CHARACTERS),
         f"{said.confidence:.2%}" if said and said.confidence is not None else "",
-        ", ".join(capture.reasons),
-        capture.capture_id,
+        printable(", ".join(capture.reasons), MAX_CELL_CHARACTERS),
+        printable(capture.capture_id, MAX_ID_CHARACTERS),
     ]
 
 
