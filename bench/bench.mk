@@ -1,8 +1,9 @@
 # Benchmarks. `bench` needs what the C++ example needs: g++, cmake, pkg-config, libgrpc++-dev, protobuf-compiler-grpc.
-.PHONY: bench bench-inference bench-compare bench-build bench-cloud bench-engines bench-spool bench-swap soak
+.PHONY: bench bench-inference bench-compare bench-build bench-cloud bench-link bench-engines bench-spool bench-swap soak
 
 ROUNDS ?= 7
 BASE ?= HEAD
+LINK_BATCHES ?= 1000
 SOAK_CALLS ?= 1000000
 SWAP_MODEL ?= tiny
 SWAP_CLIENTS ?= 8
@@ -37,3 +38,6 @@ bench-spool: venv ## What captures cost: bytes written, fsyncs, captures a secon
 
 bench-cloud: $(VENV)/.tests ## What uploads cost: memory and time to drain a backlog into rclone serve s3, beside boto3
 	@$(PY) -m bench.cloud
+
+bench-link: $(VENV)/.tests ## How many connections gain over a slow link: small batches over 100 ms, by 1 and by 4 (LINK_BATCHES=1000)
+	@$(PY) -m bench.link --batches $(LINK_BATCHES)

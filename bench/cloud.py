@@ -74,7 +74,7 @@ def measure(count: int, size: int) -> Iterator[dict[str, Any]]:
             store.close()
 
 
-def settings(folder: Path) -> CaptureSettings:
+def settings(folder: Path, **changes: Any) -> CaptureSettings:
     """Destination Cloud, with the default batch."""
     return CaptureSettings(
         device="device",
@@ -85,12 +85,13 @@ def settings(folder: Path) -> CaptureSettings:
         bucket="sagemaker-test",
         buffer_captures=20,
         spool_min_free=0,
+        **changes,
     )
 
 
-def fill(folder: Path, count: int, size: int) -> None:
+def fill(folder: Path, count: int, size: int, **changes: Any) -> None:
     """Make a backlog of `count` captures with a tensor of `size` bytes."""
-    service = CaptureService(settings(folder), SystemClock(), None)
+    service = CaptureService(settings(folder, **changes), SystemClock(), None)
     service.start()
     for number in range(count):
         tensor = CapturedTensor("input", DType.UINT8, (size,), os.urandom(size))
@@ -116,7 +117,7 @@ def drain(folder: Path, url: str) -> dict[str, Any]:
     clock = SystemClock()
     location = S3Location("sagemaker-test", REGION, url)
     store = S3Store(location, EnvironmentCredentials(), clock, public_trust)
-    service = CaptureService(settings(folder), clock, Uploader(store, clock))
+    service = CaptureService(settings(folder), clock, Uploader(store, clock, connections=4))
     files = sum(path.is_file() for path in (folder / "spool" / "sealed").rglob("*"))
     begun = time.monotonic()
     service.start()
