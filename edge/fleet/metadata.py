@@ -25,7 +25,7 @@ if _FETCHER not in sys.modules:  # tuf.ngclient imports it whether it is used or
 
 from tuf.api import exceptions  # noqa: E402 - after what it must not import
 from tuf.api.exceptions import RepositoryError  # noqa: E402
-from tuf.api.metadata import Metadata, TargetFile, Timestamp  # noqa: E402
+from tuf.api.metadata import TargetFile, Timestamp  # noqa: E402
 from tuf.ngclient.config import UpdaterConfig  # noqa: E402
 from tuf.ngclient.fetcher import FetcherInterface  # noqa: E402
 from tuf.ngclient.updater import Updater  # noqa: E402
@@ -194,11 +194,3 @@ def sha256_of(info: TargetFile) -> str:
     if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):
         raise MetadataError(f"{info.path} has no SHA-256")
     return str(sha256)
-
-
-def ends_at(path: Path) -> float:
-    """When a timestamp.json that was verified before ends; 0 where it cannot be read."""
-    try:
-        return Metadata[Timestamp].from_file(str(path)).signed.expires.timestamp()
-    except (OSError, RepositoryError, ValueError):
-        return 0.0

@@ -14,6 +14,7 @@ from edge import strict_json
 from edge.fleet.reports import MAX_REPORT_BYTES, SUFFIX
 from edge.strict_json import JsonFault
 
+LATEST = 1e11  # seconds since the epoch; what is later is no time that a device told of
 SILENT_DAYS = 2.0  # after so long without a heartbeat a device counts as silent
 
 
@@ -48,7 +49,7 @@ class Overview:
 
     def silent(self, now: float, days: float = SILENT_DAYS) -> list[str]:
         """Devices whose last heartbeat is older."""
-        return sorted(d for d, one in self.heartbeats.items() if now - _number(one.get("at")) > days * 86_400)
+        return sorted(d for d, one in self.heartbeats.items() if now - moment(one.get("at")) > days * 86_400)
 
     def versions(self) -> dict[str, Counter[str]]:
         """By alias, how many devices serve which version."""
@@ -88,7 +89,7 @@ def read(folder: Path, fleet: str) -> Overview:
                 for alias, model in (models.items() if isinstance(models, dict) else ())
                 if isinstance(model, dict) and model.get("status") != "ok"
             }
-            found.failures.append(Failure(device, deployment, _number(value.get("at")), reasons))
+            found.failures.append(Failure(device, deployment, moment(value.get("at")), reasons))
     return found
 
 
@@ -109,5 +110,8 @@ def _files(found: Overview, folder: Path) -> Iterator[tuple[str, dict[str, Any]]
             found.unreadable += 1
 
 
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, (int, float)) else 0.0
+def moment(value: object) -> float:
+    """Seconds since the epoch, as a device told them; 0 for what is no such time."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LATEST:
+        return 0.0
+    return float(value)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from html import escape
 
 from edge.fleet.document import Document
-from edge.fleet.overview import Overview
+from edge.fleet.overview import Overview, moment
 
 DAYS = 14  # of failures that the page shows
 _STYLE = """
@@ -26,11 +26,12 @@ def page(fleets: Iterable[tuple[Overview, Document | None]], now: float) -> str:
     """The page; `now` in seconds since the epoch."""
     body = "".join(_fleet(overview, document, now) for overview, document in fleets)
     made = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return (
+    whole = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Fleets</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>'
         f"<h1>Fleets</h1><small>as of {made}</small>{body}</body></html>\n"
     )
+    return whole.encode(errors="replace").decode()  # devices may tell of what is no text
 
 
 def _fleet(overview: Overview, document: Document | None, now: float) -> str:
@@ -105,8 +106,8 @@ def _devices(overview: Overview, document: Document | None, now: float) -> str:
         )
         state = '<span class="silent">silent</span>' if device in silent else "heard of"
         state += ', <span class="failed">failed</span>' if device in failed else ""
-        at = one.get("at")
-        when = _when(float(at)) if isinstance(at, (int, float)) else ""
+        at = moment(one.get("at"))
+        when = _when(at) if at else ""
         rows.append([escape(device), state, escape(str(one.get("agent", ""))), escape(serving), when])
     return (
         _table(["Device", "State", "Agent", "Serves", "Last heard of"], rows)

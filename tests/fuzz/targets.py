@@ -41,7 +41,7 @@ from edge.serving.binding import InputBinder
 from edge.tensors import DType
 from tests.fakes.packages import BUILD_DATE, LIMITS, ROOT, entries_of, files_of, tar_of
 from tests.fakes.signing_pki import NOW
-from tests.fuzz import inference, records
+from tests.fuzz import fleet, inference, records
 
 DATA = Path(__file__).parents[1] / "data"
 FORMS = (2, 1, 0)  # of a tar, as the standard library numbers them: pax, GNU, ustar
@@ -308,6 +308,7 @@ TARGETS = {
     ),
     "inference": Target(inference.seeds(), inference.TOKENS, inference.check),
     "records": Target(records.seeds(), (*JSON_TOKENS, *records.TOKENS), records.check, is_json=True),
+    "fleet": Target(fleet.seeds(), (*JSON_TOKENS, *fleet.TOKENS), fleet.check, is_json=True),
     "signature": Target(
         (FILES[SIGNATURE_FILE], format_statement("p", {"a": bytes(32), "b/c": bytes(32)})),
         JSON_TOKENS, check_signature, is_json=True,

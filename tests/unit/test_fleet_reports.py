@@ -149,6 +149,17 @@ def test_what_an_operator_sees(told: Path) -> None:
     assert one.unreadable == 1
 
 
+def test_a_device_may_tell_anything(tmp_path: Path) -> None:
+    """Times that are none, names that are no text: they spoil neither the table nor the page."""
+    folder = tmp_path / f"heartbeats/{FLEET}"
+    folder.mkdir(parents=True)
+    for n, at in enumerate(("1" * 400, "1e999", "-5", '"now"', "true")):
+        (folder / f"d-{n}.json").write_text(f'{{"at": {at}, "agent": "\\ud800", "models": {{"a": 5, "b": []}}}}')
+    one = overview.read(tmp_path, FLEET)
+    assert len(one.silent(NOW.timestamp())) == 5
+    assert page([(one, None)], NOW.timestamp()).encode()
+
+
 def test_commands(told: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     operator = Operator.made(tmp_path, FakeClock(NOW.timestamp()))
     for version in ("1.0", "1.1"):
