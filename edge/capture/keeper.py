@@ -175,6 +175,15 @@ class Keeper:
         self._captures.promise(capture_id)
         return True
 
+    def withdraw(self, watch: Watch, capture_id: str, size: int) -> None:
+        """Undo what `reserve` promised: the call cannot be captured."""
+        with self._lock:
+            self._queued -= 1
+            self._queued_bytes -= size
+        watch.budget.give_back()
+        self._captures.break_promise(capture_id)
+        self.results.count("failed")
+
     def hand_over(self, chosen: "Chosen | Sample") -> None:
         """Take what was reserved."""
         self._queue.append(chosen)

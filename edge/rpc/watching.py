@@ -4,6 +4,7 @@ The decision comes before the answer, which tells the capture's id; the record i
 call has anyway. Shared memory is the client's again once it has its answer, so that is copied before.
 """
 
+import logging
 import uuid
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,6 +24,8 @@ from edge.tensors import Data, Lent, TensorSpec
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+log = logging.getLogger(__name__)
 
 CAPTURE_ID_KEY = "edge-capture-id"  # in the trailing metadata of a call that is captured
 
@@ -65,7 +68,11 @@ class Watching:
         reasons = watch.reasons(number, call.since, call.caller.metadata, outputs)
         if not reasons:
             return sample
-        capture = self._capture(watch, call, outputs, reasons, answer)
+        try:
+            capture = self._capture(watch, call, outputs, reasons, answer)
+        except Exception:  # of its memory, say: the call has its answer all the same
+            log.exception("model %s: a call that was chosen is not captured", watch.alias)
+            return sample
         return capture if sample is None else partial(_both, sample, capture)
 
     def _capture(
@@ -77,7 +84,11 @@ class Watching:
 
     def failed(self, watch: Watch, call: Watched, status: str) -> HandOver | None:
         """As `answered`, of a call that the model failed on; `status` is what its caller gets."""
-        return self._promise(watch, call, ("errors",), tuple, status=status) if watch.errors else None
+        try:
+            return self._promise(watch, call, ("errors",), tuple, status=status) if watch.errors else None
+        except Exception:  # its caller is to get the model's failure, not this one
+            log.exception("model %s: a call that was chosen is not captured", watch.alias)
+            return None
 
     def _sample(self, collector: Collector, call: Watched, outputs: Sequence[Output]) -> HandOver | None:
         """Values of the call for the summary of its model; None where there is no room for them."""
@@ -113,9 +124,14 @@ class Watching:
         capture_id = str(uuid.uuid4())
         if not self._keeper.reserve(watch, capture_id, size):
             return None
+        try:
+            if shared_bytes > LARGE_COPY_BYTES:
+                call.caller.step_aside()
+            inputs = _inputs(call)
+        except BaseException:
+            self._keeper.withdraw(watch, capture_id, size)
+            raise
         call.caller.trail(CAPTURE_ID_KEY, capture_id)
-        if shared_bytes > LARGE_COPY_BYTES:
-            call.caller.step_aside()
         chosen = ByPolicy(reasons, watch.alias, 1000 * (self._clock.monotonic() - call.since), status)
         make = partial(
             _request,
@@ -124,7 +140,7 @@ class Watching:
             at=self._clock.now(),
             chosen=chosen,
             trace=traceparent.read(call.caller.metadata(traceparent.KEY)),
-            inputs=_inputs(call),
+            inputs=inputs,
             outputs=outputs,
         )
         return partial(self._keeper.hand_over, Chosen(watch, capture_id, size, make))
