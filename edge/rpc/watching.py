@@ -61,19 +61,16 @@ class Watching:
 
         `number` is the watch's own for it.
         """
-        collector = watch.collector
-        sample = None
-        if collector is not None and collector.wants(call.since):
-            sample = self._sample(collector, call, outputs)
-        reasons = watch.reasons(number, call.since, call.caller.metadata, outputs)
-        if not reasons:
-            return sample
+        sample = capture = None
         try:
-            capture = self._capture(watch, call, outputs, reasons, answer)
+            collector = watch.collector
+            if collector is not None and collector.wants(call.since):
+                sample = self._sample(collector, call, outputs)
+            if reasons := watch.reasons(number, call.since, call.caller.metadata, outputs):
+                capture = self._capture(watch, call, outputs, reasons, answer)
         except Exception:  # of its memory, say: the call has its answer all the same
             log.exception("model %s: a call that was chosen is not captured", watch.alias)
-            return sample
-        return capture if sample is None else partial(_both, sample, capture)
+        return partial(_both, sample, capture) if sample and capture else sample or capture
 
     def _capture(
         self, watch: Watch, call: Watched, outputs: Sequence[Output], reasons: tuple[str, ...], answer: bytes
@@ -160,10 +157,9 @@ def _counts(model: LoadedModel) -> CallCounts:
     return CallCounts(statuses, counts.answered_seconds, counts.answered_buckets)
 
 
-def _both(first: HandOver, second: HandOver | None) -> None:
+def _both(first: HandOver, second: HandOver) -> None:
     first()
-    if second is not None:
-        second()
+    second()
 
 
 def _request(
