@@ -11,6 +11,7 @@ from tests.system.segments import Segment
 
 ANSWER_BYTES = 20 << 20
 CALLS_OF_A_CONNECTION = 100
+HONEST_CALLS = 8
 
 
 def test_large_answers_that_nobody_reads(stand: Stand, package_of: Any) -> None:  # [B-7]
@@ -41,7 +42,8 @@ def test_small_answers_that_nobody_reads(stand: Stand) -> None:  # [B-8]
                 while connection.open_calls < CALLS_OF_A_CONNECTION:
                     connection.request(LIST_MODELS, b"")
                 connection.read(0.02)
-        assert sum(connection.open_calls for connection in connections) >= MAX_CONCURRENT_CALLS
+        # The honest client has places too, and takes them from those who wait longest.
+        assert sum(connection.open_calls for connection in connections) >= MAX_CONCURRENT_CALLS - HONEST_CALLS
 
 
 def test_streams_that_nobody_ends(stand: Stand) -> None:  # [B-8]
