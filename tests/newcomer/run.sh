@@ -33,7 +33,8 @@ cp -L /etc/resolv.conf /etc/hosts "$ROOT/etc/"
 cat /etc/ssl/certs/ca-certificates.crt >"$ROOT/etc/ssl/certs/ca-certificates.crt"
 [ ! -f /etc/pip.conf ] || cp /etc/pip.conf "$ROOT/etc/"
 environment=()
-for name in OPENBLAS_CORETYPE OPENBLAS_L2_SIZE PIP_CERT PIP_INDEX_URL PIP_DEFAULT_TIMEOUT HTTPS_PROXY HTTP_PROXY NO_PROXY; do
+for name in OPENBLAS_CORETYPE OPENBLAS_L2_SIZE PIP_CERT PIP_INDEX_URL PIP_DEFAULT_TIMEOUT HTTPS_PROXY HTTP_PROXY NO_PROXY \
+  PYTEST_ADDOPTS; do
   [ -z "${!name:-}" ] || environment+=("$name=${!name}")
 done
 chroot "$ROOT" useradd --create-home --shell /bin/bash newcomer
