@@ -114,7 +114,12 @@ class App:
         self._fleet = self._member()
         deployments = Deployments(
             self._registry,
-            Store(Path(store) if store else None, self._config.edge_package_store_max_mib * MIB, self._accept_package),
+            Store(
+                Path(store) if store else None,
+                self._config.edge_package_store_max_mib * MIB,
+                self._accept_package,
+                self._signed_paths,
+            ),
             Path(self._config.edge_models_path),
             self._clock,
             lambda name: self._server.set_serving(name, False),
@@ -154,6 +159,12 @@ class App:
         from edge.package.open import claim_of_system
 
         return self._verified(url, claim_of_system, go_on)
+
+    def _signed_paths(self, url: str) -> frozenset[str]:
+        from edge.package.open import signed_paths
+
+        trusted = Path(self._config.core_root_certs_path)
+        return signed_paths(url, trust_dir=trusted, clock=self._clock, build_date=self._build_date)
 
     def _verified(
         self,

@@ -71,10 +71,10 @@ def _set(
                 source = Path(given).absolute()
                 place = folder.path_of(models, alias)
                 # Where `--copy` would have put it: from there it is gone, as after that, and the store has it.
-                beside = model_files.copy_beside(place, is_folder=source.is_dir())
+                beside = model_files.copy_beside(place, source)
                 url = "/" + str(beside.relative_to(image.root))
                 id = store.identify(str(source))
-                found = replace(store.accept(str(source), id, lambda: None), package=url, since=time.time())
+                found = replace(store.accept(str(source), id, lambda: None), package=url)
                 one = kept.models.setdefault(alias, AliasState())
                 one.lift(id)
                 one.try_out(found, together.name if together is not None else "")
@@ -153,8 +153,13 @@ class Image:
 
             return open_package(url, trust_dir=trusted, clock=clock, build_date=build_date, go_on=go_on)
 
+        def signed(url: str) -> frozenset[str]:
+            from edge.package.open import signed_paths
+
+            return signed_paths(url, trust_dir=trusted, clock=clock, build_date=build_date)
+
         place = self.inside(self.config.edge_package_store_path)
-        return Store(place, self.config.edge_package_store_max_mib * MIB, judged)
+        return Store(place, self.config.edge_package_store_max_mib * MIB, judged, signed)
 
     def give(self, store: Store) -> None:
         """Have the agent's user own the store, as far as the image knows that user and this one may give it away."""

@@ -1,6 +1,7 @@
 """The files behind `models set` and `models forget`: declarations, the copies beside them, and the lock around a change."""
 
 import fcntl
+import hashlib
 import os
 import shutil
 import stat
@@ -14,12 +15,13 @@ from edge.capture_policy import Policy
 from edge.client.outcome import InputError, RefusedError
 from edge.deploy import declaration, folder
 from edge.deploy.declaration import ALIAS, MAX_TOGETHER
-from edge.errors import DeclarationError
+from edge.errors import DeclarationError, EdgeError
 from edge.text import shown
 
 POLL_SECONDS = 0.2
 LOCK_FILE = ".lock"  # only who may write declarations can open it: nobody else can hold up a change
 MAX_ALIAS_CHARACTERS = 255 - len(declaration.SUFFIX + durable.TEMPORARY)  # as long as a file's name can be
+MAX_COPY_CHARACTERS = 200  # of an alias in the name of a copy
 _COPIES = (".package", ".tar.gz")  # of a package beside its declaration, by what it is
 
 
@@ -137,20 +139,27 @@ def not_written(path: Path, error: OSError) -> InputError:
     return InputError(f"{path} cannot be written: {durable.why(error)}; ask as root, or as its owner")
 
 
-def copy_beside(place: Path, *, is_folder: bool) -> Path:
-    """Where the copy of a package is, beside its declaration."""
-    return place.with_name(place.name.removesuffix(declaration.SUFFIX) + _COPIES[not is_folder])
+def copy_beside(place: Path, source: Path) -> Path:
+    """Where the copy of a package is, beside its declaration: of another package elsewhere, so that the two are told apart."""
+    from edge.package.open import contents_at, signature_of
+
+    alias, suffix = place.name.removesuffix(declaration.SUFFIX), _COPIES[not source.is_dir()]
+    try:
+        with contents_at(str(source.absolute())) as contents:
+            id = hashlib.sha256(signature_of(contents.head())).hexdigest()
+    except EdgeError:
+        id = "unsigned"  # which the agent refuses, with the reason
+    return place.with_name(f"{alias[:MAX_COPY_CHARACTERS]}-{id[:12]}{suffix}")
 
 
 def copy(source: Path, place: Path) -> Path:
     """A copy of a package beside its declaration, where the agent can read it."""
-    is_folder = source.is_dir()
-    target = copy_beside(place, is_folder=is_folder)
+    target = copy_beside(place, source)
     if source.resolve().is_relative_to(target.resolve()):
         raise InputError(f"{source} is where its copy would be; leave out --copy, or move it elsewhere")
     try:
         remove(target)
-        if is_folder:
+        if source.is_dir():
             shutil.copytree(source, target, symlinks=True, copy_function=shutil.copyfile)
             for path in (target, *(path for path in target.rglob("*") if path.is_dir())):
                 path.chmod(durable.FOLDER_MODE)

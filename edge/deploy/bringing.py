@@ -157,19 +157,47 @@ class Bringing:
         for wish in wishes:
             state = wish.one.state
             if wish in missing or state.serving != wish.version:
-                since = wish.version.since or self._clock.now()
-                state.try_out(replace(wish.version, since=since), wish.deployment)
+                state.try_out(wish.version, wish.deployment)
             elif state.trying is not None:
                 state.deployment = wish.deployment
         try:
             if any(wish.one.state != state for wish, state in before):
                 self._kept.save()
             if missing:
+                self._have_one_serve(missing, caller)
                 self.serve(missing, caller)
         except BaseException as error:
             if missing:
                 self._restore(before, error.error if isinstance(error, PartRefused) else error)
             raise
+        self._note_first(missing)
+
+    def _have_one_serve(self, wishes: Sequence[Wish], caller: Caller) -> None:
+        """At a start what served before serves first, while a version that never has is tried out beside it."""
+        for wish in wishes:
+            current = wish.one.state.current
+            if current is not None and not wish.version.since and not self._is_taken(wish.one.name):
+                self._serves_again([Wish(wish.one, current)], caller)
+
+    def _note_first(self, wishes: Sequence[Wish]) -> None:
+        """From now on they have served."""
+        new = [wish for wish in wishes if not wish.version.since]
+        for wish in new:
+            first = replace(wish.version, since=self._clock.now())
+            if wish.one.state.trying == wish.version:
+                wish.one.state.trying = first
+            elif wish.one.state.current == wish.version:
+                wish.one.state.current = first
+        if new:
+            with suppress(StoreError):  # tried again by `Deployments.look`
+                self._kept.save()
+
+    def _is_taken(self, name: str) -> bool:
+        try:
+            self._registry.get(name)
+        except ModelNotFoundError:
+            return False
+        return True
 
     def _restore(self, before: Sequence[tuple[Wish, AliasState]], error: BaseException) -> None:
         """Nothing was switched: what is kept is as it was, but for what this says of versions that were on trial already."""
@@ -302,12 +330,7 @@ class Bringing:
 
     def _keep(self, ones: Sequence[Managed], caller: Caller) -> None:
         """Where nothing serves under a name, what served before does again."""
-        idle = []
-        for one in ones:
-            try:
-                self._registry.get(one.name)
-            except ModelNotFoundError:
-                idle.append(one)
+        idle = [one for one in ones if not self._is_taken(one.name)]
         together = [one for one in idle if one.state.trying is not None and one.state.deployment]
         tried = [Wish(one, one.state.trying, changed=True) for one in together if one.state.trying is not None]
         if tried and self._serves_again(tried, caller):

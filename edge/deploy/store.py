@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from edge import durable
 from edge.deploy import state
 from edge.deploy.state import State, StateFault, Version
-from edge.errors import PackageError, PackageNotFoundError, StoreError, StoreFullError, TrustError
-from edge.text import counted
+from edge.errors import PackageError, PackageNotFoundError, SignatureError, StoreError, StoreFullError, TrustError
+from edge.text import counted, shown
 
 if TYPE_CHECKING:
     from edge.package.open import Package
@@ -32,13 +32,15 @@ CLEAN_END_FILE = "clean-end"  # there if the run before ended cleanly while a ve
 _SET_ASIDE = ".unreadable"
 
 Open = Callable[[str, Callable[[], None]], "Package"]  # a package at a url, judged now
+SignedPaths = Callable[[str], Collection[str]]  # the files of a package at a url, by its signature, judged now
 
 
 class Store:
     """The folder of accepted packages. It is made when the first one is accepted; one agent has it at a time."""
 
-    def __init__(self, folder: Path | None, max_bytes: int, open_package: Open) -> None:
+    def __init__(self, folder: Path | None, max_bytes: int, open_package: Open, signed_paths: SignedPaths) -> None:
         self.folder = folder
+        self._signed_paths = signed_paths
         self._max_bytes = max_bytes
         self._open_package = open_package
         self._lock: int | None = None
@@ -238,7 +240,7 @@ class Store:
                     log.warning("%s in the package store is damaged, it is copied again: %s", target, error)
             if temporary.exists():
                 shutil.rmtree(temporary)
-            self._copy(url, temporary, go_on)
+            self._copy(url, temporary, self._signed_paths(url), go_on)
             version = self._judge(temporary, url, id, go_on)
             if target.exists():  # and is damaged
                 shutil.rmtree(target)
@@ -267,7 +269,9 @@ class Store:
             facts = package.manifest
             return Version(id, url, facts.model_name, facts.model_version, package.verified.judged_at.timestamp())
 
-    def _copy(self, url: str, target: Path, go_on: Callable[[], None]) -> None:
+    def _copy(self, url: str, target: Path, signed: Collection[str], go_on: Callable[[], None]) -> None:
+        """Copy a package of which the signature was judged; nothing that is not signed takes room."""
+        from edge.package.manifest import SIGNATURE_FILE
         from edge.package.open import contents_at
 
         damaged = target.with_name(target.name.removesuffix(durable.TEMPORARY))
@@ -277,6 +281,8 @@ class Store:
         with contents_at(url, go_on) as contents:
             contents.head()  # of an archive, which folder in it is the package
             for file in contents.files():
+                if file.path not in signed and file.path != SIGNATURE_FILE:
+                    raise SignatureError(f"{shown(file.path)} is not signed; a package holds exactly the signed files")
                 left -= file.size
                 if left < 0:
                     raise StoreFullError(

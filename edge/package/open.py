@@ -144,9 +144,8 @@ def open_package(
         MemoryLimitError: no memory for the copy (L-6).
     """
     with contents_at(url, go_on, limits) as contents:
-        if accepted is None:
-            reading = TimeReading(clock.now(), clock.synchronised(), build_date)
-        else:
+        reading = _reading(clock, build_date)
+        if accepted is not None:
             reading = TimeReading(accepted.at, synchronised=True, build_date=0)
         package = _verify(contents, trust_dir, reading, claim, accepted)
     verified = package.verified
@@ -154,6 +153,21 @@ def open_package(
         log.warning("%s: the signature was judged as of %s", verified.clock_note, verified.judged_at.isoformat())
     log.info("package at %s is whole and signed by %s", shown_path(local_path(url)), verified.signer)
     return package
+
+
+def signed_paths(url: str, *, trust_dir: Path, clock: Clock, build_date: int) -> frozenset[str]:
+    """The files that a package at a path or file:// URL must have, by its signature, which is judged now; reads no other of them.
+
+    Raises:
+        PackageNotFoundError, PackageError, ManifestError, SignatureError, TrustError: as `open_package`.
+    """
+    with contents_at(url) as contents:
+        verified, _ = _head(contents.head(), trust_dir, _reading(clock, build_date), None)
+    return frozenset(verified.digests)
+
+
+def _reading(clock: Clock, build_date: int) -> TimeReading:
+    return TimeReading(clock.now(), clock.synchronised(), build_date)
 
 
 @contextmanager
@@ -226,18 +240,7 @@ def _verify(
     claim: Callable[[str, int], None],
     accepted: Acceptance | None,
 ) -> Package:
-    head = contents.head()
-    if MANIFEST_FILE not in head:
-        raise ManifestError(
-            f"the package has no manifest: {MANIFEST_FILE} is missing; make the package with this agent's tool (package)"
-        )
-    signature = signature_of(head)
-    if accepted is not None and hashlib.sha256(signature).hexdigest() != accepted.signature_sha256:
-        raise SignatureError("the package is not the one that was accepted: its signature is another")
-    verified = verify_signature(signature, load_roots(trust_dir), reading)
-    manifest_bytes = head[MANIFEST_FILE]
-    _compare(MANIFEST_FILE, hashlib.sha256(manifest_bytes).digest(), verified)
-    manifest = parse_manifest(manifest_bytes)
+    verified, manifest = _head(contents.head(), trust_dir, reading, accepted)
     if manifest.model not in verified.digests:
         raise PackageError(f"the manifest names the model {shown(manifest.model)}, which is not among the signed files")
     if manifest.sample_file is not None and manifest.sample_file not in verified.digests:
@@ -277,6 +280,23 @@ def _verify(
         for copy in copies.values():
             copy.close()
         raise
+
+
+def _head(
+    head: Mapping[str, bytes], trust_dir: Path, reading: TimeReading, accepted: Acceptance | None
+) -> tuple[Verified, Manifest]:
+    """What a package's signature says, and its manifest."""
+    if MANIFEST_FILE not in head:
+        raise ManifestError(
+            f"the package has no manifest: {MANIFEST_FILE} is missing; make the package with this agent's tool (package)"
+        )
+    signature = signature_of(head)
+    if accepted is not None and hashlib.sha256(signature).hexdigest() != accepted.signature_sha256:
+        raise SignatureError("the package is not the one that was accepted: its signature is another")
+    verified = verify_signature(signature, load_roots(trust_dir), reading)
+    manifest_bytes = head[MANIFEST_FILE]
+    _compare(MANIFEST_FILE, hashlib.sha256(manifest_bytes).digest(), verified)
+    return verified, parse_manifest(manifest_bytes)
 
 
 def _kept(manifest: Manifest, verified: Verified) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Models that are declared: they serve after every start, and declarations are brought about when asked (M-1 to M-6)."""
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -262,7 +263,9 @@ def test_what_set_writes_the_agent_can_read_whatever_the_umask(
 
 def test_a_copy_does_not_replace_its_source(site: Site, signer: Any, tmp_path: Path) -> None:  # [M-2]
     site.agent.start()
-    source = adder(signer, "1.0", 1, tmp_path).rename(site.declarations / "add.package")
+    made = adder(signer, "1.0", 1, tmp_path)
+    id = hashlib.sha256((made / "model.sig").read_bytes()).hexdigest()
+    source = made.rename(site.declarations / f"add-{id[:12]}.package")
     before = sorted(source.iterdir())
     done = set_model(site, source, "--copy")
     assert (done.returncode, "is where its copy would be" in done.stderr) == (2, True)

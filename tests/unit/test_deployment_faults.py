@@ -1,5 +1,6 @@
 """Declared models where something is amiss: with the store, the disk, or the end of the agent (M-3, M-6, W-7)."""
 
+import dataclasses
 import errno
 import os
 import shutil
@@ -8,13 +9,15 @@ from pathlib import Path
 import pytest
 
 from edge import durable
-from edge.deploy import folder
+from edge.deploy import folder, store
 from edge.deploy.declaration import MAX_DECLARATIONS, MAX_DEPLOYMENT_CHARACTERS, MAX_PATH_CHARACTERS
 from edge.deploy.proof import COMMIT_PREDICTS
 from edge.deploy.state import MAX_BAD, MAX_STATE_BYTES, AliasState, Bad, Standing, State, Version, parse, to_bytes
 from edge.deploy.store import MIB, Store
 from edge.errors import ModelNotFoundError, StoreError
+from edge.serving.loading import LoadedModel
 from edge.serving.registry import MAX_NAME_CHARACTERS
+from tests.fakes import signing_pki
 from tests.unit.test_deployments import Device, damage, device, proven
 from tests.unit.test_loads import Call
 
@@ -83,9 +86,23 @@ def test_the_longest_state_can_be_read_again() -> None:  # [M-6]
 def test_a_store_that_cannot_be_looked_into_is_none(tmp_path: Path) -> None:  # [M-3]
     device = Device(tmp_path)
     device.make()
-    device.store = Store(tmp_path / ("n" * 300), MIB, device._accept)
+    device.store = Store(tmp_path / ("n" * 300), MIB, device._accept, device._signed)
     device.deployments._kept.store = device.store
     assert device.deployments.prepare() == []
+
+
+def test_what_nobody_trusted_has_signed_is_not_copied(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:  # [M-6]
+    copied: list[str] = []
+    write = store._write
+    monkeypatch.setattr(store, "_write", lambda path, chunks: (copied.append(path.name), write(path, chunks))[1])
+    stranger = signing_pki.root("stranger", number=9)
+    assert "not trusted" in device.declare(device.package("1", signing_pki.signer(stranger))).refused
+    assert copied == []
+    unsigned = device.package("2")
+    (unsigned / "a").write_bytes(bytes(1 << 20))
+    assert "'a' is not signed" in device.declare(unsigned).refused
+    assert "a" not in copied
+    assert not [path for path in (device.home / "store").iterdir() if path.is_dir()]
 
 
 # --- a damaged package -------------------------------------------------------------
@@ -171,6 +188,32 @@ def test_runs_that_had_no_memory_for_it_say_nothing_of_a_version(device: Device)
     assert (device.predict(), device.state) == (1, ("", "1", ""))
 
 
+def test_a_version_that_never_served_does_not_hold_up_what_did(  # [M-6] [W-1]
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proven(device, "1")
+    device.declare(device.package("2"))
+    device.end(cleanly=True)
+    device.make()
+    device.deployments.prepare()
+    trying = device.managed.state.trying
+    assert trying is not None and trying.since
+    device.managed.state.trying = dataclasses.replace(trying, since=0.0)  # as a stop in its trial leaves it
+    served: list[str] = []
+    begin = device.registry.swap
+
+    def swap(name: str, url: str, caller: Call, **options: bool) -> LoadedModel:
+        model = begin(name, url, caller, **options)
+        served.append(model.manifest.model_version)
+        return model
+
+    monkeypatch.setattr(device.registry, "swap", swap)
+    device.deployments.start(lambda name: None)
+    assert (served, device.predict(), device.state) == (["1", "2"], 2, ("2", "1", ""))
+    device.restart(cleanly=True)
+    assert device.managed.state.trying is not None and device.managed.state.trying.since
+
+
 # --- a disk that is full, or read only ------------------------------------------------
 
 
@@ -213,7 +256,7 @@ def test_a_read_only_store_serves(device: Device, monkeypatch: pytest.MonkeyPatc
     device.start()
     assert (device.predict(), device.managed.refused) == (2, "")
     with pytest.raises(StoreError, match="another agent's"):
-        Store(device.home / "store", MIB, device._accept).claim()
+        Store(device.home / "store", MIB, device._accept, device._signed).claim()
 
 
 def test_a_proof_is_written_down_once_the_disk_has_room(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:

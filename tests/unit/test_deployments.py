@@ -20,7 +20,7 @@ from edge.deploy.store import MIB, Store
 from edge.engine.engines import Engines
 from edge.errors import EdgeError, ModelNotFoundError, StoreError
 from edge.package.manifest import Manifest, format_manifest
-from edge.package.open import Acceptance, Package, claim_of_system, open_package
+from edge.package.open import Acceptance, Package, claim_of_system, open_package, signed_paths
 from edge.serving.loading import ModelDefaults
 from edge.serving.loads import Load
 from edge.serving.registry import Registry
@@ -52,7 +52,7 @@ class Device:
     def make(self, budget_bytes: int = 0) -> None:
         """The parts of a run, with so much memory for models, or all that there is."""
         self.registry = Registry(Engines(), self._open, ModelDefaults(1, 1, 4, budget_bytes, ()), self.clock)
-        self.store = Store(self.home / "store", self._store_mib * MIB, self._accept)
+        self.store = Store(self.home / "store", self._store_mib * MIB, self._accept, self._signed)
         self.deployments = Deployments(
             self.registry, self.store, self.models, self.clock, further=lambda: self.elsewhere
         )
@@ -129,6 +129,10 @@ class Device:
 
     def _accept(self, url: str, go_on: Callable[[], None]) -> Package:
         return self._verified(url, go_on, None)
+
+    def _signed(self, url: str) -> frozenset[str]:
+        trusted = packages.trust(self.home)
+        return signed_paths(url, trust_dir=trusted, clock=self.clock, build_date=packages.BUILD_DATE)
 
     def _verified(self, url: str, go_on: Callable[[], None], accepted: Acceptance | None) -> Package:
         return open_package(
@@ -228,7 +232,7 @@ def test_the_store_is_bounded(tmp_path: Path) -> None:  # [M-6]
 
 def test_a_store_belongs_to_one_agent(device: Device) -> None:  # [M-6]
     proven(device, "1")
-    other = Store(device.home / "store", MIB, device._accept)
+    other = Store(device.home / "store", MIB, device._accept, device._signed)
     with pytest.raises(StoreError, match="another agent's"):
         other.claim()
 
