@@ -11,13 +11,13 @@ import stat
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 from edge import access, address
 from edge.client import show
 from edge.client.connection import HEALTH, OPERATIONS, Agent, peer_credentials, why_unreachable
+from edge.client.doctor_models import check_models
+from edge.client.findings import Finding, Level, fail, ok, warn
 from edge.client.outcome import CommandError, Exit
 from edge.clock import SystemClock
 from edge.config import INSTALLED_CONFIG, Config, load_config
@@ -33,39 +33,6 @@ EXPIRES_SOON_DAYS = 60
 LEAST_SEGMENT_BYTES = 64 << 20  # as large as the largest message
 LEAST_MEMORY_BYTES = 64 << 20
 LEAST_INODES = 64  # twice what captures leave
-
-
-class Level(StrEnum):
-    """How bad a finding is."""
-
-    OK = "OK"
-    WARN = "WARN"
-    FAIL = "FAIL"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report; `fix` says what to do when it is not OK."""
-
-    level: Level
-    subject: str
-    text: str
-    fix: str = ""
-
-
-def ok(subject: str, text: str) -> Finding:
-    """All is well."""
-    return Finding(Level.OK, subject, text)
-
-
-def warn(subject: str, text: str, fix: str) -> Finding:
-    """It works, but look at it."""
-    return Finding(Level.WARN, subject, text, fix)
-
-
-def fail(subject: str, text: str, fix: str) -> Finding:
-    """It cannot work like this."""
-    return Finding(Level.FAIL, subject, text, fix)
 
 
 def doctor(options: Namespace) -> Exit:
@@ -95,6 +62,7 @@ def examine(socket: str, config_path: str | None, timeout: float | None) -> Iter
         yield from check_trust(Path(config.core_root_certs_path), time.time(), agent)
         yield from check_folders(config, agent)
         yield from check_device_files(config, agent)
+        yield from check_models(config, agent)
     yield from check_clock()
     yield from check_shared_memory(Path("/proc/sys/kernel"))
     yield from check_memory(Path("/proc/meminfo"))

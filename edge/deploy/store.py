@@ -29,7 +29,7 @@ MIB = 1 << 20
 STATE_FILE = "state.json"
 LOCK_FILE = "lock"
 CLEAN_END_FILE = "clean-end"  # there if the run before ended cleanly while a version was on trial
-_SET_ASIDE = ".unreadable"
+SET_ASIDE = ".unreadable"
 
 Open = Callable[[str, Callable[[], None]], "Package"]  # a package at a url, judged now
 SignedPaths = Callable[[str], Collection[str]]  # the files of a package at a url, by its signature, judged now
@@ -107,7 +107,7 @@ class Store:
         except FileNotFoundError:
             return State()
         except StateFault as fault:
-            aside = path.with_name(STATE_FILE + _SET_ASIDE)
+            aside = path.with_name(STATE_FILE + SET_ASIDE)
             log.error(
                 "the state of declared models is lost, they are accepted anew: %s %s; while %s is there, no package is removed",
                 path,
@@ -173,7 +173,7 @@ class Store:
         """
         self.claim()
         folder = self._there()
-        if (folder / (STATE_FILE + _SET_ASIDE)).exists():
+        if (folder / (STATE_FILE + SET_ASIDE)).exists():
             return
         (folder / (STATE_FILE + durable.TEMPORARY)).unlink(missing_ok=True)
         gone = [path for path in self._packages() if path.name not in keep]
