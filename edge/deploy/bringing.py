@@ -13,7 +13,7 @@ from edge.deploy.folder import Declarations
 from edge.deploy.kept import Kept
 from edge.deploy.managed import PASSING, Managed
 from edge.deploy.proof import Proofs
-from edge.deploy.state import AliasState, Version
+from edge.deploy.state import AliasState, Bad, Version
 from edge.deploy.turn import in_time
 from edge.errors import (
     DeclarationError,
@@ -234,11 +234,11 @@ class Bringing:
             if known is not None and self._store.has(known):
                 self._check_whole(one, known.id, declared, found)
                 return known
+            _check_bad(next((bad for bad in state.bad if bad.package == url), None))
             raise
         self._check_whole(one, id, declared, found)
-        bad = next((bad for bad in state.bad if bad.id == id), None)
-        if bad is not None and not again:
-            raise VersionRefusedError(f"{bad.version} was taken back: {bad.reason}; `models set` tries it again")
+        if not again:
+            _check_bad(next((bad for bad in state.bad if bad.id == id), None))
         known = state.find(id)
         if known is not None and self._store.has(known):
             version = replace(known, package=url)
@@ -383,3 +383,8 @@ class Bringing:
             if one.state.before is None and self.model(one) is not None:
                 with suppress(ModelNotFoundError):
                     self._registry.unload(one.name)
+
+
+def _check_bad(bad: Bad | None) -> None:
+    if bad is not None:
+        raise VersionRefusedError(f"{bad.version} was taken back: {bad.reason}; `models set` tries it again")

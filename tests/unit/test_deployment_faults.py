@@ -124,6 +124,17 @@ def test_a_damaged_package_is_copied_again(device: Device) -> None:  # [M-6]
     assert (device.predict(), device.managed.refused) == (2, "")
 
 
+def test_a_version_that_was_taken_back_says_so_though_its_file_is_gone(device: Device) -> None:  # [W-7] [M-3]
+    proven(device, "1")
+    two = device.package("2")
+    device.declare(two)
+    shutil.rmtree(two)
+    device.restart()
+    device.restart()
+    assert (device.predict(), device.state) == (1, ("", "1", ""))
+    assert "adder 2 was taken back: the agent ended 2 times" in device.managed.refused
+
+
 # --- an end that is clean ----------------------------------------------------------
 
 
