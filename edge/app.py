@@ -30,6 +30,7 @@ from edge.host.evidence import InferencesEnd, ServerAnswers, SocketIsThere, Work
 from edge.host.notify import Notifier
 from edge.host.watchdog import Watchdog, answer_seconds
 from edge.package import trust_folder
+from edge.package.judge import Judge
 from edge.rpc import managed
 from edge.rpc._generated import operations_pb2 as ops
 from edge.rpc.admins import admins
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from edge.cloud.uploader import Uploader
     from edge.fleet.polling import Polling
     from edge.metrics.service import Metrics
-    from edge.package.open import Acceptance, Package
+    from edge.package.open import Package
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +76,7 @@ class App:
         self._socket = address.read(socket)
         self._clock = SystemClock()
         self._version, self._build_date = version()
+        self._judge = Judge(Path(self._config.core_root_certs_path), self._clock, self._build_date)
         self._started = int(self._clock.now())
         self._stop = threading.Event()
         claim_socket(self._socket, replace=replace_socket)
@@ -117,8 +119,8 @@ class App:
             Store(
                 Path(store) if store else None,
                 self._config.edge_package_store_max_mib * MIB,
-                self._accept_package,
-                self._signed_paths,
+                self._judge.accept,
+                self._judge.signed_paths,
             ),
             Path(self._config.edge_models_path),
             self._clock,
@@ -148,42 +150,11 @@ class App:
         )
 
     def _open_package(self, url: str, load: Load) -> "Package":
-        # With the first model only: what reads signatures is a fifth of an idle agent's memory and of its start.
         from edge.package.open import Acceptance
 
         version = self._models.deployments.acceptance(url)
         accepted = Acceptance(version.id, version.accepted) if version is not None else None
-        return self._verified(url, load.claim, load.go_on, accepted)
-
-    def _accept_package(self, url: str, go_on: Callable[[], None]) -> "Package":
-        from edge.package.open import claim_of_system
-
-        return self._verified(url, claim_of_system, go_on)
-
-    def _signed_paths(self, url: str) -> frozenset[str]:
-        from edge.package.open import signed_paths
-
-        trusted = Path(self._config.core_root_certs_path)
-        return signed_paths(url, trust_dir=trusted, clock=self._clock, build_date=self._build_date)
-
-    def _verified(
-        self,
-        url: str,
-        claim: Callable[[str, int], None],
-        go_on: Callable[[], None],
-        accepted: "Acceptance | None" = None,
-    ) -> "Package":
-        from edge.package.open import open_package
-
-        return open_package(
-            url,
-            trust_dir=Path(self._config.core_root_certs_path),
-            clock=self._clock,
-            build_date=self._build_date,
-            claim=claim,
-            go_on=go_on,
-            accepted=accepted,
-        )
+        return self._judge.open(url, load.claim, load.go_on, accepted)
 
     def _declared(self, found: Declarations) -> None:
         """Models are declared, some with a policy of captures."""

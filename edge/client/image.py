@@ -9,11 +9,10 @@ import os
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edge import durable
 from edge.client import model_files, show
@@ -26,11 +25,9 @@ from edge.deploy.declaration import Declaration, Together
 from edge.deploy.state import AliasState, State
 from edge.deploy.store import MIB, Store
 from edge.errors import ConfigError, EdgeError
+from edge.package.judge import Judge
 from edge.text import printable
 from edge.version import version
-
-if TYPE_CHECKING:
-    from edge.package.open import Package
 
 AGENTS_USER = (
     "sagemaker-edge-agent"  # of the unit; StateDirectory= gives it what it owns at the first start, if need be
@@ -145,21 +142,9 @@ class Image:
 
     def store(self) -> Store:
         """Its package store."""
-        trusted = self.inside(self.config.core_root_certs_path)
-        clock, (_, build_date) = SystemClock(), version()
-
-        def judged(url: str, go_on: Callable[[], None]) -> "Package":
-            from edge.package.open import open_package
-
-            return open_package(url, trust_dir=trusted, clock=clock, build_date=build_date, go_on=go_on)
-
-        def signed(url: str) -> frozenset[str]:
-            from edge.package.open import signed_paths
-
-            return signed_paths(url, trust_dir=trusted, clock=clock, build_date=build_date)
-
+        judge = Judge(self.inside(self.config.core_root_certs_path), SystemClock(), version()[1])
         place = self.inside(self.config.edge_package_store_path)
-        return Store(place, self.config.edge_package_store_max_mib * MIB, judged, signed)
+        return Store(place, self.config.edge_package_store_max_mib * MIB, judge.accept, judge.signed_paths)
 
     def give(self, store: Store) -> None:
         """Have the agent's user own the store, as far as the image knows that user and this one may give it away."""
