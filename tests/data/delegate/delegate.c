@@ -1,8 +1,10 @@
 /* A TensorFlow Lite external delegate that takes no operator: the engine runs the model as without it.
  *
  * It says on stderr when it is made, prepared and destroyed. Compiled with -DCREATE_FAILS or -DPREPARE_FAILS it fails
- * there, with -DPREPARE_SLEEPS it never comes back, with -DPREPARE_CRASHES it takes the process with it. The struct is
+ * there, with -DPREPARE_SLEEPS it never comes back, with -DPREPARE_CRASHES it takes the process with it, with
+ * -DPREPARE_CRASHES_AFTER=SECONDS so much later: a trial has ended by then, and the agent has not. The struct is
  * TfLiteDelegate of tensorflow/lite/core/c/common.h, whose layout is the plug-in interface's. */
+#include <pthread.h>
 #include <signal.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -20,6 +22,14 @@ struct delegate {
   void *opaque_delegate_builder;
 };
 
+#ifdef PREPARE_CRASHES_AFTER
+static void *crash_later(void *nothing) {
+  sleep(PREPARE_CRASHES_AFTER);
+  raise(SIGSEGV);
+  return nothing;
+}
+#endif
+
 static int prepare(void *context, struct delegate *delegate) {
   (void)context, (void)delegate;
   fprintf(stderr, "test delegate: prepared\n");
@@ -28,6 +38,10 @@ static int prepare(void *context, struct delegate *delegate) {
 #endif
 #ifdef PREPARE_CRASHES
   raise(SIGSEGV);
+#endif
+#ifdef PREPARE_CRASHES_AFTER
+  pthread_t thread;
+  pthread_create(&thread, NULL, crash_later, NULL);
 #endif
 #ifdef PREPARE_FAILS
   return 1; /* kTfLiteError */

@@ -12,7 +12,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from cryptography import x509
+
 from tests.fakes.pki import Ca
+from tests.package.device.versions import make_versions
 
 HERE = Path(__file__).resolve().parent
 TOP = HERE.parents[2]
@@ -21,6 +24,7 @@ THING = "press-17"
 EXPECTED_ERRORS = (
     r"edge\.host\.watchdog: (the agent is stuck|threads): |Watchdog timeout|Killing process|Failed with result"
     r"|edge\.deploy\.note: .* not restored: the agent crashed twice"
+    r"|edge\.deploy\.\w+: model division: |edge\.serving\.remarks: model division: "
 )
 # amd64 runs on the CPU itself, arm64 is emulated.
 WATCHDOG_SECONDS = {"amd64": 6, "arm64": 30}
@@ -92,6 +96,8 @@ def main() -> int:
         for name, model in (("digits", TOP / "demo/data/digits.tflite"), ("slow", TOP / "tests/data/slow.tflite")):
             words = ("--model", model, "--name", name, "--version", "1.0", "--key", ca / "signing.key")
             tool("package", *words, "--cert", ca / "signing.pem", "--out", folder / "packages" / name)
+        refused = make_versions(folder, ca, field(deb, "Architecture"))
+        signer = x509.load_pem_x509_certificate((ca / "signing.pem").read_bytes())
     shutil.copy(TOP / "demo/data/pictures/7_a.bmp", folder / "seven.bmp")
     shutil.copytree(HERE / "guest", folder / "guest", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(TOP / "tests/fakes/web.py", folder / "guest")
@@ -109,6 +115,8 @@ def main() -> int:
         # Of ten probabilities the one of the 7 is the largest: as `predict` shows it, and as the original's words do.
         "answer": r"\s7\s+9\d\.\d+%|(\S+ ){7}0\.9\d+ ",
         "expected_errors": EXPECTED_ERRORS,
+        "refused": refused,
+        "signer_expires": signer.not_valid_after_utc.timestamp(),
     }
     (folder / "settings.json").write_text(json.dumps(settings, indent=1))
     for path in (folder, *folder.rglob("*")):

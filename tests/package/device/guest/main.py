@@ -5,7 +5,7 @@ import sys
 
 import harness
 
-for part in ("install", "hangs", "uploads", "operation", "removal"):
+for part in ("install", "hangs", "models", "uploads", "operation", "removal"):
     importlib.import_module(part)
 
 if __name__ == "__main__":
