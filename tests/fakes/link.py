@@ -55,7 +55,7 @@ class Link:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        with self._lock:
+        with self._lock:  # `_accept` looks at `_closing` under it
             for sock in self._sockets:
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
@@ -84,24 +84,36 @@ class Link:
                 one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._sockets.update((client, server))
+                if self._closing:  # `close` has seen those that there were
+                    for one in (client, server):
+                        with contextlib.suppress(OSError):
+                            one.shutdown(socket.SHUT_RDWR)
             for source, target, up in ((client, server, True), (server, client, False)):
                 pieces: SimpleQueue[tuple[float, bytes]] = SimpleQueue()
-                self._begin(self._receive, source, pieces)
-                self._begin(self._deliver, source, target, pieces, self.connections if up else 0)
+                ended = threading.Event()  # nothing more is delivered
+                self._begin(self._receive, source, pieces, ended)
+                self._begin(self._deliver, source, target, pieces, ended, self.connections if up else 0)
 
-    def _receive(self, source: socket.socket, pieces: "SimpleQueue[tuple[float, bytes]]") -> None:
+    def _receive(
+        self, source: socket.socket, pieces: "SimpleQueue[tuple[float, bytes]]", ended: threading.Event
+    ) -> None:
         piece = b"x"
         while piece:
             try:
                 piece = source.recv(_PIECE)
             except OSError:
                 piece = b""
-            while piece and pieces.qsize() > 64:
-                time.sleep(0.001)
+            while piece and pieces.qsize() > 64 and not ended.wait(0.001):
+                pass
             pieces.put((time.monotonic() + self._delay, piece))
 
     def _deliver(
-        self, source: socket.socket, target: socket.socket, pieces: "SimpleQueue[tuple[float, bytes]]", number: int
+        self,
+        source: socket.socket,
+        target: socket.socket,
+        pieces: "SimpleQueue[tuple[float, bytes]]",
+        ended: threading.Event,
+        number: int,
     ) -> None:
         passed, up = 0, number > 0
         while True:
@@ -129,6 +141,7 @@ class Link:
                         with contextlib.suppress(OSError):
                             one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
                     break
+        ended.set()
         for one in (source, target):  # the other direction sees it, and ends too
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

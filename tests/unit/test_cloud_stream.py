@@ -145,6 +145,7 @@ def test_a_byte_now_and_then(files: Files, bounds: Bounds, fault: Fault) -> None
         assert caught.value.fault is fault
     finally:
         transport.close()
+        files.go.release(1000)  # the server goes on, and sees that nobody is there
 
 
 def test_what_the_reader_spends_is_not_the_peers(files: Files) -> None:
