@@ -1,7 +1,9 @@
 """Fixtures of the system tests: a demo CA, signed packages, agents."""
 
 import contextlib
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,17 +109,25 @@ AgentFactory = Callable[..., AgentProcess]
 def agents(tmp_path: Path, signer: Signer) -> Iterator[AgentFactory]:
     """Makes agents, not yet started, with a good configuration and changes to it; ends them after the test."""
     made: list[AgentProcess] = []
+    short: list[Path] = []
 
     def factory(*arguments: str, roots: Path = signer.roots, **changes: Any) -> AgentProcess:
         folder = tmp_path / f"agent-{len(made)}"
         folder.mkdir()
-        made.append(AgentProcess(folder, good_config(folder, roots, changes), arguments))
-        return made[-1]
+        agent = AgentProcess(folder, good_config(folder, roots, changes), arguments)
+        made.append(agent)
+        if "edge_admins" in changes:  # their socket lies deeper, and the path of a socket has 107 bytes at most
+            short.append(Path(tempfile.mkdtemp(prefix="edge-")))
+            short[-1].chmod(0o755)
+            agent.socket = str(short[-1] / "agent.sock")
+        return agent
 
     yield factory
     for agent in made:
         with contextlib.suppress(ProcessLookupError):
             agent.stop()
+    for folder in short:
+        shutil.rmtree(folder)
 
 
 def good_config(folder: Path, roots: Path, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -110,7 +110,7 @@ def test_a_failure_repeated_by_a_client_is_counted(agents: Any, package_of: Pack
         with pytest.raises(Exception, match="NOT_FOUND"):
             agent.client.predict("ghost", [])
     agent.stop()
-    lines = [line for line in agent.log.splitlines() if "'ghost'" in line]
+    lines = [line for line in agent.log.splitlines() if "predict: model 'ghost'" in line]
     assert len(lines) < 420
     counted = sum(int(match[1]) for line in lines if (match := re.search(r"… (\d+) more in 10 s, the last: ", line)))
     assert counted + sum("…" not in line for line in lines) == 420

@@ -28,7 +28,8 @@ class Terminal:
     def __init__(self, words: Sequence[str]) -> None:
         self.master, slave = pty.openpty()
         self.process = subprocess.Popen(
-            [*client_command(), *words],
+            # As on a terminal; a shell without one starts its background jobs deaf to SIGINT.
+            ["env", "--default-signal=INT", *client_command(), *words],
             stdin=slave, stdout=slave, stderr=slave, env={**os.environ, "TERM": "xterm", "COLUMNS": "120", "LINES": "30"},
         )  # fmt: skip
         os.close(slave)
