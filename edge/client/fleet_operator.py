@@ -29,9 +29,12 @@ def _now() -> datetime.datetime:
 def _passphrase(options: Namespace) -> bytes | None:
     if options.passphrase_file is not None:
         try:
-            return bytes(options.passphrase_file.read_bytes().splitlines()[0])
-        except (OSError, IndexError) as error:
-            raise InputError(f"the passphrase in {options.passphrase_file} cannot be read: {error}") from None
+            first = bytes(options.passphrase_file.read_bytes().partition(b"\n")[0].removesuffix(b"\r"))
+        except OSError as error:
+            raise InputError(f"the passphrase in {options.passphrase_file} cannot be read: {error.strerror}") from None
+        if not first:  # which would stand for no encryption
+            raise InputError(f"the first line of {options.passphrase_file} is empty; expected the passphrase there")
+        return first
     return os.environb.get(PASSPHRASE.encode()) or None
 
 

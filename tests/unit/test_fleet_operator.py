@@ -91,6 +91,11 @@ def test_keys_are_encrypted(shell: Shell, monkeypatch: pytest.MonkeyPatch, tmp_p
     secret = tmp_path / "passphrase"
     secret.write_text("secret\n")
     shell("timestamp", "--passphrase-file", str(secret))
+    for empty in ("", "\n", "\r\nsecret\n"):
+        secret.write_text(empty)
+        said = shell("add-fleet", "other", "--passphrase-file", str(secret), code=2)["error"]
+        assert "is empty; expected the passphrase there" in said
+    assert not (shell.keys / "fleet-other.pem").exists()
 
 
 def test_only_the_roles_own_key_is_needed(shell: Shell, tmp_path: Path) -> None:
