@@ -62,17 +62,24 @@ def _remedy(role: str) -> str:
 def unused(repository: FleetRepository, older_than: float) -> list[Path]:
     """Files that nothing names any more and that are older than a moment; root files stay for devices that were long away.
 
+    What the timestamp's snapshot names is in force, though a role may be newer: the online key's holder comes later.
+
     Raises:
         EdgeError: the repository cannot be read.
     """
-    named = {repository.place(target) for target in repository.packages().values()}
-    current = {"timestamp.json"}
-    for role in ("targets", "snapshot", PACKAGES, *repository.fleets()):
-        if versions := repository.versions(role):
-            current.add(f"{versions[-1]}.{role}.json")
-    for fleet in repository.fleets():
-        if repository.versions(fleet):
-            named |= {repository.place(target) for target in repository.latest(fleet).signed.targets.values()}
+    roles = ("targets", "snapshot", PACKAGES, *repository.fleets())
+    kept = {(role, versions[-1]) for role in roles if (versions := repository.versions(role))}
+    for snapshot in {repository.latest("timestamp").signed.snapshot_meta.version, repository.versions("snapshot")[-1]}:
+        kept.add(("snapshot", snapshot))
+        meta = repository.latest("snapshot", snapshot).signed.meta
+        kept |= {(name.removesuffix(".json"), one.version) for name, one in meta.items()}
+    named = {
+        repository.place(target)
+        for role, version in kept
+        if role != "snapshot" and version in repository.versions(role)
+        for target in repository.latest(role, version).signed.targets.values()
+    }
+    current = {"timestamp.json", *(f"{version}.{role}.json" for role, version in kept)}
     found = [
         path
         for path in (repository.folder / "metadata").glob("*.json")

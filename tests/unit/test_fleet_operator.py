@@ -204,3 +204,27 @@ def test_prune(tmp_path: Path) -> None:
     device = FleetDevice(tmp_path / "device", operator)
     assert device.poll()
     assert device.runs == {"digits": "digits/1.2"}
+
+
+def test_prune_keeps_what_is_in_force(tmp_path: Path) -> None:
+    """A fleet's operator has signed, the online key's holder has yet to: devices still come for what was before."""
+    from edge.fleet import doctor
+
+    operator = Operator.made(tmp_path, FakeClock(NOW.timestamp()))
+    operator.publish("1.0")
+    operator.publish("1.1")
+    operator.deploy("n-1", "1.0")
+    everything, operator.keys = operator.keys, tmp_path / "operators"
+    operator.keys.mkdir()
+    for suffix in (".pem", ".pub"):
+        (everything / f"fleet-{FLEET}{suffix}").rename(operator.keys / f"fleet-{FLEET}{suffix}")
+    operator.deploy("n-2", "1.1")
+    for path in doctor.unused(operator.open(), 1e12):
+        path.unlink()
+    device = FleetDevice(tmp_path / "device", operator)
+    assert device.poll()
+    assert device.runs == {"digits": "digits/1.0"}
+    operator.keys = everything
+    operator.timestamp()
+    assert device.poll()
+    assert device.runs == {"digits": "digits/1.1"}
