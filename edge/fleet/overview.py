@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge import strict_json
+from edge import durable, strict_json
 from edge.fleet.reports import MAX_REPORT_BYTES, SUFFIX
 from edge.strict_json import JsonFault
 
@@ -80,7 +80,7 @@ def read(folder: Path, fleet: str) -> Overview:
     for device, value in _files(found, folder / "heartbeats" / fleet):
         found.heartbeats[device] = value
     reports = folder / "reports" / fleet
-    for deployment in sorted(path.name for path in reports.iterdir()) if reports.is_dir() else ():
+    for deployment in _folders(reports):
         found.well[deployment] = {device for device, _ in _files(found, reports / deployment / "ok")}
         for device, value in _files(found, reports / deployment / "failed"):
             models = value.get("models")
@@ -93,21 +93,31 @@ def read(folder: Path, fleet: str) -> Overview:
     return found
 
 
+def _folders(folder: Path) -> list[str]:
+    """The folders in a folder; a device that may store reports may store an object of any name beside them."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
 def _files(found: Overview, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """The reports in a folder, by device; what is none is counted."""
     try:
-        entries = sorted(entry.name for entry in os.scandir(folder) if entry.name.endswith(SUFFIX))
-    except FileNotFoundError:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.endswith(SUFFIX))
+    except (FileNotFoundError, NotADirectoryError):
         return
-    for name in entries:
+    for name in names:
         try:
-            with (folder / name).open("rb") as file:
-                yield (
-                    name.removesuffix(SUFFIX),
-                    strict_json.parse_object(file.read(MAX_REPORT_BYTES + 1), max_bytes=MAX_REPORT_BYTES),
-                )
+            with durable.reader(folder / name) as file:
+                data = file.read(MAX_REPORT_BYTES + 1)
+            value = strict_json.parse_object(data, max_bytes=MAX_REPORT_BYTES)
         except (OSError, JsonFault):
             found.unreadable += 1
+        else:
+            yield name.removesuffix(SUFFIX), value
 
 
 def moment(value: object) -> float:

@@ -2,6 +2,7 @@
 
 import html.parser
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,25 @@ def test_what_an_operator_sees(told: Path) -> None:
     assert one.failed_share("n-2") == 50
     assert one.failed_share("n-3") is None
     assert one.unreadable == 1
+
+
+def test_what_one_board_stores_does_not_hide_the_others(told: Path) -> None:
+    """Its rights cover any object that ends with its name; a copy of the bucket may hold still other things."""
+    reports_of = told / "reports" / FLEET
+    (reports_of / "press-9.json").write_text("x")
+    (reports_of / "link").symlink_to(reports_of / "n-2")
+    for deployment in ("n-7", "n-8"):
+        (reports_of / deployment).mkdir()
+        (reports_of / deployment / "ok").write_text("x")
+        (reports_of / deployment / "failed").mkdir()
+    (reports_of / "n-7/failed/press-9.json").mkdir()
+    (reports_of / "n-8/failed/press-9.json").symlink_to(reports_of / "n-2/failed/press-2.json")
+    os.mkfifo(told / f"heartbeats/{FLEET}/pipe.json")
+    one = overview.read(told, FLEET)
+    assert one.well == {"n-2": {"press-1"}, "n-7": set(), "n-8": set()}
+    assert [failure.device for failure in one.failures] == ["press-2"]
+    assert set(one.heartbeats) == {"press-1", "press-2", "press-3"}
+    assert one.unreadable == 4
 
 
 def test_a_device_may_tell_anything(tmp_path: Path) -> None:
