@@ -124,10 +124,20 @@ def rename_all(moves: Iterable[tuple[Path, Path]]) -> None:
         fsync_folder(folder)
 
 
+def _new(temporary: Path) -> int:
+    """Open a temporary file that nobody else has made: where others can write to the folder, its name may be their link."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(temporary, flags, FILE_MODE)
+    except FileExistsError:  # left by a crash, most often
+        temporary.unlink(missing_ok=True)
+        return os.open(temporary, flags, FILE_MODE)
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Replace `path` by `data` as a whole: after a crash it holds the old bytes or the new."""
     temporary = path.with_name(path.name + TEMPORARY)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+    fd = _new(temporary)
     try:
         write_all(fd, data)
         os.fsync(fd)
@@ -147,7 +157,7 @@ def rewrite_file(path: Path, size: int) -> None:
     """
     temporary = path.with_name(path.name + TEMPORARY)
     with reader(path) as old:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+        fd = _new(temporary)
         try:
             left = size
             while left and (chunk := old.read(min(left, _COPY_BYTES))):

@@ -35,6 +35,28 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
     assert (tmp_path / "f").read_bytes() == b"old"
 
 
+@pytest.mark.parametrize(
+    "write", [lambda path: durable.write_file(path, b"new"), lambda path: durable.rewrite_file(path, 1)]
+)
+def test_what_has_the_temporary_name_is_not_written_to(write: Callable[[Path], None], tmp_path: Path) -> None:
+    path, temporary, other = tmp_path / "f", tmp_path / "f.tmp", tmp_path / "other"
+    for link in (temporary.symlink_to, temporary.hardlink_to):
+        path.write_bytes(b"old")
+        other.write_bytes(b"precious")
+        link(other)
+        write(path)
+        assert other.read_bytes() == b"precious"
+        assert path.is_file()
+        assert not path.is_symlink()
+        assert not temporary.exists()
+    os.mkfifo(temporary)
+    write(path)
+    assert path.is_file()
+    temporary.write_bytes(b"left by a crash, and longer")
+    write(path)
+    assert path.stat().st_size < 4
+
+
 @pytest.mark.parametrize("taken", [1, 7, 1000])
 def test_short_writes_go_on(taken: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real: Callable[[int, bytes], int] = os.write
