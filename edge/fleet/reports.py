@@ -20,6 +20,10 @@ MAX_REPORTS = 64  # that wait to be sent; the oldest goes first
 MAX_REPORT_BYTES = 64 << 10  # of a report that waits
 
 
+class RefusedReportError(FleetError):
+    """A report is not taken; others may be."""
+
+
 class Outlet(Protocol):
     """Where reports go. One thread puts; `abort` may come from another."""
 
@@ -27,7 +31,8 @@ class Outlet(Protocol):
         """Store `size` bytes of a file, from `place` on, under a key.
 
         Raises:
-            FleetError: it is not stored.
+            RefusedReportError: it is not taken; others may be.
+            FleetError: nothing can be stored now.
         """
         ...
 
@@ -89,6 +94,7 @@ class Reports:
             self._send(self.outlet)
 
     def _send(self, outlet: Outlet) -> None:
+        refused: FleetError | None = None
         for path in self._waiting():
             try:
                 with durable.reader(path) as file:
@@ -102,8 +108,14 @@ class Reports:
             except OSError as error:
                 raise FleetError(f"a report cannot be read: {durable.why(error)}") from error
             else:
-                outlet.put(key, path, len(head), size)
+                try:
+                    outlet.put(key, path, len(head), size)
+                except RefusedReportError as error:  # it waits, and holds back none of the others
+                    refused = refused or error
+                    continue
             path.unlink(missing_ok=True)
+        if refused is not None:
+            raise refused
 
 
 class FolderOutlet:
@@ -119,7 +131,7 @@ class FolderOutlet:
             target.parent.mkdir(parents=True, exist_ok=True)
             durable.write_file(target, path.read_bytes()[place : place + size])
         except OSError as error:
-            raise FleetError(f"the report {target} cannot be written: {durable.why(error)}") from error
+            raise RefusedReportError(f"the report {target} cannot be written: {durable.why(error)}") from error
 
     def abort(self) -> None:
         """Writing a file ends by itself."""
@@ -134,12 +146,15 @@ class BucketOutlet:
 
     def put(self, key: str, path: Path, place: int, size: int) -> None:
         """See `Outlet`."""
+        from edge.cloud.retry import Outcome
         from edge.cloud.store import Body, StoppedError, StoreError
 
         try:
             self._store.put(key, Body(path, size, [(place, size)]), "application/json", self._pace)
         except (StoreError, StoppedError, OSError) as error:
-            raise FleetError(f"the report {key} is not stored: {error}") from error
+            answered = isinstance(error, StoreError) and error.verdict.outcome in (Outcome.REFUSED, Outcome.GIVE_UP)
+            kind = RefusedReportError if answered else FleetError
+            raise kind(f"the report {key} is not stored: {error}") from error
         finally:
             self._store.close()
 

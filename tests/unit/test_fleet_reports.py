@@ -1,5 +1,6 @@
 """What devices tell, kept until it is sent, and what an operator makes of it."""
 
+import hashlib
 import html.parser
 import json
 import os
@@ -8,13 +9,16 @@ from pathlib import Path
 import pytest
 
 from edge.client.main import main
+from edge.cloud.retry import Outcome as Answered
+from edge.cloud.retry import Verdict
+from edge.cloud.store import StoreError
 from edge.errors import FleetError
 from edge.fleet import overview, reports
 from edge.fleet.document import Device
 from edge.fleet.membership import Outcome, Settings
 from edge.fleet.overview import Overview
 from edge.fleet.page import page
-from edge.fleet.reports import FolderOutlet, Reports
+from edge.fleet.reports import BucketOutlet, FolderOutlet, Reports
 from edge.fleet.telling import Telling
 from tests.fakes.clock import FakeClock
 from tests.fakes.fleet import DAY, FLEET, NOW, FleetDevice, Operator
@@ -68,6 +72,38 @@ def test_reports_wait_until_they_are_sent(tmp_path: Path) -> None:  # [F-12] [F-
     outlet.keys.clear()
     again.tell()
     assert outlet.keys == [], "once"
+
+
+def test_a_refused_report_holds_back_no_other(tmp_path: Path) -> None:  # [F-12]
+    class Closed:
+        """A store that takes heartbeats only."""
+
+        verdict = Verdict(Answered.REFUSED, "AccessDenied")
+
+        def put(self, key: str, body: object, kind: str, pace: object) -> None:
+            if key.startswith("reports/"):
+                raise StoreError(self.verdict, "AccessDenied")
+            keys.append(key)
+
+        def close(self) -> None:
+            pass
+
+    keys: list[str] = []
+    store = Closed()
+    kept = Reports(tmp_path / "device/reports", BucketOutlet(store, None))
+    for key in ("reports/a", "heartbeats/b", "reports/c", "heartbeats/d"):
+        kept.put(key, {})
+    with pytest.raises(FleetError, match="AccessDenied"):
+        kept.send()
+    assert sorted(keys) == ["heartbeats/b", "heartbeats/d"]
+    assert len(list((tmp_path / "device/reports").iterdir())) == 2
+    kept.put("heartbeats/e", {})
+    store.verdict = Verdict(Answered.RETRY_LATER, "no answer")
+    newest = hashlib.sha256(b"heartbeats/e").hexdigest()[:16] + reports.SUFFIX
+    os.utime(tmp_path / "device/reports" / newest, (4e9, 4e9))
+    with pytest.raises(FleetError, match="no answer"):
+        kept.send()
+    assert "heartbeats/e" not in keys, "where nobody answers, the others are not tried"
 
 
 def test_heartbeats(tmp_path: Path) -> None:  # [F-12]
