@@ -10,7 +10,7 @@ from pathlib import Path
 TRAILER_BYTES = 128
 MAGIC = "sagemaker-edge-payload-1"
 # The window is what the decoder on the board needs of memory, once: 2^25 bytes. One thread: the same bytes each time.
-COMPRESS = ["zstd", "-19", "--long=25", "--check", "--single-thread", "--no-progress", "--quiet", "--stdout"]
+COMPRESS = ["zstd", "--ultra", "-22", "--long=25", "--check", "--single-thread", "--no-progress", "--quiet", "--stdout"]
 
 
 def archive(tree: Path) -> bytes:
