@@ -5,11 +5,11 @@ import os
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from edge.client import fleet_status, show
+from edge.client import fleet_lock, fleet_status, show
 from edge.client.fleet_words import PASSPHRASE
 from edge.client.outcome import Exit, InputError, RefusedError
 from edge.errors import EdgeError
@@ -39,8 +39,8 @@ def _passphrase(options: Namespace) -> bytes | None:
 
 
 @contextmanager
-def _opened(options: Namespace) -> Iterator[FleetRepository]:
-    """The repository; what goes wrong is told in words."""
+def _opened(options: Namespace, writes: str = "more") -> Iterator[FleetRepository]:
+    """The repository, for a command that `writes` "more", a "new" one or nothing; what goes wrong is told in words."""
     keys = Keys(Path(os.devnull), None)
     if "keys" in options:
         passphrase = _passphrase(options)
@@ -50,7 +50,8 @@ def _opened(options: Namespace) -> Iterator[FleetRepository]:
             )
         keys = Keys(options.keys, passphrase)
     try:
-        yield FleetRepository(options.repo, keys, _now())
+        with fleet_lock.alone(options.repo, new=writes == "new") if writes and not options.dry_run else nullcontext():
+            yield FleetRepository(options.repo, keys, _now())
     except DocumentFault as fault:
         raise RefusedError("REFUSED", f"the document {fault}") from None
     except EdgeError as error:
@@ -78,7 +79,7 @@ def _finish(options: Namespace, repository: FleetRepository, said: str, **facts:
 
 def init(options: Namespace) -> Exit:
     """Makes a repository."""
-    with _opened(options) as repository:
+    with _opened(options, "new") as repository:
         if options.dry_run:
             raise InputError("init makes keys, and cannot be a dry run")
         repository.init()
@@ -202,7 +203,7 @@ def _in_force(repository: FleetRepository, fleet: str) -> Document:
 
 def status(options: Namespace) -> Exit:
     """Shows what is in force, and what devices have told."""
-    with _opened(options) as repository:
+    with _opened(options, "") as repository:
         return fleet_status.show_status(options, repository)
 
 
@@ -233,9 +234,9 @@ def prune(options: Namespace) -> Exit:
     """Removes what nothing names."""
     with _opened(options) as repository:
         paths = checks.unused(repository, time.time() - options.older_than * 86_400)
-    for path in paths:
-        if not options.dry_run:
-            path.unlink(missing_ok=True)
+        for path in paths:
+            if not options.dry_run:
+                path.unlink(missing_ok=True)
     names = [str(path.relative_to(options.repo)) for path in paths]
     if options.json:
         show.as_json({"files": names, "dry_run": options.dry_run})
@@ -248,7 +249,7 @@ def prune(options: Namespace) -> Exit:
 
 def doctor(options: Namespace) -> Exit:
     """Checks a repository."""
-    with _opened(options) as repository:
+    with _opened(options, "") as repository:
         found = list(checks.problems(repository, time.time()))
     if options.json:
         show.as_json({"problems": found}, "; ".join(found))

@@ -5,12 +5,9 @@ sees the state before. Each act asks for the keys of the roles that it changes, 
 elsewhere, `timestamp` takes over there what is new.
 """
 
-import contextlib
 import datetime
 import hashlib
-import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +26,8 @@ from tuf.api.metadata import (
 )
 from tuf.api.serialization.json import JSONSerializer
 
-from edge import durable
-from edge.errors import EdgeError
 from edge.fleet import document as documents
+from edge.fleet.change import Change, FleetRepositoryError
 from edge.fleet.document import FLEET, Document
 from edge.fleet.keys import Keys
 from edge.fleet.metadata import ISSUED, sha256_of
@@ -43,31 +39,6 @@ DAYS = {"root": 3650, "targets": 365, "snapshot": 30, "timestamp": 14}
 ROLE_DAYS = 365  # of a role that signs packages or a fleet's document
 ROOT_KEYS, ROOT_THRESHOLD, TARGETS_KEYS = 3, 2, 2
 _SERIALIZER = JSONSerializer(compact=True)
-
-
-class FleetRepositoryError(EdgeError):
-    """The repository cannot be read or changed so."""
-
-
-@dataclass
-class Change:
-    """What an act is to write: metadata by file name, other files with where they come from or their bytes."""
-
-    metadata: dict[str, bytes] = field(default_factory=dict)
-    targets: dict[str, bytes | Path] = field(default_factory=dict)
-
-    def paths(self) -> list[str]:
-        """Files in the order that they are written in."""
-        return [*(f"targets/{name}" for name in self.targets), *(f"metadata/{name}" for name in self.ordered())]
-
-    def ordered(self) -> list[str]:
-        """Metadata in that order."""
-
-        def rank(name: str) -> int:
-            role = name.removesuffix(".json").partition(".")[2] or "timestamp"
-            return {"root": 0, "snapshot": 2, "timestamp": 3}.get(role, 1)
-
-        return sorted(self.metadata, key=lambda name: (rank(name), name))
 
 
 class FleetRepository:
@@ -366,28 +337,5 @@ class FleetRepository:
         Raises:
             FleetRepositoryError: something could not be written; what was before is in force.
         """
-        try:
-            for name, given in self.change.targets.items():
-                path = self.folder / "targets" / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if isinstance(given, bytes):
-                    durable.write_file(path, given)
-                else:
-                    _copy(given, path)
-            self._metadata.mkdir(parents=True, exist_ok=True)
-            for name in self.change.ordered():
-                durable.write_file(self._metadata / name, self.change.metadata[name])
-        except OSError as error:
-            raise FleetRepositoryError(f"{error.filename or self.folder}: {durable.why(error)}") from None
+        self.change.write(self.folder)
         self.change = Change()
-
-
-def _copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(target.name + durable.TEMPORARY)
-    try:
-        shutil.copyfile(source, temporary)
-        durable.fsync_file(temporary)
-        durable.rename_all([(temporary, target)])
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -1,13 +1,16 @@
 """The operator's commands on a repository: what they ask for, refuse, and write, and in which order."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edge.client import fleet_lock
 from edge.client.main import main
 from edge.fleet.keys import Keys
+from edge.fleet.repository import FleetRepository
 from tests.fakes import packages as signed
 from tests.fakes.clock import FakeClock
 from tests.fakes.fleet import DAY, FLEET, NOW, FleetDevice, Operator
@@ -228,3 +231,30 @@ def test_prune_keeps_what_is_in_force(tmp_path: Path) -> None:
     operator.timestamp()
     assert device.poll()
     assert device.runs == {"digits": "digits/1.1"}
+
+
+def test_commands_change_a_repository_one_after_another(
+    shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def publish(n: int) -> None:
+        archive = tmp_path / f"{n}.tar.gz"
+        archive.write_bytes(b"%d" % n)
+        with fleet_lock.alone(shell.repo, new=False):
+            repository = FleetRepository(shell.repo, Keys(shell.keys, b"secret"), NOW)
+            repository.publish(archive, "digits", f"1.{n}")
+            repository.write()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(publish, range(4)))
+    assert shell("status", keys=False)["packages"] == [f"packages/digits/1.{n}.tar.gz" for n in range(4)]
+    monkeypatch.setattr(fleet_lock, "WAIT_SECONDS", 0)
+    with fleet_lock.alone(shell.repo, new=False):
+        assert f"another command is changing {shell.repo}" in shell("timestamp", code=1)["error"]
+        assert "another command" in shell("prune", "--older-than", "1", code=1, keys=False)["error"]
+        shell("timestamp", "--dry-run")
+        shell("status", keys=False)
+    shell("timestamp")
+    missing, shell.repo = shell.repo, tmp_path / "missing"
+    assert "`fleet init` makes a repository" in shell("timestamp", code=1)["error"]
+    assert not shell.repo.exists()
+    assert (missing / fleet_lock.LOCK).stat().st_size == 0
