@@ -67,15 +67,7 @@ class FleetRepository:
         Raises:
             FleetRepositoryError: there is none.
         """
-        if role == "timestamp":
-            name = "timestamp.json"
-        else:
-            versions = self.versions(role)
-            if not versions:
-                raise FleetRepositoryError(
-                    f"there is no {role}.json in {self._metadata}; `fleet init` makes a repository"
-                )
-            name = f"{version or versions[-1]}.{role}.json"
+        name = self._name(role, version)
         if name in self.change.metadata:
             return self.change.metadata[name]
         try:
@@ -92,7 +84,20 @@ class FleetRepository:
         try:
             return Metadata.from_bytes(self.data(role, version))
         except (RepositoryError, ValueError, KeyError, TypeError) as error:
-            raise FleetRepositoryError(f"the metadata of {role} in {self._metadata} is damaged: {error}") from None
+            raise FleetRepositoryError(f"{self._metadata / self._name(role, version)} is damaged: {error}") from None
+
+    def _name(self, role: str, version: int | None = None) -> str:
+        """The name of a role's file, the newest where no version is named.
+
+        Raises:
+            FleetRepositoryError: there is none.
+        """
+        if role == "timestamp":
+            return "timestamp.json"
+        versions = self.versions(role)
+        if not versions:
+            raise FleetRepositoryError(f"there is no {role}.json in {self._metadata}; `fleet init` makes a repository")
+        return f"{version or versions[-1]}.{role}.json"
 
     def _role(self, fleet: str, version: int | None = None) -> Metadata[Any]:
         """A fleet's role; an empty one where its operator has yet to sign it for the first time."""
@@ -307,10 +312,12 @@ class FleetRepository:
         if missing and not required:
             self.unsigned += missing
             return
-        snapshot = self.latest("snapshot")
+        for role in ("root", "targets"):  # by these the others are judged
+            self._verified(role)
         meta = {
             f"{role}.json": self._meta(role) for role in ("targets", PACKAGES, *self.fleets()) if self.versions(role)
         }
+        snapshot = self.latest("snapshot")
         half = datetime.timedelta(days=DAYS["snapshot"] / 2)
         if first or meta != snapshot.signed.meta or snapshot.signed.expires - self._now < half:
             snapshot.signed.meta = meta
@@ -326,8 +333,32 @@ class FleetRepository:
         self._sign("timestamp", timestamp, raise_version=raise_version)
 
     def _meta(self, role: str) -> MetaFile:
-        data = self.data(role)
+        data = self._verified(role)
         return MetaFile(self.versions(role)[-1], len(data), {"sha256": hashlib.sha256(data).hexdigest()})
+
+    def _verified(self, role: str) -> bytes:
+        """A role's newest file: whole, of the version that its name says, signed with the keys that are the role's now.
+
+        Raises:
+            FleetRepositoryError: it is not; nothing may be signed over it.
+        """
+        data, metadata, name = self.data(role), self.latest(role), self._name(role)
+        path = self._metadata / name
+        if name != f"{metadata.signed.version}.{role}.json":
+            raise FleetRepositoryError(
+                f"{path} is version {metadata.signed.version} by its content; nothing is signed over it"
+            )
+        holders = [self._verifier(role)]
+        if role == "root" and metadata.signed.version - 1 in self.versions(role):
+            holders.append(self.latest(role, metadata.signed.version - 1).signed)
+        try:
+            for holder in holders:
+                holder.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
+        except (RepositoryError, ValueError) as error:
+            raise FleetRepositoryError(
+                f"{path} is not signed with {role}'s keys, and nothing is signed over it: {error}"
+            ) from None
+        return data
 
     # --- writing -------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from tuf.api.metadata import Metadata, MetaFile, TargetFile
 
 from edge.cloud.aws import answer
 from edge.errors import FleetError
+from edge.fleet.change import FleetRepositoryError
 from edge.fleet.keys import Keys
 from edge.fleet.metadata import MetadataError
 from edge.fleet.repository import FleetRepository
@@ -250,7 +251,12 @@ def test_another_fleets_operator(operator: Operator, device: FleetDevice) -> Non
     )
     forged.sign(key)
     forged.to_file(str(operator.folder / f"metadata/{forged.signed.version}.{FLEET}.json"))
-    operator.timestamp()
+    with pytest.raises(FleetRepositoryError, match="is not signed with"):
+        operator.timestamp()
+    unlike = operator.open()
+    unlike._verified = unlike.data  # type: ignore[method-assign] # the online key's holder is in league
+    unlike.timestamp()
+    unlike.write()
     refused(device.poll, "Unsigned|signed by")
     assert device.runs == {"digits": "digits/1.0"}
 

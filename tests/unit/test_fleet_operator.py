@@ -258,3 +258,44 @@ def test_commands_change_a_repository_one_after_another(
     assert "`fleet init` makes a repository" in shell("timestamp", code=1)["error"]
     assert not shell.repo.exists()
     assert (missing / fleet_lock.LOCK).stat().st_size == 0
+
+
+def test_only_what_its_role_has_signed_is_signed_over(shell: Shell, tmp_path: Path) -> None:
+    """Files come by copying, from other operators: half of one, or anything else, would stop every board."""
+    shell("publish", package(tmp_path, "1.0"))
+    shell("deploy", FLEET, "digits=digits/1.0")
+    metadata = shell.repo / "metadata"
+    before = (metadata / "timestamp.json").read_bytes()
+    good = {name: (metadata / name).read_bytes() for name in ("2.packages.json", "1.root.json", "2.targets.json")}
+    fleet = f"{FLEET}.json"
+    other = FleetRepository(tmp_path / "other", Keys(tmp_path / "other-keys", None), NOW)
+    other.init()
+    other.write()
+    other.renew("root")
+    stranger = other.data("root", 2)
+    for name, data, text in (
+        ("3.packages.json", good["2.packages.json"][:100], "3.packages.json is damaged"),
+        ("999999.packages.json", b"junk", "999999.packages.json is damaged"),
+        ("3.packages.json", good["2.packages.json"], "3.packages.json is version 2 by its content"),
+        ("3.targets.json", good["2.targets.json"][:-30], "3.targets.json is damaged"),
+        ("2.root.json", good["1.root.json"], "2.root.json is version 1 by its content"),
+        ("2.root.json", stranger, "2.root.json is not signed with"),
+        (
+            f"3.{fleet}",
+            good["2.packages.json"].replace(b'"version":2', b'"version":3'),
+            f"3.{fleet} is not signed with",
+        ),
+    ):
+        (metadata / name).write_bytes(data)
+        assert f"{metadata / text}" in shell("timestamp", code=1)["error"]
+        (metadata / name).unlink()
+    assert (metadata / "timestamp.json").read_bytes() == before
+    shell("timestamp")
+    assert shell("doctor", keys=False)["problems"] == []
+
+
+@pytest.mark.parametrize("role", ["root", "targets", "snapshot", "timestamp", "packages", FLEET])
+def test_a_new_key_is_signed_over(shell: Shell, role: str) -> None:
+    shell("rotate", role)
+    shell("timestamp")
+    assert shell("doctor", keys=False)["problems"] == []
