@@ -9,6 +9,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from securesystemslib.signer import CryptoSigner, Signer, SSlibKey
 
+from edge import durable
 from edge.errors import EdgeError
 from edge.text import shown
 
@@ -42,21 +43,27 @@ class Keys:
         public = key.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
+        files = (
+            (self.folder / (name + PRIVATE), private, PRIVATE_MODE),
+            (self.folder / (name + PUBLIC), public, 0o644),
+        )
+        made: list[Path] = []
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for path, data, mode in (
-                (self.folder / (name + PRIVATE), private, PRIVATE_MODE),
-                (self.folder / (name + PUBLIC), public, 0o644),
-            ):
+            for path, data, mode in files:
                 fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+                made.append(path)
                 with os.fdopen(fd, "wb") as file:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
-        except FileExistsError as error:
-            raise KeyFileError(f"{error.filename} is there already; no key is ever written over") from None
+            durable.fsync_folder(self.folder)
         except OSError as error:
-            raise KeyFileError(f"{error.filename}: {error.strerror}") from None
+            for path in made:  # half a key would be in the way of a whole one
+                path.unlink(missing_ok=True)
+            if isinstance(error, FileExistsError):
+                raise KeyFileError(f"{error.filename} is there already; no key is ever written over") from None
+            raise KeyFileError(f"{error.filename or self.folder}: {durable.why(error)}") from None
         return SSlibKey.from_crypto(key.public_key())
 
     def public(self, name: str) -> SSlibKey:

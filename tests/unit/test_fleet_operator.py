@@ -1,6 +1,8 @@
 """The operator's commands on a repository: what they ask for, refuse, and write, and in which order."""
 
+import errno
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import pytest
 
 from edge.client import fleet_lock
 from edge.client.main import main
-from edge.fleet.keys import Keys
+from edge.fleet.keys import KeyFileError, Keys
 from edge.fleet.repository import FleetRepository
 from tests.fakes import packages as signed
 from tests.fakes.clock import FakeClock
@@ -299,3 +301,29 @@ def test_a_new_key_is_signed_over(shell: Shell, role: str) -> None:
     shell("rotate", role)
     shell("timestamp")
     assert shell("doctor", keys=False)["problems"] == []
+
+
+def test_half_a_key_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, real = Keys(tmp_path / "keys", b"secret"), os.fsync
+    for failing in (1, 2, 3):  # .pem, .pub, the folder
+        left = [failing]
+
+        def full(fd: int, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            real(fd)
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(KeyFileError, match="keys: No space left"):
+            keys.make("online")
+        monkeypatch.undo()
+        assert list(keys.folder.iterdir()) == []
+    made = keys.make("online")
+    with pytest.raises(KeyFileError, match=r"online.pem is there already"):
+        keys.make("online")
+    (keys.folder / "online.pem").unlink()
+    with pytest.raises(KeyFileError, match=r"online.pub is there already"):
+        keys.make("online")
+    assert [path.name for path in keys.folder.iterdir()] == ["online.pub"]
+    assert keys.public("online") == made
