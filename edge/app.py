@@ -46,7 +46,7 @@ from edge.serving.scheduler import Caller
 from edge.shm.peers import Peers
 from edge.shm.posix import Regions
 from edge.shm.sysv import SegmentReader
-from edge.stopping import CAPTURES_SECONDS, GRACE_SECONDS, STOP_SECONDS
+from edge.stopping import CAPTURES_SECONDS, GRACE_SECONDS, KEEPER_SECONDS, STOP_SECONDS
 from edge.tensors import TensorSpec
 from edge.text import counted
 from edge.version import version
@@ -177,6 +177,9 @@ class App:
         self._keeper.start()
         housekeeper = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
         housekeeper.start()
+        leaving = threading.Thread(target=self._leave_fleet, name="fleet stop", daemon=True)
+        if self._fleet is not None:
+            leaving.start()  # now: at the stop there may be no room for a thread
         watchdog = self._watchdog()
         watchdog.start()
         if metrics is not None:
@@ -204,6 +207,8 @@ class App:
         if metrics is not None:
             metrics.stop()
         housekeeper.join(max(0.0, end - self._clock.monotonic()))  # it may wait for a disk
+        if self._fleet is not None:
+            leaving.join(max(0.0, end - self._clock.monotonic()))
         # A call that outlived the grace must not hold up the exit, as joining its thread would.
         logging.shutdown()
         os._exit(0)
@@ -216,15 +221,19 @@ class App:
         if self._fleet is not None:
             self._fleet.start()
 
+    def _leave_fleet(self) -> None:
+        """End the fleet's round at once, beside the other steps: a look-up of a name cannot be ended, and they do not wait for it."""
+        assert self._fleet is not None  # noqa: S101 - else this does not run
+        self._stop.wait()
+        self._fleet.stop()
+
     def _shut_down(self, end: float) -> None:
         log.info("stopping: finishing calls in flight")
         self._registry.stop_loads()
         self._models.end_waits()
-        if self._fleet is not None:
-            self._fleet.stop()
         self._server.stop(GRACE_SECONDS)
         self._models.stop()
-        self._keeper.stop(max(CAPTURES_SECONDS, end - self._clock.monotonic()) - CAPTURES_SECONDS / 2)
+        self._keeper.stop(max(KEEPER_SECONDS, end - self._clock.monotonic() - CAPTURES_SECONDS))
         self._captures.stop(max(CAPTURES_SECONDS, end - self._clock.monotonic()))
         self._segments.close()
         self._regions.close()

@@ -139,6 +139,26 @@ def test_a_start_needs_no_network(agents: Any, operator: Operator, tmp_path: Pat
     assert "last error: 127.0.0.1" in status_text(member)
 
 
+def test_a_stop_ends_a_round(agents: Any, operator: Operator, tmp_path: Path) -> None:  # [X-4]
+    """The repository's server keeps the agent waiting; the agent ends cleanly all the same."""
+    server = FleetServer(operator.folder)
+    asked = threading.Event()
+
+    def silent(handler: Any, name: str) -> None:
+        asked.set()
+        server.closing.wait(WAIT_SECONDS)
+
+    server.bent = {"timestamp": silent}
+    server.start()
+    try:
+        member = Member.of(agents, tmp_path, operator.root, server.url)
+        member.agent.start()
+        assert asked.wait(WAIT_SECONDS)
+        assert member.agent.stop() == 0
+    finally:
+        server.close()
+
+
 def test_an_agent_in_no_fleet(agents: Any) -> None:
     agent = agents().start()
     done = run_tool("fleet", "check", "-a", agent.socket, check=False)

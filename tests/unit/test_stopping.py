@@ -11,6 +11,8 @@ SHARES = (
     stopping.GRACE_SECONDS,
     stopping.CANCELLED_SECONDS,
     stopping.THREADS_SECONDS,
+    stopping.MODELS_SECONDS,
+    stopping.KEEPER_SECONDS,
     stopping.CAPTURES_SECONDS,
 )
 
