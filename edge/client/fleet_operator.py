@@ -15,11 +15,12 @@ from edge.client.outcome import Exit, InputError, RefusedError
 from edge.errors import EdgeError
 from edge.fleet import doctor as checks
 from edge.fleet import document as documents
-from edge.fleet import rollout
+from edge.fleet import rollout, times
 from edge.fleet.document import Document, DocumentFault, Where
 from edge.fleet.keys import Keys, read_public
 from edge.fleet.repository import FleetRepository
 from edge.text import counted, printable
+from edge.version import version
 
 
 def _now() -> datetime.datetime:
@@ -210,6 +211,11 @@ def status(options: Namespace) -> Exit:
 def timestamp(options: Namespace) -> Exit:
     """The daily duty."""
     with _opened(options) as repository:
+        why = times.doubt(time.time(), build_date=version()[1], issued=repository.issued())
+        if why and not options.trust_clock:
+            raise RefusedError(
+                "REFUSED", f"the clock says {_now():%Y-%m-%d}, which {why}; set it, or say --trust-clock"
+            )
         repository.timestamp()
         return _finish(options, repository, "the timestamp is new")
 

@@ -93,7 +93,8 @@ def _add_rollouts(operator: Callable[..., Any]) -> None:
 
 
 def _add_upkeep(operator: Callable[..., Any], makes_keys: Callable[[Any], None]) -> None:
-    operator("timestamp", "sign the timestamp, and the snapshot where something is new: daily")
+    one = operator("timestamp", "sign the timestamp, and the snapshot where something is new: daily")
+    one.add_argument("--trust-clock", action="store_true", help="although this machine's clock looks wrong")
     one = operator("renew", "sign a role again for another term")
     one.add_argument("role", metavar="ROLE", help="root, targets, packages or a fleet")
     one = operator("rotate", "give a role a new key in place of an old one")

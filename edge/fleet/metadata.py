@@ -107,6 +107,15 @@ def moment(seconds: float) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(int(seconds), datetime.UTC)
 
 
+def issued(timestamp: Timestamp) -> int:
+    """When a timestamp says it was made, in seconds since the epoch; 0 where it does not."""
+    text = timestamp.unrecognized_fields.get(ISSUED)
+    try:
+        return int(datetime.datetime.strptime(f"{text}+0000", _ISSUED_FORM + "%z").timestamp())
+    except ValueError:
+        return 0
+
+
 class Trusted:
     """A repository, refreshed and found good as of `at`; files of it can be asked for by their path."""
 
@@ -148,11 +157,7 @@ class Trusted:
     @property
     def issued(self) -> int:
         """When it says it was made, in seconds since the epoch; 0 where it does not."""
-        text = self._updater.timestamp.unrecognized_fields.get(ISSUED)
-        try:
-            return int(datetime.datetime.strptime(f"{text}+0000", _ISSUED_FORM + "%z").timestamp())
-        except ValueError:
-            return 0
+        return issued(self._updater.timestamp)
 
     def find(self, path: str) -> TargetFile | None:
         """What the responsible role says of a file; None where it has none of that name.

@@ -30,7 +30,7 @@ from edge.fleet import document as documents
 from edge.fleet.change import Change, FleetRepositoryError
 from edge.fleet.document import FLEET, Document
 from edge.fleet.keys import Keys
-from edge.fleet.metadata import ISSUED, sha256_of
+from edge.fleet.metadata import ISSUED, issued, sha256_of
 from edge.text import shown
 
 TOP = ("root", "targets", "snapshot", "timestamp")
@@ -216,6 +216,10 @@ class FleetRepository:
         self.change.targets[self.place(target)] = data
         self._sign(fleet, role, raise_version=bool(self.versions(fleet)))
         self._online()
+
+    def issued(self) -> int:
+        """When the timestamp in force was made, in seconds since the epoch; 0 where there is none."""
+        return issued(self.latest("timestamp").signed) if (self._metadata / "timestamp.json").exists() else 0
 
     def timestamp(self) -> None:
         """A new timestamp, over a new snapshot where a role is newer than in it: the daily duty."""

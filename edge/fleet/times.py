@@ -10,6 +10,7 @@ JITTER = 0.1  # of the interval, either way: devices that were switched on toget
 RETRY_SECONDS = 30.0  # after a first failure; each further one doubles it
 MAX_RETRY_SECONDS = 3600.0  # between polls that fail, unless the interval itself is longer
 MAX_RETRY_AFTER_SECONDS = 86_400.0  # that a server can ask for
+PAUSE_DAYS = 90  # between two timestamps of an operator; a longer one is a wrong clock, more likely
 FIRST_SECONDS = 60.0  # the first poll comes within so long after the start, at a random moment
 LEAST_SECONDS = 1.0  # between rounds of the repository that calls ask for
 WHOLE_SECONDS = 86_400.0  # between refreshes of everything, news or none (F-1)
@@ -42,3 +43,11 @@ def until_next(interval: float, failures: int, retry_after: float, chance: float
         wait = min(wait, most)
     wait *= 1 - JITTER + 2 * JITTER * chance
     return max(wait, min(retry_after, MAX_RETRY_AFTER_SECONDS))
+
+
+def doubt(now: float, *, build_date: int, issued: int) -> str:
+    """Why an operator's clock may be wrong, in words; empty where nothing says so. What it signs holds from its date on."""
+    if now < build_date:
+        return "is before this program was built"
+    days = (now - issued) / 86_400
+    return f"is {days:.0f} days after the last timestamp" if issued and days > PAUSE_DAYS else ""

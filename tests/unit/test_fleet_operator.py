@@ -11,6 +11,7 @@ import pytest
 
 from edge.client import fleet_lock
 from edge.client.main import main
+from edge.fleet import times
 from edge.fleet.keys import KeyFileError, Keys
 from edge.fleet.repository import FleetRepository
 from tests.fakes import packages as signed
@@ -327,3 +328,15 @@ def test_half_a_key_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         keys.make("online")
     assert [path.name for path in keys.folder.iterdir()] == ["online.pub"]
     assert keys.public("online") == made
+
+
+def test_a_clock_that_looks_wrong_signs_nothing(shell: Shell) -> None:
+    repository = FleetRepository(shell.repo, Keys(shell.keys, b"secret"), NOW.replace(year=2020))
+    repository.timestamp()
+    repository.write()
+    said = shell("timestamp", code=1)["error"]
+    assert "days after the last timestamp; set it, or say --trust-clock" in said
+    shell("timestamp", "--trust-clock")
+    shell("timestamp")
+    assert times.doubt(100.0, build_date=101, issued=0) == "is before this program was built"
+    assert times.doubt(101 + 90 * DAY, build_date=101, issued=101) == ""
