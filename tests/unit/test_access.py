@@ -39,9 +39,9 @@ def test_by_mode(file: Path, mode: int, who: list[str]) -> None:  # [R-9]
     [
         (Acl(USER, 4, ME), 4, []),
         (Acl(USER, 6, 0), 7, []),
-        (Acl(USER, 4, 1001), 4, ["user 1001"]),
-        (Acl(USER, 4, 1001), 2, []),  # the mask takes the right away
-        (Acl(GROUP, 2, 1002), 7, ["group 1002"]),
+        (Acl(USER, 4, 51001), 4, ["user 51001"]),
+        (Acl(USER, 4, 51001), 2, []),  # the mask takes the right away
+        (Acl(GROUP, 2, 51002), 7, ["group 51002"]),
     ],
 )
 def test_by_access_control_list(file: Path, entry: Acl, mask: int, who: list[str]) -> None:
@@ -52,7 +52,7 @@ def test_by_access_control_list(file: Path, entry: Acl, mask: int, who: list[str
 def test_how_to_fix(file: Path) -> None:
     me, them = os.geteuid(), os.geteuid() + 1
     assert access.how_to_fix(str(file), me) == f"chmod 0400 {file}"
-    give(file, Acl(USER, 4, 1001))
+    give(file, Acl(USER, 4, 51001))
     assert access.how_to_fix(str(file), them) == f"setfacl -b {file}; chown {them} {file}; chmod 0400 {file}"
 
 
