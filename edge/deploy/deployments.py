@@ -47,14 +47,14 @@ class Deployments:
         clock: Clock,
         on_failed: Callable[[str], None] = lambda name: None,
         *,
-        further: Callable[[], Mapping[str, Declaration]] = _nothing,
+        further: Callable[[], Mapping[str, Declaration] | None] = _nothing,
     ) -> None:
         """Declared models of a registry.
 
         Args:
             on_failed: called with an alias that is declared and that nothing serves.
-            further: what is declared elsewhere than in models.d, which goes before it; asked at a start and by `apply`. It must
-                not raise, nor wait for a network.
+            further: what is declared elsewhere than in models.d, which goes before it; asked at a start and by `apply`; None
+                where that is not known, and what serves goes on. It must not raise, nor wait for a network.
         """
         self.models_path = models_path
         self._further = further
@@ -127,14 +127,14 @@ class Deployments:
             found = folder.read(self.models_path)
         except DeclarationError:
             found = {}
-        if not further and (found is None or not (found or self._kept.store.is_there)):
+        if further is not None and not further and (found is None or not (found or self._kept.store.is_there)):
             return []
         with self._work:
             try:
                 self._kept.claim()
             except (StoreError, OSError) as error:
                 log.error("declared models: %s", error)
-            for name in (*(found or {}), *further):
+            for name in (*(found or {}), *(further or {})):
                 self._kept.alias(name)
         return sorted(self._kept.aliases)
 
@@ -146,7 +146,12 @@ class Deployments:
 
     def _read(self) -> folder.Declarations:
         """What is declared; where that cannot be read, why, for each name that it may concern."""
-        further, aliases = self._further(), self._kept.aliases
+        declared, aliases = self._further(), self._kept.aliases
+        if declared is None:
+            unread = DeclarationError("what is declared elsewhere cannot be read")
+            further: folder.Declarations = {one.name: unread for one in aliases.values() if one.state.elsewhere}
+        else:
+            further = dict(declared)
         try:
             found = folder.read(self.models_path)
             if found is None:

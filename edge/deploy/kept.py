@@ -107,6 +107,8 @@ class Kept:
         Raises:
             StoreError: it cannot be written down.
         """
+        if not self.claimed:
+            raise StoreError("what the store knows is not read yet, and is not written over")
         self.unsaved = True
         trying = self._trying()
         self._ended = [one for one in self._ended if one.name not in trying]

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 from edge.deploy.declaration import Declaration
 from edge.deploy.state import AliasState
-from edge.errors import DeadlineError, LoadQueueFullError, MemoryLimitError, StoppingError, StoreError
+from edge.errors import DeadlineError, DeclarationError, LoadQueueFullError, MemoryLimitError, StoppingError, StoreError
 
 # Errors that say nothing about the version that was to serve.
-PASSING = (DeadlineError, LoadQueueFullError, MemoryLimitError, StoppingError, StoreError)
+PASSING = (DeadlineError, DeclarationError, LoadQueueFullError, MemoryLimitError, OSError, StoppingError, StoreError)
 
 
 @dataclass

@@ -5,6 +5,7 @@ import errno
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -249,6 +250,30 @@ def test_with_a_full_disk_what_is_in_the_store_serves(device: Device, monkeypatc
     Disk(monkeypatch)
     device.restart()
     assert (device.predict(), device.managed.refused, device.state) == (2, "", ("2", "1", ""))
+
+
+def test_a_state_that_could_not_be_read_is_not_written_over(  # [M-6]
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proven(device, "1")
+    device.end(cleanly=True)
+    known = (device.home / "store" / "state.json").read_bytes()
+    reader = durable.reader
+
+    def failing(path: Path) -> Any:
+        if path == device.home / "store" / "state.json":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return reader(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(durable, "reader", failing)
+        device.start()
+        device.deployments._kept.unsaved = True  # as after a change that could not be written down
+        device.deployments.look()
+        device.end(cleanly=True)
+    assert (device.home / "store" / "state.json").read_bytes() == known
+    device.start()
+    assert device.predict() == 1
 
 
 def test_a_read_only_store_serves(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:  # [M-3] [M-6]
