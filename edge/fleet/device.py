@@ -8,7 +8,7 @@ declaration or the new one.
 import hashlib
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -74,6 +74,7 @@ class Fleet:
         self._ends = 0.0  # when the timestamp of the last completed round ends
         self._seen = _Seen()
         self.judged = times.Judged(0.0, "")
+        self.lost = False  # the state could not be read, and no round went through since
         self.state = self._read()
         self.refused: dict[str, str] = {}  # by alias: why what the fleet wants does not serve
         self.pinned: tuple[str, ...] = ()
@@ -88,21 +89,20 @@ class Fleet:
             return FleetState()
         except (OSError, states.StateFault) as error:
             log.error("the fleet's state %s %s; everything is looked at anew", path, error)
+            self.lost = True
             return FleetState()
 
     def _save(self) -> None:
-        """Make what is in memory what a start would find.
-
-        Raises:
-            FleetError: it cannot be written.
-        """
+        """Make what is in memory what a start would find; FleetError where it cannot be written."""
         try:
             durable.write_file(self._settings.folder / STATE_FILE, states.to_bytes(self.state))
         except OSError as error:
             raise FleetError(f"the fleet's state cannot be written: {durable.why(error)}") from error
 
-    def declared(self) -> Mapping[str, Declaration]:
-        """What the fleet declares now: for `Deployments`, which asks at a start and whenever it brings declarations about."""
+    def declared(self) -> Mapping[str, Declaration] | None:
+        """What the fleet declares now, for `Deployments`; None where that is not known."""
+        if self.lost:
+            return None
         state, pinned = self.state, self._of_models_d()
         models = {alias: one for alias, one in state.models.items() if alias not in pinned}
         together = None
@@ -225,8 +225,11 @@ class Fleet:
         if models == self.state.models and all(self._serves(alias, one) for alias, one in models.items()):
             self._rename(document, chosen, refused)
             return
+        self._tidy(one.sha256 for one in models.values())
         for alias, wanted in places.items():
-            if not self._is_kept(alias, models[alias]):
+            one = models[alias]
+            damaged = one == self.state.models.get(alias) and not self._serves(alias, one)
+            if damaged or not self._is_kept(alias, one):
                 try:
                     self._packages.fetch(wanted, source)
                 except DamagedError as error:
@@ -241,7 +244,7 @@ class Fleet:
         """A deployment that asks for what serves already, or is on trial."""
         is_new = document.deployment != self.state.deployment
         self.state.deployment = document.deployment
-        self.refused = refused
+        self.refused, self.lost = refused, False
         if is_new and self.state.proved:
             self._end(document.deployment, chosen, refused)
 
@@ -274,6 +277,7 @@ class Fleet:
         self.state.begin(document.deployment, models, rollback=document.rollback)
         before = self.state.before
         self._save()
+        self.lost = False
         log.info("fleet %s: deployment %s", self._settings.fleet, document.deployment)
         passing = False
         for one in self._apply({*names, *before}, caller):
@@ -375,9 +379,9 @@ class Fleet:
             self.state.reported = mark
             self._save()
 
-    def _tidy(self) -> None:
+    def _tidy(self, further: Iterable[str] = ()) -> None:
         """Archives go once the package store has what they were accepted from (F-8)."""
-        keep = {one.sha256 for alias, one in self.state.models.items() if not self._is_kept(alias, one)}
+        keep = {one.sha256 for alias, one in self.state.models.items() if not self._is_kept(alias, one)} | set(further)
         try:
             self._packages.tidy(keep)
         except OSError as error:
