@@ -18,7 +18,7 @@ from edge.capture.spool import Spool
 from edge.clock import Clock
 from edge.cloud.gate import ClosedError, Gate
 from edge.cloud.retry import Outcome, Refusals, next_try, refused_delay
-from edge.cloud.store import Body, ObjectStore, Pace, StoppedError, StoreError
+from edge.cloud.store import UPLOAD_GONE, Body, ObjectStore, Pace, StoppedError, StoreError
 from edge.cloud.trouble import Trouble
 from edge.tally import Tally
 
@@ -240,7 +240,8 @@ class Delivery:
                     if self._gate.stopped:
                         raise StoppedError from None
                     verdict = error.verdict
-                    tries = 1 if progress.parts else tries + 1
+                    kept = progress.parts and error.code != UPLOAD_GONE  # what was stored of it counts at the next try
+                    tries = 1 if kept else tries + 1
                     self._trouble.note(verdict.reason)  # a try may take minutes
                     log.debug("%s: try %d: %s", key, tries, verdict.reason)
                     wait = next_try(verdict, tries, self.chance.random())

@@ -15,6 +15,8 @@ from edge.cloud.retry import Verdict
 
 CHUNK_BYTES = 1 << 16  # held of a body at a time
 
+UPLOAD_GONE = "NoSuchUpload"  # the code of an error: what was stored in parts does not count any more
+
 
 class StoreError(Exception):
     """A store did not take an object; `verdict` says what to do, `code` is the store's own word or, for

@@ -143,6 +143,9 @@ class Uploader:
         except StoreError as error:
             self._unfit = True
             self._trouble.tell(error.verdict.reason)
+        except Exception:  # a defect here must not end uploads for good; the round looks again
+            self._unfit = True
+            log.exception("a look at what uploads need failed")
 
     # --- a round -------------------------------------------------------------
 

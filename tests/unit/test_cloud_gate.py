@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from edge.clock import SystemClock
+from edge.cloud.delivery import Delivery
 from edge.cloud.gate import ClosedError, Gate
-from edge.cloud.store import StoppedError
+from edge.cloud.retry import Outcome, Verdict
+from edge.cloud.store import UPLOAD_GONE, Body, BytesBody, Pace, StoppedError, StoreError
+from edge.cloud.trouble import Trouble
 from tests.fakes.clock import FakeClock
 from tests.system.harness import eventually
 
@@ -150,3 +153,45 @@ def test_a_system_clock_fits() -> None:
     with gate.passage():
         gate.failed(0.0)
         gate.passed()
+
+
+class Skipping(FakeClock):
+    """Time passes as soon as somebody waits for it."""
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        self.advance(seconds)
+        return event.is_set()
+
+
+class Free:
+    """A `Pace` that never waits."""
+
+    chunk_bytes = 65536
+
+    def pay(self, count: int) -> None: ...
+
+    def taken(self) -> None: ...
+
+
+class Forgetful:
+    """A store that takes the parts of an object, and knows nothing of its upload when they are to be put together."""
+
+    def __init__(self, most: int) -> None:
+        self.puts = 0
+        self._most = most
+
+    def put(self, key: str, body: Body, content_type: str, pace: Pace) -> None:
+        self.puts += 1
+        assert self.puts < self._most, "sent again without end"
+        pace.taken()
+        raise StoreError(Verdict(Outcome.RETRY_SOON, "its upload is gone"), UPLOAD_GONE)
+
+
+def test_an_upload_that_is_gone_is_not_begun_without_end() -> None:  # [R-14]
+    clock = Skipping()
+    gate = Gate(1, clock, threading.Event())
+    store = Forgetful(most=20)
+    delivery = Delivery(store, clock, gate=gate, pace=Free(), trouble=Trouble(clock))
+    with pytest.raises(StoreError, match="its upload is gone"):
+        delivery._try("key", BytesBody(b"tensor"), "application/octet-stream")
+    assert store.puts > 1

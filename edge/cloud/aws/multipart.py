@@ -19,14 +19,13 @@ from edge.cloud.aws.client import Request, S3Client, S3Location
 from edge.cloud.aws.notes import Note, Notes
 from edge.cloud.aws.sigv4 import encode_query
 from edge.cloud.retry import Outcome, Verdict, lacking
-from edge.cloud.store import Body, BytesBody, Pace, StoreError
+from edge.cloud.store import UPLOAD_GONE, Body, BytesBody, Pace, StoreError
 
 log = logging.getLogger(__name__)
 
 MAX_PARTS = 10_000  # of an object: S3's limit
 _UPLOAD_ID = re.compile(rb"<UploadId>([!-;=-~]{1,1024})</UploadId>")
 _ETAG = re.compile(r'"?[A-Za-z0-9._:+/=-]{1,256}"?')
-_GONE = "NoSuchUpload"
 _UNKNOWN = {"NotImplemented", "MethodNotAllowed", "405", "501"}  # from a store that has no uploads in parts
 
 
@@ -60,10 +59,10 @@ class Multipart:
                 self._put_part(note, number, body.part(number * note.part_bytes, note.part_bytes), pace)
             self._complete(note, body.size, pace)
         except StoreError as error:
-            if error.code == _GONE:
+            if error.code == UPLOAD_GONE:
                 self._notes.remove(key)
                 reason = f"{error.verdict.reason}: its upload in parts is gone from the store, and begins anew"
-                raise StoreError(Verdict(Outcome.RETRY_SOON, reason), _GONE) from None
+                raise StoreError(Verdict(Outcome.RETRY_SOON, reason), UPLOAD_GONE) from None
             raise
         self._notes.remove(key)
         return _composite(note)
@@ -156,15 +155,17 @@ class Multipart:
                 Request("POST", note.key, headers, body.digest().sha256, body, query, lacks=_lacks_completion), pace
             )
         except StoreError as error:
-            if error.code != _GONE or not self._is_stored(note, size, pace):
+            if error.code != UPLOAD_GONE or not self._is_stored(note, size, pace):
                 raise
 
     def _is_stored(self, note: Note, size: int, pace: Pace) -> bool:
         """Whether the object is there, of these very parts: the answer to an earlier completion may have been lost."""
         try:
             reply = self._client.ask(Request("HEAD", note.key, {}), pace)
-        except StoreError:  # the policy may not allow to ask
-            return False
+        except StoreError as error:
+            if error.verdict.outcome is Outcome.RETRY_SOON:  # nothing is known yet
+                raise
+            return False  # the policy may not allow to ask
         same = reply.headers.get("etag", "").strip('"') == _joined_etag(note)
         return same and reply.headers.get("content-length") == str(size)
 
@@ -180,7 +181,7 @@ class Multipart:
         try:
             self._client.ask(Request("DELETE", note.key, {}, query=query, lacks=_lacks_abortion), pace)
         except StoreError as error:
-            if error.code != _GONE:
+            if error.code != UPLOAD_GONE:
                 raise
         self._notes.remove(note.key)
 
