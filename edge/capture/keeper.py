@@ -335,6 +335,8 @@ class Keeper:
         """Note what the budgets have; a disk that takes no more costs the note alone."""
         with self._lock:
             used = noted(self._day.day, self._budgets.items())
+            # Models that nobody has called since the start keep what they had.
+            used["used"] = {**{key: list(had) for key, had in self._used.items()}, **used["used"]}
         if used == self._last_note:
             return
         self._noted_at, self._last_note = now, used

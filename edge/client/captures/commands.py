@@ -147,7 +147,7 @@ def _described(chosen: Chosen, selection: Selection, top: int) -> Iterator[str]:
             else:
                 yield "  " + printable(one.content()[:MAX_TEXT_BYTES].decode("utf-8", "replace"), MAX_TEXT_BYTES)
         except RecordError as error:
-            yield f"  {error}"
+            yield f"  {printable(str(error), MAX_TEXT_BYTES)}"
 
 
 def _tensor(entry: Entry, labels: Any, top: int) -> str:
