@@ -13,7 +13,6 @@ from edge.capture_policy import Policy
 from edge.errors import BudgetSpentError
 
 MIB = 1 << 20
-_NEARLY = 15 / 16  # of a bound: what is left counts as nothing
 _FIRST_DAY = "2024-01-01"
 
 
@@ -63,7 +62,7 @@ class Budget:
         """
         with self._lock:
             if self.bytes + size > self._max_bytes:
-                self.spent = self.bytes > self._max_bytes * _NEARLY  # else this record alone is too large
+                self.spent = True
                 raise BudgetSpentError(
                     f"{self.bytes} bytes were captured today, {size} more would pass mib_per_day ({self._max_bytes} bytes)"
                 )
@@ -74,7 +73,6 @@ class Budget:
         with self._lock:
             self.records = max(0, self.records - 1)  # a day may have begun since it was reserved
             self.bytes = max(0, self.bytes - size)
-            self._judge()
 
     def _judge(self) -> None:
         self.spent = self.records >= self._max_records or self.bytes >= self._max_bytes
