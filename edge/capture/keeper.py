@@ -113,7 +113,7 @@ class Keeper:
                 return None
             collector = self._summaries.collector(model)
             known = self._watches.get(alias)
-            if known is not None and known[:2] == (policy, outputs) and known[2].collector is collector:
+            if known is not None and known[0] == policy and known[1] is outputs and known[2].collector is collector:
                 return known[2]
             budget = self._budget(key, policy) if policy.keeps else Budget(policy)
             watch = Watch(alias, policy, budget, outputs, collector)

@@ -103,6 +103,8 @@ class Triggers:
         )
 
     def _look_at_rows(self, rows: Array, found: list[str]) -> None:
+        if rows.dtype.kind != "f":  # differences of int8 overflow, and of booleans there are none
+            rows = rows.astype(np.float64)
         best, several = rows.max(axis=1), rows.shape[1] > 1
         close = False
         if self._margin is not None and several:

@@ -135,6 +135,18 @@ def test_few_and_many_values_are_looked_at_alike(classes: int) -> None:  # [K-3]
             assert reasons(policy, spec, row) == reasons(policy, spec, many), row
 
 
+@pytest.mark.parametrize("classes", [2, 200])
+def test_whole_numbers_and_booleans_count_as_numbers(classes: int) -> None:  # [K-3]
+    policy = Policy(margin_below=1.5, max_probability_above=0.5)
+    for dtype, numpy_dtype, low, high, reason in (
+        (DType.INT8, np.int8, -128, 127, ["max_probability_above"]),
+        (DType.BOOL, np.bool_, False, True, ["max_probability_above", "margin_below"]),
+    ):
+        row = np.full((1, classes), low, numpy_dtype)
+        row[0, 0] = high
+        assert Triggers(policy, (TensorSpec("p", dtype, (1, classes), (1, classes)),)).reasons([row]) == reason
+
+
 def test_values_that_are_no_numbers() -> None:  # [K-3]
     everything = Policy(nan_or_inf=True, margin_below=0.1, class_seen=(1,), max_probability_above=0.5)
     assert "nan_or_inf" in reasons(everything, PROBABILITIES, [[np.inf, -np.inf, np.inf]])
