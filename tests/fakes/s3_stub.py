@@ -174,8 +174,7 @@ class StubHandler(Handler):
         body = self.rfile.read(int(self.headers["Content-Length"] or 0))
         stub.arrived.set()
         stub.delay.wait(5)
-        if (fault := stub.next_fault(key, before_body=False)) is not None:
-            fault(self, body)
+        if (fault := stub.next_fault(key, before_body=False)) is not None and fault(self, body):
             return
         try:
             if bucket != BUCKET:

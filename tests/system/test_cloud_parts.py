@@ -10,6 +10,7 @@ import pytest
 
 from edge.capture.statuses import CaptureState
 from edge.clock import SystemClock
+from edge.cloud.retry import Outcome
 from edge.cloud.store import Bandwidth, Body, StoreError, Throttle
 from tests.fakes import captures, s3_stub
 from tests.fakes.cloud import Pipeline, assert_all_stored, pipeline, s3_store
@@ -113,6 +114,69 @@ def forgetting(handler: s3_stub.StubHandler, body: bytes) -> bool:
     handler.server.owner.uploads.under_way.clear()  # type: ignore[attr-defined]
     handler.refuse(404, "NoSuchUpload")
     return True
+
+
+def losing(code: str) -> Callable[..., bool]:
+    """A store that has lost the first part of every upload, and says so when they are to be put together."""
+
+    def fault(handler: s3_stub.StubHandler, body: bytes) -> bool:
+        if handler.command != "POST":
+            return False
+        for upload in handler.server.owner.uploads.under_way.values():  # type: ignore[attr-defined]
+            upload.parts.pop(1, None)
+        handler.refuse(400, code)
+        return True
+
+    return fault
+
+
+LOST = ("InvalidPart", "InvalidPartOrder", "EntityTooSmall")
+
+
+@pytest.mark.parametrize("code", LOST)
+def test_the_store_loses_a_part(stub: S3Stub, tmp_path: Path, code: str) -> None:
+    """[R-17] The upload is aborted and begun anew: it costs a resend, not the capture."""
+    stub.inject(losing(code), 1, match=COMPLETE)
+    one_arrives(stub, tmp_path, s3_store(stub.url, part_bytes=PART))
+    assert (puts(stub, FIRST), stub.uploads.begun, stub.uploads.aborted) == (2, 2, 1)
+
+
+def put_after_start(stub: S3Stub, folder: Path) -> StoreError | None:
+    """An agent that starts goes on with an object; how that failed."""
+    file = folder / "object"
+    if not file.exists():
+        file.write_bytes(bytes(SIZE))
+    store = s3_store(stub.url, part_bytes=PART)
+    store.keep_notes_in(folder)
+    pace = Throttle(Bandwidth(0, SystemClock()), threading.Event())
+    try:
+        store.put("key", Body(file, SIZE), "application/octet-stream", pace)
+    except StoreError as error:
+        return error
+    finally:
+        store.close()
+    return None
+
+
+@pytest.mark.parametrize("code", LOST)
+def test_the_store_loses_parts_for_ever(stub: S3Stub, tmp_path: Path, code: str) -> None:
+    """[R-17] It is begun anew once, be there restarts between; then it is the object that is refused."""
+    stub.inject(losing(code), FOR_EVER, match=COMPLETE)
+    errors = [put_after_start(stub, tmp_path) for _ in range(4)]
+    verdicts = [error.verdict for error in errors if error is not None]
+    assert [one.outcome for one in verdicts] == [Outcome.RETRY_SOON, *[Outcome.REFUSED] * 3]
+    assert all(one.counts for one in verdicts)
+    assert (puts(stub, FIRST), stub.uploads.begun, stub.uploads.aborted) == (2, 2, 1)
+
+
+def test_the_store_forgets_uploads_again_and_again(stub: S3Stub, tmp_path: Path) -> None:
+    """[R-17] Others go first from the second time on, and it is never given up for that."""
+    stub.inject(forgetting, 3, match=LAST)
+    errors = [put_after_start(stub, tmp_path) for _ in range(4)]
+    verdicts = [(error.verdict.outcome, error.verdict.counts) for error in errors if error is not None]
+    assert verdicts == [(Outcome.RETRY_SOON, True), (Outcome.REFUSED, False), (Outcome.REFUSED, False)]
+    assert stub.uploads.begun == 4 and not stub.uploads.under_way
+    assert len(stub.objects["key"].body) == SIZE
 
 
 @pytest.mark.parametrize("deny", [False, True])

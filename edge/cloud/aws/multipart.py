@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 MAX_PARTS = 10_000  # of an object: S3's limit
 _UPLOAD_ID = re.compile(rb"<UploadId>([!-;=-~]{1,1024})</UploadId>")
 _ETAG = re.compile(r'"?[A-Za-z0-9._:+/=-]{1,256}"?')
+_LOST = {UPLOAD_GONE, "InvalidPart", "InvalidPartOrder", "EntityTooSmall"}  # the store has not what it acknowledged
 _UNKNOWN = {"NotImplemented", "MethodNotAllowed", "405", "501"}  # from a store that has no uploads in parts
 
 
@@ -51,21 +52,39 @@ class Multipart:
             StoppedError: `pace` said so.
             OSError: the body cannot be read.
         """
-        note = self._known(key, body, pace) or self._begin(key, body, content_type, pace)
+        earlier = self._notes.read(key)
+        note = self._known(earlier, body, pace)
         if note is None:
+            note = self._begin(key, body, content_type, pace, again=earlier is not None and earlier.lost)
+        if note is None:
+            self._notes.remove(key)
             return None
         try:
             for number in range(len(note.parts), -(-body.size // note.part_bytes)):
                 self._put_part(note, number, body.part(number * note.part_bytes, note.part_bytes), pace)
             self._complete(note, body.size, pace)
         except StoreError as error:
-            if error.code == UPLOAD_GONE:
-                self._notes.remove(key)
-                reason = f"{error.verdict.reason}: its upload in parts is gone from the store, and begins anew"
-                raise StoreError(Verdict(Outcome.RETRY_SOON, reason), UPLOAD_GONE) from None
+            if error.code in _LOST:
+                raise self._lost(note, error) from None
             raise
         self._notes.remove(key)
         return _composite(note)
+
+    def _lost(self, note: Note, error: StoreError) -> StoreError:
+        """What it means that a store has lost an upload, or parts of it: once it begins anew at once.
+
+        Where that was lost too, other objects go first; an upload that is gone begins anew then, parts that the store does not
+        want are for it to judge.
+        """
+        if note.again and error.code != UPLOAD_GONE:
+            return StoreError(Verdict(Outcome.REFUSED, error.verdict.reason), error.code)
+        reason = f"{error.verdict.reason}: its upload in parts is lost in the store, and begins anew"
+        note.lost = True
+        if not self._write(note):
+            self._notes.remove(note.key)
+        if note.again:
+            return StoreError(Verdict(Outcome.REFUSED, reason, counts=False), UPLOAD_GONE)
+        return StoreError(Verdict(Outcome.RETRY_SOON, reason), UPLOAD_GONE)
 
     def forget(self, key: str) -> None:
         """An object will not be put again."""
@@ -90,20 +109,20 @@ class Multipart:
         if failed is not None:
             raise failed
 
-    def _known(self, key: str, body: Body, pace: Pace) -> Note | None:
-        """The upload of these bytes that is under way; one of others is aborted."""
-        note = self._notes.read(key)
+    def _known(self, note: Note | None, body: Body, pace: Pace) -> Note | None:
+        """The upload of these bytes that is under way; one of others, or that the store has lost, is aborted."""
         if note is None:
             return None
-        if self._is_here(note) and not note.ended and note.is_of(body, body.path.stat().st_mtime_ns):
+        same = self._is_here(note) and not note.ended and note.is_of(body, body.path.stat().st_mtime_ns)
+        if same and not note.lost:
             return note
-        self._abort(note, pace)  # where that fails nothing else may take its place: its id must not be lost
+        self._abort(note, pace, keep=same)  # where that fails nothing else may take its place: its id must not be lost
         return None
 
     def _is_here(self, note: Note) -> bool:
         return (note.endpoint, note.bucket) == (self._location.endpoint, self._location.bucket)
 
-    def _begin(self, key: str, body: Body, content_type: str, pace: Pace) -> Note | None:
+    def _begin(self, key: str, body: Body, content_type: str, pace: Pace, *, again: bool) -> Note | None:
         modified_ns = body.path.stat().st_mtime_ns
         part_bytes = max(self._location.part_bytes, -(-body.size // MAX_PARTS))
         headers = {"content-type": content_type, "x-amz-checksum-algorithm": "CRC32"}
@@ -124,6 +143,7 @@ class Multipart:
             [list(one) for one in body.ranges],
             modified_ns,
             part_bytes,
+            again=again,
         )
         if self._write(note):
             return note
@@ -169,8 +189,8 @@ class Multipart:
         same = reply.headers.get("etag", "").strip('"') == _joined_etag(note)
         return same and reply.headers.get("content-length") == str(size)
 
-    def _abort(self, note: Note, pace: Pace) -> None:
-        """End an upload, with what is stored of it."""
+    def _abort(self, note: Note, pace: Pace, *, keep: bool = False) -> None:
+        """End an upload, with what is stored of it; `keep` its note, which another's will replace."""
         if not self._is_here(note):
             log.warning(
                 "an upload of %s to another bucket, %s, was under way: its parts stay there", note.key, note.bucket
@@ -183,7 +203,8 @@ class Multipart:
         except StoreError as error:
             if error.code != UPLOAD_GONE:
                 raise
-        self._notes.remove(note.key)
+        if not keep:
+            self._notes.remove(note.key)
 
     def _write(self, note: Note) -> bool:
         try:

@@ -28,6 +28,8 @@ class Note:
     part_bytes: int
     parts: list[list[str]] = field(default_factory=list)
     ended: bool = False  # nobody will go on with it
+    lost: bool = False  # the store has lost some of it: it is to be aborted, and another begun
+    again: bool = False  # it was begun since one was lost
 
     def is_of(self, body: Body, modified_ns: int) -> bool:
         """Whether it is an upload of these bytes."""
