@@ -104,9 +104,13 @@ class Keeper:
     # --- policies --------------------------------------------------------------
 
     def watch(self, model: Watchable) -> Watch | None:
-        """The watch on a model that serves under its alias, or None where nothing is kept of it."""
+        """The watch on a model, or None where nothing is kept of it, or another serves under its alias by now."""
         alias, outputs = model.alias, model.outputs
         with self._lock:
+            if (
+                not model.serves()
+            ):  # else the summary of the one in its place would be taken for that of a model that went
+                return None
             key = alias if alias in self._declared or alias in self._configured else EVERY_OTHER
             policy = self._declared.get(alias) or self._configured.get(key) or _NONE
             if not (policy.keeps or self._summaries.period):
@@ -124,9 +128,10 @@ class Keeper:
                 self._start()
             return watch
 
-    def keep_only(self, models: Mapping[str, Sequence[TensorSpec]]) -> None:
-        """Forget all models but these, by their aliases and outputs: they are gone."""
+    def keep_only(self, serving: Callable[[], Mapping[str, Sequence[TensorSpec]]]) -> None:
+        """Forget all models but those that are `serving`, by their aliases and outputs: they are gone."""
         with self._lock:
+            models = serving()  # as of now: nobody is watched meanwhile
             self._summaries.keep_only(models)
             for alias in [one for one in self._watches if one not in models]:
                 del self._watches[alias]
@@ -260,7 +265,7 @@ class Keeper:
             self._write(now)
 
     def _look_at_day(self) -> None:
-        if not self._day.begins(self._clock.now()):
+        if not self._day.begins(self._clock.now(), self._clock.monotonic(), self._clock.synchronised):
             return
         with self._lock:
             self._used.clear()
@@ -295,7 +300,8 @@ class Keeper:
                 self._clock.wait(self._pause, LOOK_SECONDS)
             self.results.count("kept")
         except Exception as error:
-            chosen.watch.budget.give_back(taken)
+            if not isinstance(error, BudgetSpentError):
+                chosen.watch.budget.give_back(taken)
             self._captures.break_promise(chosen.capture_id)
             self.results.count("failed")
             known = isinstance(error, EdgeError)

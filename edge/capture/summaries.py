@@ -35,7 +35,10 @@ class CallCounts(NamedTuple):
 
 @dataclass(frozen=True)
 class Watchable:
-    """A model as it is watched: the alias, its package's name and version, its tensors as applications see them."""
+    """A model as it is watched: the alias, its package's name and version, its tensors as applications see them.
+
+    `serves`: whether the alias means it now.
+    """
 
     alias: str
     name: str
@@ -43,6 +46,7 @@ class Watchable:
     inputs: Sequence[TensorSpec]
     outputs: Sequence[TensorSpec]
     counts: Callable[[], CallCounts]
+    serves: Callable[[], bool]
 
 
 @dataclass

@@ -210,7 +210,7 @@ class Servicer:
         for book in self._books:
             book.forget()
         if self._keeper is not None:
-            self._keeper.keep_only({model.name: model.outputs for model in self._registry.models()})
+            self._keeper.keep_only(lambda: {model.name: model.outputs for model in self._registry.models()})
         self._list = ((), b"")
 
     def predictions(self, dialect: Dialect) -> "Predictions":
@@ -224,7 +224,9 @@ class Servicer:
         )
 
     def _watch(self, model: LoadedModel) -> Watch | None:
-        return self._keeper.watch(watchable(model)) if self._keeper is not None else None
+        if self._keeper is None:
+            return None
+        return self._keeper.watch(watchable(model, lambda: any(one is model for one in self._registry.models())))
 
     def load_model(self, raw: bytes, context: Caller) -> bytes:
         """[L]"""

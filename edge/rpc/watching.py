@@ -143,12 +143,10 @@ class Watching:
         return partial(self._keeper.hand_over, Chosen(watch, capture_id, size, make))
 
 
-def watchable(model: LoadedModel) -> Watchable:
-    """A model as it is watched."""
-    manifest = model.manifest
-    return Watchable(
-        model.name, manifest.model_name, manifest.model_version, model.inputs, model.outputs, partial(_counts, model)
-    )
+def watchable(model: LoadedModel, serves: Callable[[], bool]) -> Watchable:
+    """A model as it is watched; `serves`: whether its name means it now."""
+    names = model.manifest.model_name, model.manifest.model_version
+    return Watchable(model.name, *names, model.inputs, model.outputs, partial(_counts, model), serves)
 
 
 def _counts(model: LoadedModel) -> CallCounts:

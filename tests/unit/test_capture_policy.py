@@ -216,13 +216,44 @@ def test_a_budget() -> None:  # [K-4]
     assert (budget.records, budget.bytes) == (0, 0)
 
 
+def test_a_budget_that_a_record_did_not_fit_stays_spent() -> None:  # [K-4]
+    budget = Budget(Policy(records_per_day=3, mib_per_day=1))
+    assert budget.reserve() and budget.reserve()
+    budget.take(1 << 19)
+    with pytest.raises(BudgetSpentError):
+        budget.take((1 << 19) + 1)
+    budget.give_back(1 << 19)  # another failed meanwhile
+    assert budget.spent and not budget.reserve()
+    budget.begin()
+    assert budget.reserve()
+    with pytest.raises(BudgetSpentError):
+        budget.take((1 << 20) + 1)  # larger than any day: others may fit
+    assert not budget.spent
+
+
 def test_a_day_of_a_clock_that_is_set() -> None:  # [K-4]
     day = Day()
-    assert not day.begins(0.0)  # 1970: nothing is known yet
-    assert day.begins(NOW) and not day.begins(NOW)
-    assert not day.begins(0.0) and not day.begins(NOW)
-    assert day.begins(NOW + DAY)
-    assert not day.begins(NOW) and day.begins(NOW + DAY)  # set back, and right again
+
+    def begins(now: float, monotonic: float = 1000.0, *, synchronised: bool = False) -> bool:
+        return day.begins(now, monotonic, lambda: synchronised)
+
+    assert not begins(0.0)  # 1970: nothing is known yet
+    assert begins(NOW) and not begins(NOW)
+    assert not begins(0.0) and not begins(NOW)
+    assert begins(NOW + DAY)
+    assert not begins(NOW) and not begins(NOW + DAY)  # set back, and right again: the same day
+    day = Day()
+    day.day = "2027-01-15"  # as noted; each boot begins in the past
+    for _ in range(3):
+        assert not begins(NOW - 300 * DAY) and not begins(NOW)
+    assert begins(NOW + DAY, synchronised=True)
+    day = Day()
+    day.day = "2099-01-01"  # the clock was in the future once
+    assert not begins(NOW, synchronised=True) and begins(NOW + DAY)
+    day = Day()
+    day.day = "2099-01-01"  # and nothing sets it on this board
+    assert not begins(NOW) and not begins(NOW + DAY, 1000.0 + DAY - 1)
+    assert begins(NOW + DAY, 1000.0 + DAY) and begins(NOW + 2 * DAY)
 
 
 @pytest.mark.parametrize(

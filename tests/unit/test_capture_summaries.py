@@ -33,7 +33,7 @@ def clock() -> FakeClock:
 class Model:
     def __init__(self, alias: str) -> None:
         self.calls = 0
-        self.watched = Watchable(alias, "digits", "1.0", (INPUT,), (OUTPUT,), self.counts)
+        self.watched = Watchable(alias, "digits", "1.0", (INPUT,), (OUTPUT,), self.counts, lambda: True)
 
     def counts(self) -> CallCounts:
         buckets = histogram.empty()
