@@ -292,7 +292,9 @@ class Bringing:
         else:
             models = self._switch(wishes, caller)
         for wish, model in zip(wishes, models, strict=True):
-            self._proofs.begin(wish.one.name, model)
+            state = wish.one.state
+            before = state.current if state.trying == wish.version else None
+            self._proofs.begin(wish.one.name, model, str(self._store.path(before)) if before is not None else "")
 
     def _swap(self, wish: Wish, caller: Caller) -> LoadedModel:
         return self._registry.swap(

@@ -1,8 +1,8 @@
 """Which model serves under each declared name, and why: declarations are brought about, kept, committed and taken back.
 
 A new version is accepted into the store, written down as being tried, and swapped in. It proves itself by 10 minutes or 100
-Predicts without INTERNAL (W-6); where the agent ends twice before that, or a Predict ends with INTERNAL, the one before serves
-again and the new one is not tried again by itself (W-7). Versions of one deployment do all of that together (W-9).
+Predicts without a fault of its own (W-6); where the agent ends twice before that, or a Predict shows such a fault, the one before
+serves again and the new one is not tried again by itself (W-7). Versions of one deployment do all of that together (W-9).
 
 What is kept is in `edge.deploy.kept`, how a version comes to serve in `edge.deploy.bringing`.
 """
@@ -59,7 +59,7 @@ class Deployments:
         self.models_path = models_path
         self._further = further
         self._kept = Kept(store)
-        self._proofs = Proofs(clock)
+        self._proofs = Proofs(clock, lambda url, call: registry.answers(url, call, Nobody()))
         self._bringing = Bringing(registry, self._kept, self._proofs, clock, on_failed)
         self._work = threading.Lock()
         self._pinned: frozenset[str] = frozenset()
@@ -237,11 +237,12 @@ class Deployments:
 
     def _judge(self, group: list[Managed], verdicts: Mapping[str, Verdict]) -> None:
         """What becomes of versions that are on trial together."""
-        failed = [one for one in group if verdicts.get(one.name) is Verdict.FAILED]
+        failed = [one for one in group if verdicts.get(one.name) in (Verdict.FAILED, Verdict.WORSE)]
         if failed and any(one.state.current for one in group):
             at_fault = failed[0]
             model = self._bringing.on_trial(at_fault.name)
-            work = threading.Thread(target=self._take_back, args=(at_fault, model), daemon=True)
+            why = verdicts[at_fault.name].value
+            work = threading.Thread(target=self._take_back, args=(at_fault, model, why), daemon=True)
             work.name = f"take back {at_fault.name}"
             work.start()
         elif all(verdicts.get(one.name) is Verdict.GOOD for one in group):
@@ -259,13 +260,13 @@ class Deployments:
         for one in group:
             log.info("model %s: %s has proved itself", one.name, one.state.current)
 
-    def _take_back(self, one: Managed, model: LoadedModel | None) -> None:
-        """A Predict ended with INTERNAL."""
+    def _take_back(self, one: Managed, model: LoadedModel | None, why: str) -> None:
+        """Its Predicts failed."""
         with self._changing(Nobody()):
             if model is None or self._bringing.on_trial(one.name) is not model:
                 return
             try:
-                self._go_back(one, Nobody(), "a Predict ended with INTERNAL")
+                self._go_back(one, Nobody(), why)
             except (EdgeError, OSError) as error:
                 log.error("model %s: what failed is to be taken back: %s", one.name, error)
 

@@ -166,7 +166,12 @@ class Predictions:
             slow.step_aside()
         if plan.watch is not None:
             stay.data = data
-        return stay.seat.session.run(data, plan.shapes)
+        try:
+            return stay.seat.session.run(data, plan.shapes)
+        except InferenceError:
+            if (calls := plan.model.remarks.failed_calls) is not None:  # while shared memory is still lent
+                calls.keep(data, plan.shapes)
+            raise
 
 
 class Servicer:

@@ -23,11 +23,13 @@ from edge.package.adapter import view
 from edge.package.manifest import Manifest, check_target
 from edge.serving import selftest
 from edge.serving.binding import InputBinder
-from edge.serving.loads import Load, Loads
+from edge.serving.failed import FailedCall
+from edge.serving.loads import MIB, Load, Loads
 from edge.serving.remarks import Remarks
 from edge.serving.scheduler import Scheduler
 from edge.tally import Tally
 from edge.tensors import DYNAMIC, TensorSpec
+from edge.text import counted
 
 if TYPE_CHECKING:
     from edge.package.open import Package
@@ -183,6 +185,25 @@ class Loader:
             model = selftest.Model(package.model_fd, package.manifest, options, self._engines.describe(options.engine))
             selftest.run_selftest(model, package.selftest, package.selftest_fd, idle=idle, go_on=load.go_on)
 
+    def answers(self, url: str, call: FailedCall, load: Load) -> bool:
+        """Whether the model of the package at a url answers a call; in processes of their own, when no other wants to run.
+
+        Raises:
+            EdgeError: as `load`; that cannot be known.
+        """
+        with self._loads.verifying(load):
+            package = self._open_package(url, load)
+        with package:
+            load.taken()
+            manifest = package.manifest
+            threads_each = self._defaults.threads or default_threads(1)
+            options = options_for(manifest, threads=threads_each, delegate=self._delegate(manifest))
+            sample = Sample(manifest.sample_shapes, package.sample_fd)
+            with self._loads.trial(load):
+                options, _ = try_out(package.model_fd, manifest, options, sample, engines=self._engines, idle=True)
+                model = selftest.Model(package.model_fd, manifest, options, self._engines.describe(options.engine))
+                return selftest.answers(model, call, load.go_on)
+
     def _loaded(
         self,
         name: str,
@@ -330,3 +351,18 @@ def default_threads(instances: int) -> int:
 def _close(sessions: list[Session]) -> None:
     for session in sessions:
         session.close()
+
+
+def log_loaded(model: LoadedModel) -> None:
+    """Say that it serves."""
+    before = f" in place of {model.earlier[0].manifest.model_version}" if model.earlier else ""
+    log.info(
+        "model %s loaded: package %s %s%s, %s, %.1f MiB, on %s",
+        model.name,
+        model.manifest.model_name,
+        model.manifest.model_version,
+        before,
+        counted(model.instances, "instance"),
+        model.memory_bytes / MIB,
+        model.engine,
+    )

@@ -26,10 +26,11 @@ from edge.host import descriptors, memory
 from edge.paths import model_url
 from edge.serving.agreement import check_tensors
 from edge.serving.aliases import Aliases, Entry, ModelState, Prepared, already
-from edge.serving.loading import LoadedModel, Loader, ModelDefaults, Served
-from edge.serving.loads import MIB, Load, Loads
+from edge.serving.failed import FailedCall
+from edge.serving.loading import LoadedModel, Loader, ModelDefaults, Served, log_loaded
+from edge.serving.loads import Load, Loads
 from edge.serving.scheduler import Caller, Nobody
-from edge.text import counted, shown
+from edge.text import shown
 
 if TYPE_CHECKING:
     from edge.package.open import Package
@@ -119,7 +120,7 @@ class Registry:
         finally:
             self._loads.tell()
         self._on_change(model.name, True)
-        _log_loaded(model)
+        log_loaded(model)
         return model
 
     def _open(self, task: _Task, *, idle: bool = False) -> LoadedModel:
@@ -236,7 +237,7 @@ class Registry:
         ]
         self._aliases.switch([(one.entry, model, one.old) for one, model in zip(prepared, models, strict=True)])
         for model in models:
-            _log_loaded(model)
+            log_loaded(model)
         self._tell_gone()
         for one in prepared:
             if one.old is not None:
@@ -319,6 +320,18 @@ class Registry:
                     log.error("model %s: what served before cannot be loaded again: %s", task.entry.name, error)
             raise
 
+    # --- comparing ---------------------------------------------------------------------
+
+    def answers(self, url: str, call: FailedCall, caller: Caller) -> bool:
+        """Whether the model of a package, that need not serve, answers a call that another one failed on (W-6).
+
+        Raises:
+            EdgeError: as `load`; that cannot be known.
+        """
+        load = Load(self._loads, caller)
+        with self._loads.begin(load):
+            return self._loader.answers(model_url(url), call, load)
+
     # --- what there is -----------------------------------------------------------
 
     def get(self, name: str) -> LoadedModel:
@@ -381,17 +394,3 @@ def _check_name(name: str) -> None:
         raise ModelNameError(
             f"model name {shown(name)} is not allowed; expected 1 to {MAX_NAME_CHARACTERS} letters, digits and '-', beginning and ending with a letter or digit"
         )
-
-
-def _log_loaded(model: LoadedModel) -> None:
-    before = f" in place of {model.earlier[0].manifest.model_version}" if model.earlier else ""
-    log.info(
-        "model %s loaded: package %s %s%s, %s, %.1f MiB, on %s",
-        model.name,
-        model.manifest.model_name,
-        model.manifest.model_version,
-        before,
-        counted(model.instances, "instance"),
-        model.memory_bytes / MIB,
-        model.engine,
-    )

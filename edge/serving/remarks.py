@@ -4,6 +4,7 @@ import logging
 import threading
 
 from edge.errors import EdgeError
+from edge.serving.failed import FailedCalls
 from edge.tally import Tally
 from edge.text import shown
 
@@ -13,12 +14,14 @@ log = logging.getLogger(__name__)
 class Remarks:
     """Safe from any thread. `mislabelled`: calls with a tensor that was declared as something that it is not (P-12);
 
-    `failed`: inferences that did not end with OK, by the name of their status.
+    `failed`: inferences that did not end with OK, by the name of their status. `failed_calls`: who looks into calls that the
+    runtime failed on (W-6), if anybody does.
     """
 
     def __init__(self, model: str) -> None:
         self.mislabelled = 0
         self.failed = Tally()
+        self.failed_calls: FailedCalls | None = None
         self._model = model
         self._said: set[str] = set()
         self._lock = threading.Lock()

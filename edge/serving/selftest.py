@@ -9,6 +9,7 @@ import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from edge.durable import write_all
@@ -18,6 +19,7 @@ from edge.engine.probe import AFTERWARDS_SECONDS, OPENING_SECONDS, crash_text
 from edge.errors import EdgeError, MemoryLimitError, SelfTestError, TargetError, UnsupportedModelError
 from edge.package.manifest import Manifest, format_manifest
 from edge.package.selftest import Case, GoldenTensor, SelfTest, format_selftest
+from edge.serving.failed import FailedCall
 from edge.tensors import DType
 from edge.text import shown
 
@@ -74,6 +76,23 @@ def run_selftest(
             Child({"files": about, "options": asdict(model.options)}, tuple(about.values()), flag=FLAG, idle=idle)
         )
         return replace(selftest, cases=run.cases(model, selftest.cases, go_on))
+
+
+def answers(model: Model, call: FailedCall, go_on: Callable[[], None]) -> bool:
+    """Whether a model gives any answer to a call, run when nothing else wants to.
+
+    Raises:
+        EdgeError: as `run_selftest`, for lack of memory; that cannot be known.
+    """
+    question = SelfTest((Case("a call", call.inputs, ()),))
+    with ExitStack() as stack, Path(os.devnull).open("wb") as nowhere:
+        data_fd = _file(stack, call.data)
+        try:
+            run_selftest(model, question, data_fd, record_fd=nowhere.fileno(), idle=True, go_on=go_on)
+        except SelfTestError as error:
+            log.info("%s %s does not answer either: %s", model.manifest.model_name, model.manifest.model_version, error)
+            return False
+    return True
 
 
 def _file(stack: ExitStack, data: bytes) -> int:

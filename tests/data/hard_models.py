@@ -128,12 +128,16 @@ def fill(value: float = 7) -> bytes:
     return model.to_bytes()
 
 
-def division() -> bytes:
-    """`q` is `n` / `d`, int32 [1]: zeros have no answer."""
+def division(less: int | None = None) -> bytes:
+    """`q` is `n` / `d`, int32 [1]: zeros have no answer. With `less`, that much is taken from `d` first."""
     model = Model()
     graph = model.graph()
     n, d, q = (graph.tensor(name, np.int32, [1]) for name in ("n", "d", "q"))
-    graph.op(Op.DIV, [n, d], [q])
+    divisor = d
+    if less is not None:
+        divisor = graph.tensor("divisor", np.int32, [1])
+        graph.op(Op.SUB, [d, graph.constant("less", np.asarray([less], np.int32))], [divisor])
+    graph.op(Op.DIV, [n, divisor], [q])
     graph.ends([n, d], [q])
     return model.to_bytes()
 

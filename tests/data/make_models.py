@@ -97,12 +97,12 @@ def colour_mean() -> bytes:
     return model.to_bytes()
 
 
-def look_up() -> bytes:
-    """`value` [1] is entry `index` of (10, 11, 12, 13), int32; another index fails in the engine."""
+def look_up(entries: int = 4) -> bytes:
+    """`value` [1] is entry `index` of so many (10, 11, ...), int32; another index fails in the engine."""
     model = Model()
     graph = model.graph()
     x, y = graph.tensor("index", np.int32, [1]), graph.tensor("value", np.int32, [1])
-    graph.op(Op.GATHER, [graph.constant("table", np.arange(10, 14, dtype=np.int32)), x], [y], {0: i32(0)})
+    graph.op(Op.GATHER, [graph.constant("table", np.arange(10, 10 + entries, dtype=np.int32)), x], [y], {0: i32(0)})
     graph.ends([x], [y])
     return model.to_bytes()
 

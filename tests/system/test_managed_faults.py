@@ -1,0 +1,85 @@
+"""A new version whose inferences fail: it is taken back where the one before answers, and never for what a client sends (W-6)."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from edge.package.identity import load_identity
+from edge.package.making import make_package
+from edge.package.manifest import Manifest
+from edge.rpc._generated import agent_pb2 as pb
+from tests.data import make_models
+from tests.system.conftest import Signer
+from tests.system.harness import array_of, eventually
+from tests.system.managed import Site
+from tests.system.segments import Segment
+from tests.system.test_predict import by_segment
+
+Refused = Callable[..., Any]
+
+
+def table(signer: Signer, version: str, entries: int, folder: Path) -> Path:
+    """A package that looks up the first of so many entries; another index fails in the engine."""
+    target, model = folder / f"table-{version}", folder / f"table-{version}.tflite"
+    model.write_bytes(make_models.look_up(entries))
+    identity = load_identity(signer.key, signer.certificate, None)
+    make_package(Manifest("table", version, model.name), model, [], identity, target)
+    return target
+
+
+@pytest.fixture
+def site(agents: Any, signer: Signer, tmp_path: Path) -> Site:
+    """A table of four entries, replaced by one of two."""
+    site = Site.made(agents, tmp_path)
+    site.declare("table", table(signer, "1.0", 4, tmp_path))
+    site.agent.start()
+    site.declare("table", table(signer, "2.0", 2, tmp_path))
+    assert site.apply()["table"].version == "table 2.0"
+    return site
+
+
+def index(number: int) -> pb.Tensor:
+    return pb.Tensor(byte_data=np.array([number], np.int32).tobytes())
+
+
+def look_up(site: Site, tensor: pb.Tensor) -> int | None:
+    """The entry; None where the runtime fails."""
+    try:
+        (value,) = site.agent.client.predict("table", [tensor])
+    except grpc.RpcError as error:
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT, error  # type: ignore[attr-defined]
+        assert "the runtime fails on these inputs" in error.details(), error  # type: ignore[attr-defined]
+        return None
+    return int(array_of(value)[0])
+
+
+def test_what_a_client_sends_takes_no_version_back(site: Site, refused: Refused) -> None:  # [W-6]
+    assert look_up(site, index(9)) is None
+    eventually(lambda: "table 1.0 does not answer either" in site.agent.log, what="the version before is asked")
+    for _ in range(20):
+        assert look_up(site, index(9)) is None
+        with refused("INVALID_ARGUMENT", "expected"):
+            site.agent.client.predict("table", [pb.Tensor(byte_data=b"123")])
+    assert look_up(site, index(1)) == 11
+    managed = site.managed("table")
+    assert (managed.version, managed.refused) == ("table 2.0", "")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_version_that_fails_where_the_one_before_answers_is_taken_back(site: Site, shared: bool) -> None:  # [W-6]
+    segment = Segment(64).write(np.array([3], np.int32).tobytes())
+    segment.set_mode(0o400)
+    try:
+        assert look_up(site, by_segment(segment, size=4) if shared else index(3)) is None
+    finally:
+        segment.remove()
+    eventually(lambda: look_up(site, index(3)) == 13, seconds=60, what="the version before serves again")
+    why = "table 2.0 was taken back: the runtime fails on a call that the version before answers"
+    eventually(lambda: site.managed("table").refused == why, what="it says why")
+    assert "was taken back" in site.apply()["table"].refused
+    assert site.managed("table").version == "table 1.0"
+    assert site.apply("table", retry=True)["table"].version == "table 2.0"  # whoever names it has his way
