@@ -14,6 +14,7 @@ from edge.engine.engine import Output
 from edge.errors import RequestError
 from edge.rpc import wire
 from edge.rpc._generated import agent_pb2 as pb
+from edge.rpc.wire import Contents, varint
 from edge.serving.binding import Segment, TensorArgument
 from edge.serving.loading import LoadedModel
 from edge.tensors import DType, TensorSpec
@@ -37,9 +38,27 @@ def parse(message: type[Message], raw: bytes) -> Any:
         wire.check_cost(message.DESCRIPTOR, raw)
         return message.FromString(raw)
     except (DecodeError, ValueError):
-        raise RequestError(
-            f"the request is not a valid {message.DESCRIPTOR.name}: malformed bytes, or text that is not UTF-8"
-        ) from None
+        raise _malformed(message) from None
+
+
+def parse_in_place(message: type[Message], raw: bytes) -> tuple[Any, Contents]:
+    """The request's message, whose large bytes are to be taken out of the contents, where they are not copied.
+
+    Raises:
+        RequestError: as `parse`.
+    """
+    try:
+        wire.check_cost(message.DESCRIPTOR, raw)
+        contents = Contents(raw)
+        return message.FromString(contents.rest(message.DESCRIPTOR)), contents
+    except (DecodeError, ValueError):
+        raise _malformed(message) from None
+
+
+def _malformed(message: type[Message]) -> RequestError:
+    return RequestError(
+        f"the request is not a valid {message.DESCRIPTOR.name}: malformed bytes, or text that is not UTF-8"
+    )
 
 
 def model_name(name: str, handle: str) -> str:
@@ -58,12 +77,12 @@ def segment(handle: Any) -> Segment:
     return Segment(handle.segment_id, handle.offset, handle.size)
 
 
-def tensor_argument(tensor: Any) -> TensorArgument:
+def tensor_argument(tensor: Any, contents: Contents) -> TensorArgument:
     """A tensor of a request."""
     kind = tensor.WhichOneof("data")
-    data: bytes | Segment | None = None
+    data: bytes | memoryview | Segment | None = None
     if kind == "byte_data":
-        data = tensor.byte_data
+        data = contents.take(tensor.byte_data)
     elif kind is not None:
         data = segment(tensor.shared_memory_handle)
     if not tensor.HasField("tensor_metadata"):
@@ -72,14 +91,15 @@ def tensor_argument(tensor: Any) -> TensorArgument:
     return TensorArgument(metadata.name, metadata.data_type, tuple(metadata.shape), data)
 
 
-def parse_predict(raw: bytes) -> tuple[str, list[TensorArgument]]:
-    """The model name and the tensors of a Predict request.
+def parse_predict(raw: bytes) -> tuple[str, list[TensorArgument], Contents]:
+    """The model name, the tensors and the contents of a Predict request.
 
     Raises:
         RequestError: as `parse`.
     """
-    request = parse(pb.PredictRequest, raw)
-    return model_name(request.name, request.handle), [tensor_argument(tensor) for tensor in request.tensors]
+    request, contents = parse_in_place(pb.PredictRequest, raw)
+    arguments = [tensor_argument(tensor, contents) for tensor in request.tensors]
+    return model_name(request.name, request.handle), arguments, contents
 
 
 def byte_data_ranges(raw: bytes) -> list[tuple[int, int]] | None:
@@ -122,16 +142,6 @@ def model_message(model: LoadedModel) -> Any:
         input_tensor_metadatas=[_metadata(spec, spec.shape) for spec in model.inputs],
         output_tensor_metadatas=[_metadata(spec, spec.shape) for spec in model.outputs],
     )
-
-
-def varint(number: int) -> bytes:
-    """A number as the wire has it."""
-    parts = bytearray()
-    while number > 0x7F:
-        parts.append(number & 0x7F | 0x80)
-        number >>= 7
-    parts.append(number)
-    return bytes(parts)
 
 
 class ResponseEncoder:

@@ -7,6 +7,7 @@ from edge.capture import record
 from edge.capture.record import AuxiliaryEntry, CapturedTensor, Labels
 from edge.errors import CaptureContentError
 from edge.rpc import codec
+from edge.rpc.wire import Contents
 from edge.serving.binding import Segment, declaration
 from edge.serving.loading import LoadedModel
 from edge.shm.sysv import SegmentReader
@@ -41,11 +42,12 @@ class Incoming:
     `mislabelled`: a tensor was declared as something that it is not, and taken as the model's own (P-12).
     """
 
-    def __init__(self, model: LoadedModel, segments: SegmentReader, limit: int) -> None:
+    def __init__(self, model: LoadedModel, segments: SegmentReader, limit: int, contents: Contents) -> None:
         self.mislabelled = False
         self._model = model
         self._segments = segments
         self._limit = self._left = limit
+        self._contents = contents
 
     def tensors(self, sent: Iterable[Any], specs: Sequence[TensorSpec]) -> tuple[CapturedTensor, ...]:
         """The tensors of a request; `specs` are the model's own on that side.
@@ -56,7 +58,7 @@ class Incoming:
         return tuple(self._tensor(tensor, specs) for tensor in sent)
 
     def _tensor(self, tensor: Any, specs: Sequence[TensorSpec]) -> CapturedTensor:
-        argument = codec.tensor_argument(tensor)
+        argument = codec.tensor_argument(tensor, self._contents)
         name, number, shape = argument.name or "", argument.dtype or 0, argument.shape or ()
         data = argument.data or b""
         try:
@@ -76,7 +78,7 @@ class Incoming:
                 raise CaptureContentError(f"tensor {shown(name)}: {fault}")
             self._model.remarks.say_mislabelled(name, declaration(dtype, shape), declaration(spec.dtype, own))
             self.mislabelled, dtype, shape = True, spec.dtype, own
-        copied = self._copy(data, size) if isinstance(data, Segment) else bytes(data)  # type: ignore[arg-type]  # no Part in this API
+        copied = self._copy(data, size) if isinstance(data, Segment) else _bytes_of(data)  # type: ignore[arg-type]  # no Part in this API
         return CapturedTensor(name, dtype, shape, copied)
 
     def auxiliary(self, sent: Iterable[Any]) -> tuple[AuxiliaryEntry, ...]:
@@ -89,8 +91,7 @@ class Incoming:
 
     def _bytes(self, entry: Any) -> bytes:
         if entry.WhichOneof("data") != "shared_memory_handle":
-            data: bytes = entry.byte_data
-            return data
+            return _bytes_of(self._contents.take(entry.byte_data))
         handle = codec.segment(entry.shared_memory_handle)
         if not handle.size:
             raise CaptureContentError(
@@ -105,4 +106,8 @@ class Incoming:
                 f"the capture's shared memory is more than {self._limit} bytes, the message limit"
             )
         with self._segments.view(handle.segment_id, handle.offset, size) as view:
-            return b"".join((view,))  # as bytes(view), but others may run meanwhile
+            return _bytes_of(view)
+
+
+def _bytes_of(data: bytes | memoryview) -> bytes:
+    return data if isinstance(data, bytes) else b"".join((data,))  # as bytes(data), but others may run meanwhile

@@ -20,6 +20,7 @@ from edge.errors import EdgeError, ModelGoneError, TensorError
 from edge.rpc.calls import step_far_aside
 from edge.rpc.codec import ResponseEncoder, answered_tensors, byte_data_ranges, parse_predict
 from edge.rpc.status import name_of
+from edge.rpc.wire import Contents
 from edge.serving.binding import Part, Segment, TensorArgument, declaration
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
@@ -47,11 +48,12 @@ class Asked(NamedTuple):
     """What a request says: its model, its tensors, and what makes its answer; None for all outputs as Predict has them.
 
     To take the tensors raises TensorError where one is none. To make the encoder raises EdgeError where the model cannot answer so.
-    `recurs`: another with the same constants may come.
+    `contents`: where its inline tensors lie. `recurs`: another with the same constants may come.
     """
 
     name: str
     arguments: Callable[[], list[TensorArgument]]
+    contents: Contents
     encoder: Callable[[LoadedModel], Encoder] | None = None
     recurs: bool = True
 
@@ -68,8 +70,8 @@ class Dialect(NamedTuple):
 
 
 def _read_predict(raw: bytes, caller: Caller) -> Asked:
-    name, arguments = parse_predict(raw)
-    return Asked(name, lambda: arguments)
+    name, arguments, contents = parse_predict(raw)
+    return Asked(name, lambda: arguments, contents)
 
 
 PREDICT = Dialect(_read_predict, byte_data_ranges, answered_tensors)
@@ -187,7 +189,7 @@ class PlanBook:
             raise
 
     def _made(self, raw: bytes, asked: Asked, model: LoadedModel, caller: Caller) -> Plan:
-        _, take_arguments, make_encoder, recurs = asked
+        _, take_arguments, contents, make_encoder, recurs = asked
         encoder = make_encoder(model) if make_encoder else self._encoder(model)
         arguments = take_arguments()
         bound = model.binder.bind(arguments)
@@ -211,10 +213,11 @@ class PlanBook:
         plan = kind(model, encoder, shapes, shared, once=once, copied_bytes=copied_bytes, watch=watch)
         if not recurs:
             return plan
-        places = _places(raw, self.dialect.ranges(raw), [argument.data for argument in arguments])
+        places = _places(raw, self.dialect.ranges(raw), [argument.data for argument in arguments], contents)
         if places is not None:
             slices = tuple(
-                places[id(tensor.data)] if isinstance(tensor.data, bytes) else slice(0, 0) for tensor in bound
+                places[id(tensor.data)] if isinstance(tensor.data, bytes | memoryview) else slice(0, 0)
+                for tensor in bound
             )
             constants = _constants(raw, places.values())
             if sum(len(constant) for _, constant in constants) <= MAX_CONSTANT_BYTES:
@@ -243,15 +246,20 @@ def _is_copied(shared: SharedInput, model: LoadedModel) -> bool:
     return isinstance(segment, Part) or shared.position not in model.borrows or bool(segment.offset % ALIGNMENT_BYTES)
 
 
-def _places(raw: bytes, ranges: list[tuple[int, int]] | None, sent: Sequence[object]) -> dict[int, slice] | None:
+def _places(
+    raw: bytes, ranges: list[tuple[int, int]] | None, sent: Sequence[object], contents: Contents
+) -> dict[int, slice] | None:
     """Where in the request each tensor's bytes lie, in their order, by the id of those bytes; None where that cannot be said."""
-    inline = [data for data in sent if isinstance(data, bytes)]
+    inline = [data for data in sent if isinstance(data, bytes | memoryview)]
     # The scan must have found exactly what the parser found; everything else is left to the parser.
     if ranges is None or len(ranges) != len(inline) or any(data is None for data in sent):
         return None
-    if any(raw[start:stop] != data for (start, stop), data in zip(ranges, inline, strict=True)):
-        return None
-    places = {id(data): slice(start, stop) for (start, stop), data in zip(ranges, inline, strict=True)}
+    places = {}
+    for (start, stop), data in zip(ranges, inline, strict=True):
+        place = contents.place(data)
+        if place != slice(start, stop) if place is not None else raw[start:stop] != data:
+            return None
+        places[id(data)] = slice(start, stop)
     return places if len(places) == len(inline) else None
 
 

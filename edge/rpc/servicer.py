@@ -263,14 +263,14 @@ class Servicer:
 
     def capture_data(self, raw: bytes, context: Caller) -> bytes:
         """[C]"""
-        request = codec.parse(pb.CaptureDataRequest, raw)
+        request, contents = codec.parse_in_place(pb.CaptureDataRequest, raw)
         self._captures.check_id(request.capture_id)
         model = self._registry.get(codec.model_name(request.model_name, request.model_handle))
         at = request.inference_timestamp
         seconds = at.seconds + at.nanos / 1e9
         then = self._registry.as_of(model, seconds or None)
         self._captures.check_new(request.capture_id, seconds or None)
-        incoming = Incoming(model, self.segments, self._max_message_bytes)
+        incoming = Incoming(model, self.segments, self._max_message_bytes, contents)
         try:
             check_labels(request)
             self._captures.submit(

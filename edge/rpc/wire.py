@@ -4,6 +4,7 @@ A parser makes an object of every field, and two bytes may be a field: a message
 hundred times its size. So tags and lengths are counted first, in one pass that ends at the first bound.
 """
 
+import os
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -14,6 +15,8 @@ HARMLESS_BYTES = 4096  # a request no larger is parsed without a look: it cannot
 MAX_VALUES = 16_384  # of a request: its fields, those in others included, and the numbers of its lists
 MAX_NUMBERS = 1 << 20  # of a request's tensors in typed contents, which are parsed to 8 bytes each at most
 MAX_TEXT_BYTES = 4096  # of a name, an id or a url
+LARGE_BYTES = 64 * 1024  # of a request; a parser copies smaller ones whole
+HELD_BYTES = 256  # of such a request's contents that it does not copy: those it does are 4 MiB at most
 
 _CONTENTS = "inference.InferTensorContents"  # its lists are tensors
 
@@ -101,6 +104,84 @@ class _Count:
             raise RequestError(
                 f"the request has more than {MAX_NUMBERS} bytes of typed contents; send larger tensors in raw_input_contents"
             )
+
+
+class Contents:
+    """The large contents of a request, which are not copied. A parser is given the rest of it (`rest`).
+
+    In their places are words that a request cannot have, for nobody else knows them. So what the parser makes of fields that come
+    twice, or of parts of a message that are apart, is made of them as well.
+    """
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw, self._view = raw, memoryview(raw)
+        self._held: dict[bytes, slice] = {}
+        self._taken: dict[int, tuple[memoryview, slice]] = {}
+
+    def rest(self, message: Any) -> bytes:
+        """The request without what is large in it; `message` is its descriptor.
+
+        Raises:
+            ValueError: it is no message.
+        """
+        return self._rest(message, 0, len(self._raw)) if len(self._raw) > LARGE_BYTES else self._raw
+
+    def take(self, data: bytes) -> bytes | memoryview:
+        """What the parser found as `data`."""
+        place = self._held.get(data)
+        if place is None:
+            return data
+        view = self._view[place]
+        self._taken[id(view)] = view, place
+        return view
+
+    def place(self, data: object) -> slice | None:
+        """Where in the request something lies that was taken; None where the parser has copied it."""
+        known = self._taken.get(id(data))
+        return known[1] if known is not None else None
+
+    def _rest(self, message: Any, start: int, stop: int) -> bytes:
+        raw, parts, kept, at = self._raw, list[bytes](), start, start
+        *_, messages = _kinds(message)
+        known = message.fields_by_number
+        for number, sized, begin, end in fields(raw, start, stop):
+            if (
+                sized
+                and end - begin > HELD_BYTES
+                and (number not in known or _is_bytes(known[number]) or number in messages)
+            ):
+                parts.append(raw[kept:at])
+                kept = end
+                if number in messages:
+                    parts.append(_field(number, self._rest(messages[number], begin, end)))
+                elif number in known:
+                    word = _SECRET + len(self._held).to_bytes(4)
+                    self._held[word] = slice(begin, end)
+                    parts.append(_field(number, word))
+            at = end
+        return b"".join((*parts, raw[kept:stop]))
+
+
+_SECRET = os.urandom(16)
+
+
+def _is_bytes(field: Any) -> bool:
+    return bool(field.type == field.TYPE_BYTES)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field that has a length."""
+    return varint(number << 3 | _SIZED) + varint(len(content)) + content
+
+
+def varint(number: int) -> bytes:
+    """A number as the wire has it."""
+    parts = bytearray()
+    while number > 0x7F:
+        parts.append(number & 0x7F | 0x80)
+        number >>= 7
+    parts.append(number)
+    return bytes(parts)
 
 
 @cache

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edge.errors import RequestError
 from edge.rpc import wire
 from edge.rpc._generated import agent_pb2 as pb
-from edge.rpc.codec import parse
+from edge.rpc.codec import parse, parse_in_place
 from tests.fakes.fields import sized
 
 FILL = b"\x12\xff\x3f" + bytes(0x1FFF)  # an unknown part: longer than what is parsed without a look
@@ -85,3 +85,48 @@ def test_what_the_parser_takes_has_fields(raw: bytes) -> None:
         return
     assert [begin for *_, begin, _ in found] == sorted(begin for *_, begin, _ in found)
     assert not found or found[-1][3] == len(raw)
+
+
+PIECE = st.one_of(
+    st.builds(sized, st.integers(1, 9), st.binary(max_size=12)),
+    st.builds(lambda number, value: bytes([number << 3, value]), st.integers(1, 9), st.integers(0, 127)),
+)
+TENSOR = st.lists(
+    st.one_of(PIECE, st.binary(min_size=5, max_size=40).map(lambda data: sized(4, data))), max_size=4
+).map(b"".join)
+
+
+@given(pieces=st.lists(st.one_of(PIECE, TENSOR.map(lambda data: sized(2, data))), max_size=5))
+def test_what_is_not_copied_is_what_the_parser_finds(pieces: list[bytes]) -> None:
+    """Fields that come twice, parts that are apart and unknown fields included."""
+    raw = b"".join(pieces)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "LARGE_BYTES", 0)
+        patch.setattr(wire, "HELD_BYTES", 4)
+        try:
+            expected = parse(pb.PredictRequest, raw)
+        except RequestError:
+            with pytest.raises(RequestError):
+                parse_in_place(pb.PredictRequest, raw)
+            return
+        found, contents = parse_in_place(pb.PredictRequest, raw)
+    assert (found.name, found.handle) == (expected.name, expected.handle)
+    for one, other in zip(found.tensors, expected.tensors, strict=True):
+        assert one.WhichOneof("data") == other.WhichOneof("data")
+        assert one.tensor_metadata.shape == other.tensor_metadata.shape
+        data = contents.take(one.byte_data)
+        assert bytes(data) == other.byte_data
+        place = contents.place(data)
+        assert (place is not None) == isinstance(data, memoryview)
+        assert place is None or raw[place] == other.byte_data
+
+
+def test_the_large_contents_of_a_request_are_not_copied() -> None:
+    large = bytes(range(256)) * 1000
+    request = pb.PredictRequest(name="m", tensors=[pb.Tensor(byte_data=large), pb.Tensor(byte_data=b"small")])
+    raw = request.SerializeToString() + sized(15, large)  # an unknown field
+    found, contents = parse_in_place(pb.PredictRequest, raw)
+    assert found.ByteSize() < 100
+    first, second = (contents.take(tensor.byte_data) for tensor in found.tensors)
+    assert isinstance(first, memoryview) and first.obj is raw and first == large
+    assert second == b"small" and contents.place(second) is None

@@ -10,10 +10,11 @@ from edge.engine.engine import Output
 from edge.errors import ModelNotFoundError, SharedMemoryError, TensorError
 from edge.rpc import wire
 from edge.rpc._generated import open_inference_pb2 as pb
-from edge.rpc.codec import parse, varint
+from edge.rpc.codec import parse_in_place
 from edge.rpc.oip import regions as shared
 from edge.rpc.oip.datatypes import DTYPES, NAMES, contents_bytes, dtype_of
 from edge.rpc.plans import Asked, Dialect
+from edge.rpc.wire import Contents, varint
 from edge.serving.binding import Part, TensorArgument
 from edge.serving.loading import LoadedModel
 from edge.serving.scheduler import Caller
@@ -51,16 +52,17 @@ def read(regions: Regions, raw: bytes, caller: Caller) -> Asked:
     Raises:
         RequestError: as `edge.rpc.codec.parse`.
     """
-    request = parse(pb.ModelInferRequest, raw)
+    request, contents = parse_in_place(pb.ModelInferRequest, raw)
     if not request.raw_input_contents and len(raw) > wire.HARMLESS_BYTES:
         caller.step_aside()  # numbers of typed contents are taken one by one
     answering = _Answering(request.model_version, request.id, request.outputs, regions)
     # An id is made for each request: to keep its template would only push out those of others.
-    return Asked(request.model_name, partial(_arguments, request), answering.encoder, recurs=not request.id)
+    arguments = partial(_arguments, request, contents)
+    return Asked(request.model_name, arguments, contents, answering.encoder, recurs=not request.id)
 
 
-def _arguments(request: Any) -> list[TensorArgument]:
-    contents = list(request.raw_input_contents)
+def _arguments(request: Any, held: Contents) -> list[TensorArgument]:
+    contents = [held.take(one) for one in request.raw_input_contents]
     parts = [shared.part(f"input {shown(tensor.name)}", tensor.parameters) for tensor in request.inputs]
     inline = parts.count(None)
     if contents and len(contents) != inline:
@@ -96,7 +98,7 @@ def _inputs(inline: int, all_of_them: int) -> str:
     return f"{inline} inputs" if inline == all_of_them else f"{inline} inputs that are not in shared memory"
 
 
-def _argument(tensor: Any, given: bytes | Part | None) -> TensorArgument:
+def _argument(tensor: Any, given: bytes | memoryview | Part | None) -> TensorArgument:
     name, shape = tensor.name, tuple(tensor.shape)
     dtype = dtype_of(name, tensor.datatype)
     if fault := rank_fault(shape):
@@ -104,7 +106,7 @@ def _argument(tensor: Any, given: bytes | Part | None) -> TensorArgument:
     if any(size < 0 for size in shape):
         raise TensorError(f"tensor {shown(name)}: got shape {shape_text(shape)}, expected no negative dimension")
     if given is None:
-        data: bytes | Part = contents_bytes(name, dtype, tensor.contents)
+        data: bytes | memoryview | Part = contents_bytes(name, dtype, tensor.contents)
     elif tensor.contents.ListFields():
         other = "shared memory" if isinstance(given, Part) else "raw_input_contents"
         raise TensorError(f"tensor {shown(name)}: got typed contents and {other}; expected one of them")
