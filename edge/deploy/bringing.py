@@ -101,7 +101,7 @@ class Bringing:
         """Bring about names that go together; what fails is reported, and what served before serves on (M-3)."""
         ones = [self._kept.alias(name) for name in part]
         for one in ones:
-            one.refused, one.passing = "", False
+            one.refused, one.passing, one.untrusted = "", False, False
         try:
             self._kept.claim()
             self._bring(ones, found, caller, again=again)
@@ -109,7 +109,7 @@ class Bringing:
             self._report(ones, error)
             cause = error.error if isinstance(error, PartRefused) else error
             for one in ones:
-                one.passing = isinstance(cause, PASSING)
+                one.passing, one.untrusted = isinstance(cause, PASSING), isinstance(cause, TrustError)
             if isinstance(cause, StoppingError):  # told before `stop` is called
                 self._kept.stopping = True
                 return ones

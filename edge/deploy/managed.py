@@ -19,4 +19,5 @@ class Managed:
     declared: Declaration | None = None
     refused: str = ""  # why what is declared does not serve; empty where it does
     passing: bool = False  # with `refused`: for a reason that says nothing about the version, such as want of memory
+    untrusted: bool = False  # with `refused`: its signer is not trusted, as this device's roots and clock stand now
     serves: bool = False

@@ -25,6 +25,7 @@ def build(config: Config, clock: Clock, version: str, build_date: int, bandwidth
         root=Path(config.edge_fleet_root),
         folder=Path(config.edge_fleet_path),
         build_date=build_date,
+        roots=Path(config.core_root_certs_path),
     )
     stop = threading.Event()
     throttle = Throttle(bandwidth, stop)

@@ -21,7 +21,7 @@ def problems(repository: FleetRepository, now: float) -> Iterator[str]:
         yield from ending(repository, now)
         with tempfile.TemporaryDirectory() as folder:
             first = (repository.folder / "metadata/1.root.json").read_bytes()
-            trusted = Trusted(Path(folder), Folder(repository.folder), first, now, None)
+            trusted = Trusted(Path(folder), Folder(repository.folder), first, lambda *_: now, None)
             for fleet in repository.fleets():
                 if repository.versions(fleet):
                     trusted.find(f"fleets/{fleet}/models.json")

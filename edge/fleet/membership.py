@@ -9,13 +9,17 @@ from edge.fleet.document import Device
 
 @dataclass(frozen=True)
 class Settings:
-    """What a device knows of its fleet: its `device`, the fleet's name, the root of trust (a file), the folder for all this."""
+    """What a device knows of its fleet: its `device`, the fleet's name, the root of trust (a file), the folder for all this.
+
+    `roots` is the folder of the roots that packages' signers are judged by.
+    """
 
     fleet: str
     device: Device
     root: Path
     folder: Path
     build_date: int
+    roots: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import contextlib
 import datetime
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ if _FETCHER not in sys.modules:  # tuf.ngclient imports it whether it is used or
 
 from tuf.api import exceptions  # noqa: E402 - after what it must not import
 from tuf.api.exceptions import RepositoryError  # noqa: E402
-from tuf.api.metadata import TargetFile, Timestamp  # noqa: E402
+from tuf.api.metadata import Metadata, TargetFile, Timestamp  # noqa: E402
 from tuf.ngclient.config import UpdaterConfig  # noqa: E402
 from tuf.ngclient.fetcher import FetcherInterface  # noqa: E402
 from tuf.ngclient.updater import Updater  # noqa: E402
@@ -40,8 +40,9 @@ ISSUED = "x-issued"  # the signed field of timestamp.json that says when it was 
 _BOUNDS = {"timestamp": MAX_TIMESTAMP_BYTES, "snapshot": MAX_SNAPSHOT_BYTES, "root": MAX_ROOT_BYTES}
 _ISSUED_FORM = "%Y-%m-%dT%H:%M:%SZ"
 
-
 Answer = TypeVar("Answer")
+Judge = Callable[[Collection[str], int], float]
+"""The moment that expiry is judged by, where root names these keys for timestamps, so many of them together."""
 
 
 class MetadataError(FleetError):
@@ -74,7 +75,7 @@ class _Fetcher(FetcherInterface):
 class _Updater(Updater):
     """ngclient, which flushes nothing: after a power cut an empty timestamp would let an older repository in."""
 
-    def __init__(self, folder: Path, fetcher: _Fetcher, root: bytes, at: float) -> None:
+    def __init__(self, folder: Path, fetcher: _Fetcher, root: bytes, judge: Judge) -> None:
         config = UpdaterConfig(
             max_root_rotations=MAX_ROOT_ROTATIONS,
             max_delegations=MAX_DELEGATIONS,
@@ -84,7 +85,20 @@ class _Updater(Updater):
             targets_max_length=MAX_TARGETS_BYTES,
         )
         super().__init__(str(folder), METADATA, fetcher=fetcher, config=config, bootstrap=root)
-        self._trusted_set.reference_time = moment(at)
+        self._judge = judge
+
+    def _load_timestamp(self) -> None:
+        """The first that is judged by time, by keys that the newest root names."""
+        role = self._trusted_set.root.roles[Timestamp.type]
+        self._trusted_set.reference_time = moment(self._judge(role.keyids, role.threshold))
+        super()._load_timestamp()
+
+    def signers(self, role: str, data: bytes) -> list[str]:
+        """The ids of the keys that have signed a file of that role."""
+        metadata = Metadata.from_bytes(data)
+        return sorted(
+            self._trusted_set.root.get_verification_result(role, metadata.signed_bytes, metadata.signatures).signed
+        )
 
     @property
     def timestamp(self) -> Timestamp:
@@ -117,9 +131,9 @@ def issued(timestamp: Timestamp) -> int:
 
 
 class Trusted:
-    """A repository, refreshed and found good as of `at`; files of it can be asked for by their path."""
+    """A repository, refreshed and found good as of when `judge` says; files of it can be asked for by their path."""
 
-    def __init__(self, folder: Path, origin: Source, root: bytes, at: float, timestamp: bytes | None) -> None:
+    def __init__(self, folder: Path, origin: Source, root: bytes, judge: Judge, timestamp: bytes | None) -> None:
         """Fetch what is new and verify it all; `timestamp` is timestamp.json where that is fetched already.
 
         Raises:
@@ -128,12 +142,13 @@ class Trusted:
             OSError: it cannot be kept here.
         """
         self._origin = origin
+        self._folder = folder
         self._fetcher = _Fetcher(origin)
         if timestamp is not None:
             self._fetcher.given[METADATA + "timestamp.json"] = timestamp
 
         def refreshed() -> _Updater:
-            updater = _Updater(folder, self._fetcher, root, at)
+            updater = _Updater(folder, self._fetcher, root, judge)
             updater.refresh()
             return updater
 
@@ -158,6 +173,13 @@ class Trusted:
     def issued(self) -> int:
         """When it says it was made, in seconds since the epoch; 0 where it does not."""
         return issued(self._updater.timestamp)
+
+    @property
+    def issued_by(self) -> list[str]:
+        """The ids of the keys that it is signed with."""
+        with durable.reader(self._folder / "timestamp.json") as file:
+            data = file.read(MAX_TIMESTAMP_BYTES)
+        return self._told(lambda: self._updater.signers(Timestamp.type, data))
 
     def find(self, path: str) -> TargetFile | None:
         """What the responsible role says of a file; None where it has none of that name.

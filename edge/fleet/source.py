@@ -3,10 +3,10 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
 from edge import durable
@@ -83,23 +83,33 @@ class Folder:
     def open(self, path: str, *, most: int, start: int = 0, etag: str = "") -> Iterator[Got]:
         """See `Source`. The etag of a small file is that of its bytes: sticks keep no times."""
         place = self._folder / unquote(path)
-        try:
-            with durable.reader(place) as file:
+        with ExitStack() as held:
+            with _told(place):
+                file = held.enter_context(durable.reader(place))
                 size = os.fstat(file.fileno()).st_size
-                if size > most:
-                    raise SourceError(f"{place} has {size} bytes; at most {most} are read")
-                tag = hashlib.sha256(file.read()).hexdigest() if path.endswith("timestamp.json") else ""
-                file.seek(min(start, size))
-                yield Got(bool(tag) and tag == etag, tag, min(start, size), lambda: self._chunks(file.read))
-        except FileNotFoundError:
-            raise SourceError(f"there is no {place}", status=404) from None
-        except OSError as error:
-            raise SourceError(f"{place} cannot be read: {durable.why(error)}") from None
+            if size > most:
+                raise SourceError(f"{place} has {size} bytes; at most {most} are read")
+            start, tag = min(start, size), ""
+            if path.endswith("timestamp.json"):
+                with _told(place):
+                    tag = hashlib.sha256(file.read(most)).hexdigest()
+            yield Got(bool(tag) and tag == etag, tag, start, lambda: self._chunks(place, file, start, most))
 
-    def _chunks(self, read: Callable[[int], bytes]) -> Iterator[bytes]:
-        while chunk := read(CHUNK_BYTES):
+    def _chunks(self, place: Path, file: BinaryIO, start: int, most: int) -> Iterator[bytes]:
+        """A file that grows meanwhile is read no further than `most` bytes."""
+        with _told(place):
+            file.seek(start)
+        left = most - start
+        while True:
             if self._aborted:
                 raise SourceError("reading was ended")
+            with _told(place):
+                chunk = file.read(min(CHUNK_BYTES, left + 1))
+            if not chunk:
+                return
+            left -= len(chunk)
+            if left < 0:
+                raise SourceError(f"{place} has grown; at most {most} bytes are read")
             yield chunk
 
     def abort(self) -> None:
@@ -107,6 +117,17 @@ class Folder:
 
     def close(self) -> None:
         pass
+
+
+@contextmanager
+def _told(place: Path) -> Iterator[None]:
+    """What fails is the reading of that file; whoever takes its bytes tells of his own failures."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise SourceError(f"there is no {place}", status=404) from None
+    except OSError as error:
+        raise SourceError(f"{place} cannot be read: {durable.why(error)}") from None
 
 
 def folder_of(repository: str) -> Path | None:

@@ -1,6 +1,7 @@
 """What a device remembers of its fleet: one file, replaced as a whole. Pure.
 
 `issued` is the newest moment that a signed timestamp.json has named: time known to have passed (F-6). Wall time is never in it.
+`issued_by` has the ids of the keys that timestamp was signed with: where root names too few of them any more, the moment counts no more.
 """
 
 import json
@@ -8,12 +9,15 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from edge import strict_json
+from edge.fleet.membership import Outcome
 from edge.strict_json import JsonFault
 
 FORMAT = 1
 MAX_STATE_BYTES = 1 << 20  # of the fleet's state file
 MAX_BAD = 64  # packages that are not tried again
 MAX_REASON_CHARACTERS = 300  # of why one is not
+MAX_UNTOLD = 8  # ends of deployments whose reports could not be kept yet; the oldest goes first
+_LATER = ("issued_by", "untrusted", "untold")  # members that files of earlier releases lack
 
 
 class StateFault(Exception):
@@ -41,13 +45,25 @@ class FleetState:
     before: dict[str, Arrived] = field(default_factory=dict)
     bad: dict[str, str] = field(default_factory=dict)  # by the SHA-256 of the archive
     reported: str = ""  # the deployment whose end was reported last, and how it ended
+    issued_by: list[str] = field(default_factory=list)
+    untrusted: dict[str, str] = field(
+        default_factory=dict
+    )  # of `bad`: refused for its signer, by the trust of that time
+    untold: list[Outcome] = field(default_factory=list)
 
-    def refuse(self, sha256: str, reason: str) -> None:
-        """Not try a package again (F-10)."""
-        self.bad.pop(sha256, None)
+    def refuse(self, sha256: str, reason: str, trust: str = "") -> None:
+        """Not try a package again (F-10); with `trust`, as long as that is what this device trusts."""
+        self.forgive(sha256)
         while len(self.bad) >= MAX_BAD:
-            del self.bad[next(iter(self.bad))]
+            self.forgive(next(iter(self.bad)))
         self.bad[sha256] = reason[:MAX_REASON_CHARACTERS]
+        if trust:
+            self.untrusted[sha256] = trust
+
+    def forgive(self, sha256: str) -> None:
+        """A package may be tried again."""
+        self.bad.pop(sha256, None)
+        self.untrusted.pop(sha256, None)
 
     def begin(self, deployment: str, models: dict[str, Arrived], *, rollback: bool) -> None:
         """A deployment is to serve, and to prove itself."""
@@ -77,7 +93,8 @@ def parse(data: bytes) -> FleetState:
     """
     try:
         value = strict_json.parse_object(data, max_bytes=MAX_STATE_BYTES)
-        strict_json.check_keys(value, "", required=("format", *(one.name for one in fields(FleetState))))
+        names = [one.name for one in fields(FleetState) if one.name not in _LATER]
+        strict_json.check_keys(value, "", required=("format", *names), optional=_LATER)
         if value.pop("format") != FORMAT:
             raise StateFault(f"has another format; this agent knows {FORMAT}")
         for key, kind in (("issued", int), ("rollback", bool), ("proved", bool)):
@@ -87,12 +104,31 @@ def parse(data: bytes) -> FleetState:
             strict_json.text(value[key], key)
         for key in ("models", "before"):
             value[key] = {alias: _arrived(one, key) for alias, one in strict_json.table(value[key], key).items()}
-        value["bad"] = {
-            sha: strict_json.text(why, "bad") for sha, why in strict_json.table(value["bad"], "bad").items()
-        }
+        for key in ("bad", "untrusted"):
+            value[key] = _texts(value.get(key, {}), key)
+        value["issued_by"] = [strict_json.text(one, "issued_by") for one in _listed(value, "issued_by")]
+        value["untold"] = [_outcome(one) for one in _listed(value, "untold")]
         return FleetState(**value)
     except JsonFault as fault:
         raise StateFault(str(fault)) from None
+
+
+def _texts(value: object, where: str) -> dict[str, str]:
+    return {key: strict_json.text(one, where) for key, one in strict_json.table(value, where).items()}
+
+
+def _listed(value: dict[str, Any], key: str) -> list[Any]:
+    found = value.get(key, [])
+    if not isinstance(found, list):
+        raise JsonFault(f"{key} must be a list")
+    return found
+
+
+def _outcome(value: object) -> Outcome:
+    given = strict_json.table(value, "untold")
+    strict_json.check_keys(given, "untold", required=("deployment", "models", "reasons"))
+    models, reasons = _texts(given["models"], "untold.models"), _texts(given["reasons"], "untold.reasons")
+    return Outcome(strict_json.text(given["deployment"], "untold.deployment"), models, reasons)
 
 
 def _arrived(value: object, where: str) -> Arrived:

@@ -4,6 +4,7 @@ A clock that was set from a trusted source is believed, unless it stands before 
 moment that is known to have passed stands in: the build date, or what a signed timestamp has named.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 JITTER = 0.1  # of the interval, either way: devices that were switched on together drift apart
@@ -32,6 +33,15 @@ def judge(now: float, *, synchronised: bool, build_date: int, issued: int) -> Ju
     if issued > build_date:
         return Judged(float(issued), f"the repository's newest date; {why}")
     return Judged(float(build_date), f"the agent's build date; {why}")
+
+
+def stands(by: Collection[str], keys: Collection[str], threshold: int) -> bool:
+    """Whether a date that keys `by` signed still counts, where root names `keys` for timestamps, `threshold` of them together.
+
+    As TUF's client forgets versions that a replaced key has counted up: whoever had that key may have named any date. A date
+    of which nobody knows the keys stands.
+    """
+    return not by or len(set(by) & set(keys)) >= threshold
 
 
 def until_next(interval: float, failures: int, retry_after: float, chance: float) -> float:

@@ -4,6 +4,7 @@ Apart from `edge.package.trust`, because what reads certificates is loaded with 
 """
 
 import grp
+import hashlib
 import os
 import pwd
 import stat
@@ -30,6 +31,17 @@ def trouble(folder: Path) -> str:
             "are there, mode 0444"
         )
     return ""
+
+
+def mark(folder: Path) -> str:
+    """What tells one state of a folder of trusted roots from another; also where it cannot be read."""
+    try:
+        real = Path(os.path.realpath(folder, strict=True))
+        states = {str(path): path.stat() for path in (real, *real.iterdir())}
+    except OSError as error:
+        return f"unreadable: {error.strerror}"
+    text = repr(sorted((n, s.st_ino, s.st_mtime_ns, s.st_size, s.st_mode, s.st_uid) for n, s in states.items()))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def weakness(real: Path, user: int) -> str:

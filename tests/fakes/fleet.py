@@ -158,7 +158,7 @@ class StubDeployments:
         self.models_path = models_path
         self.judge: Callable[[str, Path], str] = lambda alias, path: ""
         self.aliases: dict[str, Managed] = {}
-        self.passing = False
+        self.passing = self.untrusted = False
 
     def get(self, name: str) -> Managed | None:
         return self.aliases.get(name)
@@ -175,7 +175,7 @@ class StubDeployments:
 
     def _settle(self, name: str, declared: Declaration | None) -> Managed:
         one = self.aliases.setdefault(name, Managed(name))
-        one.refused, one.passing = "", False
+        one.refused, one.passing, one.untrusted = "", False, False
         if declared is None:
             self.aliases.pop(name)
             return one
@@ -184,6 +184,7 @@ class StubDeployments:
             path = Path(declared.package)
             one.refused = self.judge(name, path) if path.is_file() else "there is no package"
             one.passing = bool(one.refused) and self.passing
+            one.untrusted = bool(one.refused) and self.untrusted
         if not one.refused:
             made = known or Version(
                 hashlib.sha256(declared.package.encode()).hexdigest(), declared.package, "digits", "1", 0.0
@@ -215,6 +216,7 @@ class FleetDevice:
         self.clock = operator.clock
         self._name, self._more = name, more
         self.ended: list[Outcome] = []
+        self.on_outcome: Callable[[Outcome], None] = self.ended.append
         self.start()
 
     def start(self) -> None:
@@ -229,11 +231,14 @@ class FleetDevice:
         }
         before = getattr(self, "serving", None)
         self.settings = Settings(**settings)
-        self.fleet = Fleet(self.settings, self.clock, lambda count: None, self.ended.append)
+        self.fleet = Fleet(self.settings, self.clock, lambda count: None, self._outcome)
         self.serving = StubDeployments(self.fleet.declared, self.home / "models.d")
         if before is not None:
             self.serving.aliases, self.serving.judge = before.aliases, before.judge
         self.fleet.serve(self.serving)  # type: ignore[arg-type]
+
+    def _outcome(self, outcome: Outcome) -> None:
+        self.on_outcome(outcome)
 
     def poll(self, server: FleetServer | Path | None = None) -> bool:
         """A round."""
