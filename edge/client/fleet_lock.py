@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from edge import durable
-from edge.fleet.change import FleetRepositoryError
+from edge.fleet.files import FleetRepositoryError
 
 LOCK = ".lock"
 WAIT_SECONDS = 30.0  # for another command to end

@@ -1,15 +1,16 @@
-"""`fleet` for whoever keeps a repository: keys, packages, documents, timestamps; all by files in a folder."""
+"""`fleet` for whoever keeps a repository: keys, packages, documents, timestamps; in a folder or in a bucket."""
 
 import datetime
 import os
 import time
 from argparse import Namespace
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from edge.client import fleet_lock, fleet_status, show
+from edge import durable
+from edge.client import buckets, fleet_lock, fleet_status, show
 from edge.client.fleet_words import PASSPHRASE
 from edge.client.outcome import Exit, InputError, RefusedError
 from edge.errors import EdgeError
@@ -17,6 +18,7 @@ from edge.fleet import doctor as checks
 from edge.fleet import document as documents
 from edge.fleet import rollout, times
 from edge.fleet.document import Document, DocumentFault, Where
+from edge.fleet.files import Files, FolderFiles
 from edge.fleet.keys import Keys, read_public
 from edge.fleet.repository import FleetRepository
 from edge.text import counted, printable
@@ -50,13 +52,21 @@ def _opened(options: Namespace, writes: str = "more") -> Iterator[FleetRepositor
                 f"new keys are to be encrypted: set {PASSPHRASE} or name a --passphrase-file (or --no-passphrase)"
             )
         keys = Keys(options.keys, passphrase)
+    files = fleet_status.files_of(options.repo, options)
     try:
-        with fleet_lock.alone(options.repo, new=writes == "new") if writes and not options.dry_run else nullcontext():
-            yield FleetRepository(options.repo, keys, _now())
+        with closing(files), _alone(files, options, writes):
+            yield FleetRepository(files, keys, _now())
     except DocumentFault as fault:
         raise RefusedError("REFUSED", f"the document {fault}") from None
     except EdgeError as error:
         raise RefusedError("REFUSED", printable(str(error), show.PATH_CHARACTERS)) from None
+
+
+def _alone(files: Files, options: Namespace, writes: str) -> AbstractContextManager[None]:
+    """A folder has a lock; a bucket has conditions (`edge.fleet.bucket_files`)."""
+    if not writes or options.dry_run or not isinstance(files, FolderFiles):
+        return nullcontext()
+    return fleet_lock.alone(files.folder, new=writes == "new")
 
 
 def _finish(options: Namespace, repository: FleetRepository, said: str, **facts: Any) -> Exit:
@@ -84,13 +94,23 @@ def init(options: Namespace) -> Exit:
         if options.dry_run:
             raise InputError("init makes keys, and cannot be a dry run")
         repository.init()
-        root = options.repo / "metadata" / "1.root.json"
+        root, data = repository.files.at("metadata/1.root.json"), repository.data("root", 1)
+        if options.repo.startswith(buckets.SCHEME):  # devices get what was made here, not what a store gives back
+            root = str(_keep(options.keys / "1.root.json", data))
         return _finish(
             options,
             repository,
             f"a repository in {options.repo}; devices get {root} (edge_fleet_root); take root-* and targets-* offline",
-            root=str(root),
+            root=root,
         )
+
+
+def _keep(path: Path, data: bytes) -> Path:
+    try:
+        durable.write_file(path, data)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {durable.why(error)}") from None
+    return path
 
 
 def add_fleet(options: Namespace) -> Exit:
@@ -239,11 +259,10 @@ def rotate(options: Namespace) -> Exit:
 def prune(options: Namespace) -> Exit:
     """Removes what nothing names."""
     with _opened(options) as repository:
-        paths = checks.unused(repository, time.time() - options.older_than * 86_400)
-        for path in paths:
+        names = checks.unused(repository, time.time() - options.older_than * 86_400)
+        for name in names:
             if not options.dry_run:
-                path.unlink(missing_ok=True)
-    names = [str(path.relative_to(options.repo)) for path in paths]
+                repository.files.remove(name)
     if options.json:
         show.as_json({"files": names, "dry_run": options.dry_run})
     else:

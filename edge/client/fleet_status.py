@@ -4,14 +4,18 @@ import json
 import time
 from argparse import Namespace
 from collections import Counter
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from edge import durable
-from edge.client import show
+from edge.client import buckets, show
 from edge.client.outcome import Exit, InputError, RefusedError
+from edge.clock import SystemClock
 from edge.fleet import doctor, overview
 from edge.fleet import document as documents
 from edge.fleet.document import Document
+from edge.fleet.files import Files, FleetRepositoryError, FolderFiles
 from edge.fleet.overview import Overview
 from edge.fleet.repository import FleetRepository
 from edge.text import counted, printable
@@ -42,7 +46,7 @@ def check_failed(options: Namespace, deployment: str) -> None:
         InputError: there is nothing to look at.
     """
     if options.reports is None:
-        raise InputError("--if-failed-below needs --reports DIR")
+        raise InputError("--if-failed-below needs --reports WHERE")
     told = _read(options, options.fleet)
     share = told.failed_share(deployment)
     if share is None:
@@ -56,11 +60,32 @@ def check_failed(options: Namespace, deployment: str) -> None:
         )
 
 
+def files_of(where: str, options: Namespace) -> Files:
+    """The files of a folder or a bucket, as people name it.
+
+    Raises:
+        InputError: it names none.
+    """
+    if not where.startswith(buckets.SCHEME):
+        return FolderFiles(Path(where))
+    from edge.cloud.build import build_bucket
+    from edge.fleet.bucket_files import BucketFiles
+
+    bucket, prefix = buckets.parse(where)
+    region, endpoint = buckets.region_and_endpoint(options.region or "", options.endpoint or "")
+    clock = SystemClock()
+    return BucketFiles(*build_bucket(bucket, clock, region=region, endpoint=endpoint), prefix, clock)
+
+
 def _read(options: Namespace, fleet: str) -> Overview:
+    files = files_of(options.reports, options)
+    if isinstance(files, FolderFiles) and not files.folder.is_dir():
+        raise InputError(f"the reports in {options.reports} cannot be read: it is no folder")
     try:
-        return overview.read(options.reports, fleet)
-    except OSError as error:
-        raise InputError(f"the reports in {options.reports} cannot be read: {error.strerror or error}") from None
+        with closing(files):
+            return overview.read(files, fleet)
+    except FleetRepositoryError as error:
+        raise InputError(f"the reports cannot be read: {error}") from None
 
 
 def _reasons(told: Overview, deployment: str) -> Counter[str]:
@@ -99,7 +124,7 @@ def _write(options: Namespace, fleets: list[tuple[Overview, Document | None]], n
     from edge.fleet.page import page
 
     if options.reports is None:
-        raise InputError("--html needs --reports DIR")
+        raise InputError("--html needs --reports WHERE")
     try:
         durable.write_file(options.html, page(fleets, now).encode())
     except OSError as error:

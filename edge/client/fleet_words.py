@@ -11,8 +11,9 @@ from edge.client.numbers import count, percent
 PASSPHRASE = "SAGEMAKER_EDGE_FLEET_PASSPHRASE"  # noqa: S105 - the name of a variable
 _WORDS = "{check,apply,init,add-fleet,publish,deploy,promote,take-back,status,timestamp,renew,rotate,prune,doctor}"
 _EPILOG = f"""\
-REPO is a folder; what is in it is served as it is by any HTTPS server or object store, or carried on a stick. KEYS is a folder of
-key files, NAME.pem and NAME.pub; each command uses those of the roles that it signs. The passphrase of encrypted ones is in
+REPO is a folder, which any HTTPS server offers as it is and a stick carries, or s3://BUCKET/PREFIX, with keys of a role that may
+read, list and write there in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN. KEYS is a folder of key files,
+NAME.pem and NAME.pub; each command uses those of the roles that it signs. The passphrase of encrypted ones is in
 {PASSPHRASE}, or in the file that --passphrase-file names.
 
 examples:
@@ -23,6 +24,7 @@ examples:
   %(prog)s promote repo plant-north --percent 100 --keys keys
   %(prog)s take-back repo plant-north --keys keys
   %(prog)s timestamp repo --keys keys
+  %(prog)s status s3://models/repo --reports s3://captures --html fleet.html
 """
 
 
@@ -45,7 +47,9 @@ def add(commands: Any, parser_class: Any, common: Any, later: Callable[[str, str
     def operator(word: str, text: str, *, signs: bool = True) -> Any:
         one = words.add_parser(word, help=text, description=f"{text[:1].upper()}{text[1:]}.", parents=[common])
         one.set_defaults(run=later("edge.client.fleet_operator", word.replace("-", "_")), talks=False)
-        one.add_argument("repo", type=Path, metavar="REPO", help="the repository's folder")
+        one.add_argument("repo", metavar="REPO", help="the repository: a folder, or s3://BUCKET/PREFIX")
+        one.add_argument("--region", metavar="REGION", help="of the bucket; else AWS_REGION")
+        one.add_argument("--endpoint", metavar="URL", help="of a store other than S3; else AWS_ENDPOINT_URL_S3")
         if signs:
             one.add_argument("--keys", type=Path, required=True, metavar="KEYS", help="the folder of keys")
             one.add_argument("--passphrase-file", type=Path, metavar="FILE", help="its first line is the passphrase")
@@ -128,9 +132,8 @@ def _add_deploy(one: Any) -> None:
 def _add_reports(one: Any) -> None:
     one.add_argument(
         "--reports",
-        type=Path,
-        metavar="DIR",
-        help="a folder with what devices told: reports/ and heartbeats/ of the bucket",
+        metavar="WHERE",
+        help="what devices told: s3://BUCKET, or a folder that has its reports/ and heartbeats/",
     )
 
 

@@ -50,9 +50,7 @@ def _s3(config: Config, clock: Clock) -> S3Store:
 def credentials_of(config: Config, clock: Clock) -> CredentialSource:
     """Where keys for requests come from: the AWS IoT certificate, a container's address, or the environment."""
     if not config.provider_aws_iot_cred_endpoint:
-        if os.environ.get(CONTAINER_URI) and not os.environ.get("AWS_ACCESS_KEY_ID"):
-            return ContainerCredentials(clock)
-        return EnvironmentCredentials()
+        return _surrounding(clock)
     settings = IotSettings(
         endpoint=config.provider_aws_iot_cred_endpoint,
         ca_file=credential_path(config.provider_aws_ca_cert_file),
@@ -71,8 +69,19 @@ def build_reader(bucket: str, clock: Clock, *, config: Config | None, region: st
         region, endpoint = region or config.core_region, endpoint or config.core_endpoint_override
         files = tuple(map(credential_path, (config.provider_aws_ca_cert_file, config.edge_ca_bundle)))
         credentials = credentials_of(config, clock)
-    elif os.environ.get(CONTAINER_URI) and not os.environ.get("AWS_ACCESS_KEY_ID"):
-        credentials = ContainerCredentials(clock)
     else:
-        credentials = EnvironmentCredentials()
+        credentials = _surrounding(clock)
     return S3Reader(S3Location(bucket, region, endpoint), credentials, clock, lambda: public_trust(*files))
+
+
+def build_bucket(bucket: str, clock: Clock, *, region: str, endpoint: str) -> tuple[S3Store, S3Reader]:
+    """A bucket to change, and to read, without an agent's configuration."""
+    location, credentials = S3Location(bucket, region, endpoint), _surrounding(clock)
+    return S3Store(location, credentials, clock, public_trust), S3Reader(location, credentials, clock, public_trust)
+
+
+def _surrounding(clock: Clock) -> CredentialSource:
+    """What a process finds around it: a container's address, or the environment."""
+    if os.environ.get(CONTAINER_URI) and not os.environ.get("AWS_ACCESS_KEY_ID"):
+        return ContainerCredentials(clock)
+    return EnvironmentCredentials()

@@ -1,16 +1,12 @@
 """What an act on a repository is to write, and how it is written: so that whoever reads in between sees the state before."""
 
-import contextlib
-import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge import durable
-from edge.errors import EdgeError
+from edge.fleet.files import Files
 
-
-class FleetRepositoryError(EdgeError):
-    """The repository cannot be read or changed so."""
+TIMESTAMP = "timestamp.json"  # the one file that is written over
 
 
 @dataclass
@@ -33,34 +29,18 @@ class Change:
 
         return sorted(self.metadata, key=lambda name: (rank(name), name))
 
-    def write(self, folder: Path) -> None:
-        """Write it all into a repository's folder.
+    def write(self, files: Files, check: Callable[[], None], *, first: bool) -> None:
+        """Write it all; `check` is called between the other files and the metadata. `first`: there is no timestamp yet.
 
         Raises:
             FleetRepositoryError: something could not be written; what was before is in force.
         """
-        try:
-            for name, given in self.targets.items():
-                path = folder / "targets" / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                if isinstance(given, bytes):
-                    durable.write_file(path, given)
-                else:
-                    _copy(given, path)
-            metadata = folder / "metadata"
-            metadata.mkdir(parents=True, exist_ok=True)
-            for name in self.ordered():
-                durable.write_file(metadata / name, self.metadata[name])
-        except OSError as error:
-            raise FleetRepositoryError(f"{error.filename or folder}: {durable.why(error)}") from None
-
-
-def _copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(target.name + durable.TEMPORARY)
-    try:
-        shutil.copyfile(source, temporary)
-        durable.fsync_file(temporary)
-        durable.rename_all([(temporary, target)])
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        for name, given in self.targets.items():
+            files.put(f"targets/{name}", given)
+        check()
+        for name in self.ordered():
+            path = f"metadata/{name}"
+            if name == TIMESTAMP and not first:
+                files.replace(path, self.metadata[name])
+            else:
+                files.create(path, self.metadata[name])

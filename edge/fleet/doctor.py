@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edge.errors import EdgeError
+from edge.fleet.contents import PACKAGES, TOP
 from edge.fleet.document import Document
+from edge.fleet.files import Entry, Reading
 from edge.fleet.metadata import Trusted
-from edge.fleet.repository import PACKAGES, TOP, FleetRepository
-from edge.fleet.source import Folder
+from edge.fleet.repository import FleetRepository
 
 SOON_DAYS = {"timestamp": 3, "snapshot": 7}  # before its end a role is to be signed again
 OTHERS_SOON_DAYS = 60
@@ -20,8 +21,7 @@ def problems(repository: FleetRepository, now: float) -> Iterator[str]:
         yield from _of_contents(repository)
         yield from ending(repository, now)
         with tempfile.TemporaryDirectory() as folder:
-            first = (repository.folder / "metadata/1.root.json").read_bytes()
-            trusted = Trusted(Path(folder), Folder(repository.folder), first, lambda *_: now, None)
+            trusted = Trusted(Path(folder), Reading(repository.files), repository.data("root", 1), lambda *_: now, None)
             for fleet in repository.fleets():
                 if repository.versions(fleet):
                     trusted.find(f"fleets/{fleet}/models.json")
@@ -31,10 +31,11 @@ def problems(repository: FleetRepository, now: float) -> Iterator[str]:
 
 def _of_contents(repository: FleetRepository) -> Iterator[str]:
     published = repository.packages()
+    sizes = {entry.path: entry.size for entry in repository.files.entries("targets/packages/")}
     for path, target in published.items():
-        place = repository.folder / "targets" / repository.place(target)
-        if not place.is_file() or place.stat().st_size != target.length:
-            yield f"{path}: {place} is missing or has another length"
+        place = f"targets/{repository.place(target)}"
+        if sizes.get(place) != target.length:
+            yield f"{path}: {repository.files.at(place)} is missing or has another length"
     for fleet in repository.fleets():
         document = repository.document(fleet)
         if document is None:
@@ -59,8 +60,8 @@ def _remedy(role: str) -> str:
     return "fleet timestamp" if role in ("snapshot", "timestamp") else f"fleet renew {role}"
 
 
-def unused(repository: FleetRepository, older_than: float) -> list[Path]:
-    """Files that nothing names any more and that are older than a moment; root files stay for devices that were long away.
+def unused(repository: FleetRepository, older_than: float) -> list[str]:
+    """The paths of files that nothing names any more and that are older than a moment; root files stay for devices that were long away.
 
     What the timestamp's snapshot names is in force, though a role may be newer: the online key's holder comes later.
 
@@ -80,14 +81,16 @@ def unused(repository: FleetRepository, older_than: float) -> list[Path]:
         for target in repository.latest(role, version).signed.targets.values()
     }
     current = {"timestamp.json", *(f"{version}.{role}.json" for role, version in kept)}
-    found = [
-        path
-        for path in (repository.folder / "metadata").glob("*.json")
-        if path.name not in current and not path.name.endswith(".root.json")
-    ]
-    targets = repository.folder / "targets"
-    found += [path for path in targets.rglob("*") if path.is_file() and str(path.relative_to(targets)) not in named]
-    return sorted(path for path in found if path.stat().st_mtime < older_than)
+
+    def goes(entry: Entry) -> bool:
+        folder, _, name = entry.path.partition("/")
+        if folder == "targets":
+            return name not in named
+        return name.endswith(".json") and name not in current and not name.endswith(".root.json")
+
+    files = repository.files
+    found = [entry for under in ("metadata/", "targets/") for entry in files.entries(under) if goes(entry)]
+    return sorted(entry.path for entry in found if entry.modified < older_than)
 
 
 def documents(repository: FleetRepository) -> dict[str, Document | None]:

@@ -1,16 +1,16 @@
 """What the devices of a fleet have told: progress of a deployment, failures with their reasons, who is silent.
 
-Reports and heartbeats are read from a folder that has them as they lie in the bucket, `reports/…` and `heartbeats/…`.
+Reports and heartbeats are read from the bucket, or from a folder that has them as they lie there, `reports/…` and `heartbeats/…`.
 """
 
-import os
+import contextlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from edge import durable, strict_json
+from edge import strict_json
+from edge.fleet.files import Entry, Files, UnreadableFileError
 from edge.fleet.reports import MAX_REPORT_BYTES, SUFFIX
 from edge.strict_json import JsonFault
 
@@ -68,21 +68,20 @@ class Overview:
         return 100 * failed / whole if whole else None
 
 
-def read(folder: Path, fleet: str) -> Overview:
-    """What a fleet's devices have told.
+def read(files: Files, fleet: str) -> Overview:
+    """What a fleet's devices have told. A device that serves a deployment is told by its report's name alone.
 
     Raises:
-        OSError: the folder cannot be read.
+        FleetRepositoryError: it cannot be read.
     """
     found = Overview(fleet)
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is no folder")
-    for device, value in _files(found, folder / "heartbeats" / fleet):
-        found.heartbeats[device] = value
-    reports = folder / "reports" / fleet
-    for deployment in _folders(reports):
-        found.well[deployment] = {device for device, _ in _files(found, reports / deployment / "ok")}
-        for device, value in _files(found, reports / deployment / "failed"):
+    for entry, (device,) in _named(files, f"heartbeats/{fleet}/", 1):
+        if (value := _value(found, files, entry)) is not None:
+            found.heartbeats[device] = value
+    for entry, (deployment, ended, device) in _named(files, f"reports/{fleet}/", 3):
+        if ended == "ok":
+            found.well.setdefault(deployment, set()).add(device)
+        elif ended == "failed" and (value := _value(found, files, entry)) is not None:
             models = value.get("models")
             reasons = {
                 str(alias): str(model.get("reason", "no reason is given"))
@@ -93,31 +92,21 @@ def read(folder: Path, fleet: str) -> Overview:
     return found
 
 
-def _folders(folder: Path) -> list[str]:
-    """The folders in a folder; a device that may store reports may store an object of any name beside them."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+def _named(files: Files, under: str, depth: int) -> Iterator[tuple[Entry, list[str]]]:
+    """Reports, and the parts of their names; a device that may store reports may store objects of other names beside them."""
+    for entry in files.entries(under):
+        parts = entry.path.removeprefix(under).removesuffix(SUFFIX).split("/")
+        if entry.path.endswith(SUFFIX) and len(parts) == depth:
+            yield entry, parts
 
 
-def _files(found: Overview, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The reports in a folder, by device; what is none is counted."""
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.name.endswith(SUFFIX))
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    for name in names:
-        try:
-            with durable.reader(folder / name) as file:
-                data = file.read(MAX_REPORT_BYTES + 1)
-            value = strict_json.parse_object(data, max_bytes=MAX_REPORT_BYTES)
-        except (OSError, JsonFault):
-            found.unreadable += 1
-        else:
-            yield name.removesuffix(SUFFIX), value
+def _value(found: Overview, files: Files, entry: Entry) -> dict[str, Any] | None:
+    """What a report says; what is none is counted."""
+    with contextlib.suppress(UnreadableFileError, JsonFault):
+        if entry.size <= MAX_REPORT_BYTES:
+            return strict_json.parse_object(files.read(entry.path, MAX_REPORT_BYTES), max_bytes=MAX_REPORT_BYTES)
+    found.unreadable += 1
+    return None
 
 
 def moment(value: object) -> float:

@@ -1,4 +1,4 @@
-"""The operator's side of a repository in a folder: what is signed anew, by whose keys, and in which order it is written.
+"""The operator's side of a repository: what is signed anew, by whose keys, and in which order it is written.
 
 Packages and documents come first, then the roles that name them, then snapshot and timestamp: whoever reads in between
 sees the state before. Each act asks for the keys of the roles that it changes, and no others; where the online key is
@@ -27,129 +27,34 @@ from tuf.api.metadata import (
 from tuf.api.serialization.json import JSONSerializer
 
 from edge.fleet import document as documents
-from edge.fleet.change import Change, FleetRepositoryError
+from edge.fleet.change import TIMESTAMP
+from edge.fleet.contents import PACKAGES, TOP, Contents
 from edge.fleet.document import FLEET, Document
+from edge.fleet.files import Files, FleetRepositoryError
 from edge.fleet.keys import Keys
 from edge.fleet.metadata import ISSUED, issued, sha256_of
 from edge.text import shown
 
-TOP = ("root", "targets", "snapshot", "timestamp")
-PACKAGES = "packages"  # the role of whoever makes packages
 DAYS = {"root": 3650, "targets": 365, "snapshot": 30, "timestamp": 14}
 ROLE_DAYS = 365  # of a role that signs packages or a fleet's document
 ROOT_KEYS, ROOT_THRESHOLD, TARGETS_KEYS = 3, 2, 2
 _SERIALIZER = JSONSerializer(compact=True)
 
 
-class FleetRepository:
-    """A folder with `metadata` and `targets`. Acts gather in `change`; `write` writes them."""
+class FleetRepository(Contents):
+    """A repository, and acts on it. They gather in `change`; `write` writes them."""
 
-    def __init__(self, folder: Path, keys: Keys, now: datetime.datetime) -> None:
-        self.folder = folder
-        self._metadata = folder / "metadata"
+    def __init__(self, files: Files, keys: Keys, now: datetime.datetime) -> None:
+        super().__init__(files, now)
         self._keys = keys
-        self._now = now.replace(microsecond=0)
-        self.change = Change()
         self.unsigned: list[str] = []  # roles whose online key is not here
-
-    # --- what is there -------------------------------------------------------------
-
-    def versions(self, role: str) -> list[int]:
-        """The versions of a role's file, the newest last."""
-        names = [path.name for path in self._metadata.glob(f"*.{role}.json")] + list(self.change.metadata)
-        return sorted(
-            {int(n.partition(".")[0]) for n in names if n.endswith(f".{role}.json") and n.partition(".")[0].isdigit()}
-        )
-
-    def data(self, role: str, version: int | None = None) -> bytes:
-        """A role's file, the newest where no version is named.
-
-        Raises:
-            FleetRepositoryError: there is none.
-        """
-        name = self._name(role, version)
-        if name in self.change.metadata:
-            return self.change.metadata[name]
-        try:
-            return (self._metadata / name).read_bytes()
-        except OSError as error:
-            raise FleetRepositoryError(f"{self._metadata / name}: {error.strerror}") from None
-
-    def latest(self, role: str, version: int | None = None) -> Metadata[Any]:
-        """A role's metadata.
-
-        Raises:
-            FleetRepositoryError: there is none, or it is damaged.
-        """
-        try:
-            return Metadata.from_bytes(self.data(role, version))
-        except (RepositoryError, ValueError, KeyError, TypeError) as error:
-            raise FleetRepositoryError(f"{self._metadata / self._name(role, version)} is damaged: {error}") from None
-
-    def _name(self, role: str, version: int | None = None) -> str:
-        """The name of a role's file, the newest where no version is named.
-
-        Raises:
-            FleetRepositoryError: there is none.
-        """
-        if role == "timestamp":
-            return "timestamp.json"
-        versions = self.versions(role)
-        if not versions:
-            raise FleetRepositoryError(f"there is no {role}.json in {self._metadata}; `fleet init` makes a repository")
-        return f"{version or versions[-1]}.{role}.json"
-
-    def _role(self, fleet: str, version: int | None = None) -> Metadata[Any]:
-        """A fleet's role; an empty one where its operator has yet to sign it for the first time."""
-        return self.latest(fleet, version) if self.versions(fleet) else Metadata(Targets(expires=self._now))
-
-    def fleets(self) -> list[str]:
-        """The fleets, by name."""
-        delegations = self.latest("targets").signed.delegations
-        return sorted(set(delegations.roles) - {PACKAGES}) if delegations is not None else []
-
-    def document(self, fleet: str, version: int | None = None) -> Document | None:
-        """A fleet's document; None where nothing was deployed yet.
-
-        Raises:
-            FleetRepositoryError: there is no such fleet, or the document is damaged.
-        """
-        if fleet not in self.fleets():
-            known = ", ".join(self.fleets()) or "none"
-            raise FleetRepositoryError(
-                f"there is no fleet {shown(fleet)}; there are: {known}; `fleet add-fleet` adds one"
-            )
-        target = self._role(fleet, version).signed.targets.get(f"fleets/{fleet}/models.json")
-        if target is None:
-            return None
-        name = self.place(target)
-        try:
-            given = self.change.targets.get(name)
-            data = given if isinstance(given, bytes) else (self.folder / "targets" / name).read_bytes()
-            return documents.parse(data)
-        except OSError as error:
-            raise FleetRepositoryError(
-                f"the document of {fleet} {self.folder / 'targets' / name}: {error.strerror}"
-            ) from None
-        except documents.DocumentFault as fault:
-            raise FleetRepositoryError(f"the document of {fleet} {fault}") from None
-
-    def packages(self) -> dict[str, TargetFile]:
-        """The published packages, by path."""
-        found: dict[str, TargetFile] = dict(self.latest(PACKAGES).signed.targets)
-        return found
-
-    @staticmethod
-    def place(target: TargetFile) -> str:
-        folder, _, name = target.path.rpartition("/")
-        return f"{folder}/{sha256_of(target)}.{name}"
 
     # --- acts ----------------------------------------------------------------------
 
     def init(self) -> None:
         """A new repository, with keys: root 2 of 3, targets 2 of 2, one for packages, one online."""
-        if self._metadata.exists() and any(self._metadata.iterdir()):
-            raise FleetRepositoryError(f"{self._metadata} is not empty: a repository is made once")
+        if self._there():
+            raise FleetRepositoryError(f"{self.files.at('metadata')} is not empty: a repository is made once")
         root = Root(consistent_snapshot=True, expires=self._now)
         root.roles["root"].threshold, root.roles["targets"].threshold = ROOT_THRESHOLD, TARGETS_KEYS
         for n in range(ROOT_KEYS):
@@ -219,7 +124,7 @@ class FleetRepository:
 
     def issued(self) -> int:
         """When the timestamp in force was made, in seconds since the epoch; 0 where there is none."""
-        return issued(self.latest("timestamp").signed) if (self._metadata / "timestamp.json").exists() else 0
+        return issued(self.latest("timestamp").signed) if TIMESTAMP in self._there() else 0
 
     def timestamp(self) -> None:
         """A new timestamp, over a new snapshot where a role is newer than in it: the daily duty."""
@@ -275,7 +180,9 @@ class FleetRepository:
         if foreign:
             self.unsigned.append(name)
         else:
-            self._sign(name, Metadata(Targets(expires=self._now)), raise_version=False)
+            left = self.versions(name)  # by a command that broke off before the targets named it
+            role = Metadata(Targets(left[-1] + 1 if left else 1, expires=self._now))
+            self._sign(name, role, raise_version=False)
 
     def _verifier(self, role: str) -> Any:
         return self.latest("root").signed if role in TOP else self.latest("targets").signed
@@ -289,7 +196,7 @@ class FleetRepository:
             FleetRepositoryError: they are not enough.
         """
         signed = metadata.signed
-        before = "timestamp.json" if role == "timestamp" else f"{signed.version}.{role}.json"
+        before = TIMESTAMP if role == "timestamp" else f"{signed.version}.{role}.json"
         signed.version += raise_version and before not in self.change.metadata  # an act makes one version of a role
         signed.expires = self._now + datetime.timedelta(days=DAYS.get(role, ROLE_DAYS))
         holder = signed if role == "root" else self._verifier(role)
@@ -306,7 +213,7 @@ class FleetRepository:
             raise FleetRepositoryError(
                 f"{need} of the {len(set(asked))} keys of {role} must sign; {self._keys.folder} has {len(metadata.signatures)} of them"
             ) from None
-        name = "timestamp.json" if role == "timestamp" else f"{signed.version}.{role}.json"
+        name = TIMESTAMP if role == "timestamp" else f"{signed.version}.{role}.json"
         self.change.metadata[name] = metadata.to_bytes(_SERIALIZER)
 
     def _online(self, *, first: bool = False, required: bool = False) -> None:
@@ -347,7 +254,7 @@ class FleetRepository:
             FleetRepositoryError: it is not; nothing may be signed over it.
         """
         data, metadata, name = self.data(role), self.latest(role), self._name(role)
-        path = self._metadata / name
+        path = self.at(name)
         if name != f"{metadata.signed.version}.{role}.json":
             raise FleetRepositoryError(
                 f"{path} is version {metadata.signed.version} by its content; nothing is signed over it"
@@ -363,14 +270,3 @@ class FleetRepository:
                 f"{path} is not signed with {role}'s keys, and nothing is signed over it: {error}"
             ) from None
         return data
-
-    # --- writing -------------------------------------------------------------------
-
-    def write(self) -> None:
-        """Write what the acts made, in the safe order.
-
-        Raises:
-            FleetRepositoryError: something could not be written; what was before is in force.
-        """
-        self.change.write(self.folder)
-        self.change = Change()

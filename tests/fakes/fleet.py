@@ -17,6 +17,7 @@ from edge.deploy.state import Version
 from edge.fleet import rollout
 from edge.fleet.device import Fleet
 from edge.fleet.document import Device, Where
+from edge.fleet.files import FolderFiles
 from edge.fleet.keys import Keys
 from edge.fleet.membership import Outcome, Settings
 from edge.fleet.repository import FleetRepository
@@ -42,7 +43,7 @@ class Operator:
     def open(self) -> FleetRepository:
         """The repository, now."""
         now = datetime.datetime.fromtimestamp(self.clock.now(), datetime.UTC)
-        return FleetRepository(self.folder, Keys(self.keys, None), now)
+        return FleetRepository(FolderFiles(self.folder), Keys(self.keys, None), now)
 
     def act(self, what: Callable[[FleetRepository], Any]) -> Any:
         """Do something, and write it."""

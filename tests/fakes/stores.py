@@ -100,8 +100,8 @@ def start_rclone(folder: Path, port: int = 0) -> StoreProcess:
     return made
 
 
-def start_moto(folder: Path) -> StoreProcess:
-    """moto with a bucket and the temporary keys of a role that may put; every other request is refused."""
+def start_moto(folder: Path, policy: Any = ALLOW_PUT) -> StoreProcess:
+    """moto with a bucket and the temporary keys of a role with a policy; every other request is refused."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -116,7 +116,7 @@ def start_moto(folder: Path) -> StoreProcess:
     s3, iam, sts = (_boto(service, url, *admin) for service in ("s3", "iam", "sts"))
     s3.create_bucket(Bucket=BUCKET)
     role = iam.create_role(RoleName="device", AssumeRolePolicyDocument=json.dumps(ROLE_POLICY))["Role"]
-    iam.put_role_policy(RoleName="device", PolicyName="put", PolicyDocument=json.dumps(ALLOW_PUT))
+    iam.put_role_policy(RoleName="device", PolicyName="put", PolicyDocument=json.dumps(policy))
     keys = sts.assume_role(RoleArn=role["Arn"], RoleSessionName="device")["Credentials"]
     for client in (s3, iam, sts):
         client.close()

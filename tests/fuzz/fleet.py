@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edge.fleet import document, overview, state
 from edge.fleet.document import Device, Document, DocumentFault, Rule, Where, chosen
+from edge.fleet.files import FolderFiles
 from edge.fleet.page import page
 from edge.fleet.state import Arrived, FleetState, StateFault
 
@@ -41,6 +42,6 @@ def check(data: bytes) -> None:
             path = Path(folder, place, "d.json")
             path.parent.mkdir(parents=True)
             path.write_bytes(data)
-        told = overview.read(Path(folder), "f")
+        told = overview.read(FolderFiles(Path(folder)), "f")
         told.silent(1795867200.0)
         page([(told, Document("n", {}))], 1795867200.0).encode()

@@ -10,7 +10,7 @@ from tuf.api.metadata import Metadata, MetaFile, TargetFile
 
 from edge.cloud.aws import answer
 from edge.errors import FleetError
-from edge.fleet.change import FleetRepositoryError
+from edge.fleet.files import FleetRepositoryError
 from edge.fleet.keys import Keys
 from edge.fleet.metadata import MetadataError
 from edge.fleet.repository import FleetRepository

@@ -12,6 +12,7 @@ import pytest
 from edge.client import fleet_lock
 from edge.client.main import main
 from edge.fleet import times
+from edge.fleet.files import FolderFiles
 from edge.fleet.keys import KeyFileError, Keys
 from edge.fleet.repository import FleetRepository
 from tests.fakes import packages as signed
@@ -202,10 +203,10 @@ def test_prune(tmp_path: Path) -> None:
         operator.deploy(f"n-{n}", f"1.{n}")
     assert doctor.unused(operator.open(), 0.0) == []
     gone = doctor.unused(operator.open(), 1e12)
-    assert {path.name for path in gone if "metadata" in path.parts} >= {"1.snapshot.json", "1.targets.json"}
-    assert not [path for path in gone if path.name.endswith("root.json")]
+    assert set(gone) >= {"metadata/1.snapshot.json", "metadata/1.targets.json"}
+    assert not [path for path in gone if path.endswith("root.json")]
     for path in gone:
-        path.unlink()
+        (operator.folder / path).unlink()
     assert list(doctor.problems(operator.open(), clock.now())) == []
     device = FleetDevice(tmp_path / "device", operator)
     assert device.poll()
@@ -226,7 +227,7 @@ def test_prune_keeps_what_is_in_force(tmp_path: Path) -> None:
         (everything / f"fleet-{FLEET}{suffix}").rename(operator.keys / f"fleet-{FLEET}{suffix}")
     operator.deploy("n-2", "1.1")
     for path in doctor.unused(operator.open(), 1e12):
-        path.unlink()
+        (operator.folder / path).unlink()
     device = FleetDevice(tmp_path / "device", operator)
     assert device.poll()
     assert device.runs == {"digits": "digits/1.0"}
@@ -243,7 +244,7 @@ def test_commands_change_a_repository_one_after_another(
         archive = tmp_path / f"{n}.tar.gz"
         archive.write_bytes(b"%d" % n)
         with fleet_lock.alone(shell.repo, new=False):
-            repository = FleetRepository(shell.repo, Keys(shell.keys, b"secret"), NOW)
+            repository = FleetRepository(FolderFiles(shell.repo), Keys(shell.keys, b"secret"), NOW)
             repository.publish(archive, "digits", f"1.{n}")
             repository.write()
 
@@ -271,7 +272,7 @@ def test_only_what_its_role_has_signed_is_signed_over(shell: Shell, tmp_path: Pa
     before = (metadata / "timestamp.json").read_bytes()
     good = {name: (metadata / name).read_bytes() for name in ("2.packages.json", "1.root.json", "2.targets.json")}
     fleet = f"{FLEET}.json"
-    other = FleetRepository(tmp_path / "other", Keys(tmp_path / "other-keys", None), NOW)
+    other = FleetRepository(FolderFiles(tmp_path / "other"), Keys(tmp_path / "other-keys", None), NOW)
     other.init()
     other.write()
     other.renew("root")
@@ -331,7 +332,7 @@ def test_half_a_key_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_clock_that_looks_wrong_signs_nothing(shell: Shell) -> None:
-    repository = FleetRepository(shell.repo, Keys(shell.keys, b"secret"), NOW.replace(year=2020))
+    repository = FleetRepository(FolderFiles(shell.repo), Keys(shell.keys, b"secret"), NOW.replace(year=2020))
     repository.timestamp()
     repository.write()
     said = shell("timestamp", code=1)["error"]

@@ -2,30 +2,25 @@
 
 import contextlib
 import io
-import os
-import re
 import tempfile
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from edge.client import buckets
 from edge.client.captures.records import MAX_TENSOR_BYTES, RecordError
 from edge.client.captures.sources import Folder, Source, is_record_name, is_summary_name
 from edge.client.outcome import InputError, RefusedError
 from edge.clock import SystemClock
 from edge.cloud.aws.reading import S3Reader
 from edge.cloud.build import build_reader
-from edge.cloud.retry import REGION
 from edge.cloud.store import StoreError
 from edge.config import load_config
 from edge.errors import ConfigError
 
-SCHEME = "s3://"
-DEFAULT_REGION = "us-east-1"
 MAX_RECORD_FILE_BYTES = 4 << 30
 MEMORY_BYTES = 1 << 20  # of a record file that is held in memory
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
 
 
 class Bucket:
@@ -73,27 +68,16 @@ def source_of(options: Namespace) -> Source:
         InputError: it cannot be.
     """
     where = str(options.where)
-    if not where.startswith(SCHEME):
+    if not where.startswith(buckets.SCHEME):
         return Folder(Path(where))
-    bucket, _, prefix = where.removeprefix(SCHEME).partition("/")
-    if not _BUCKET.fullmatch(bucket):
-        raise InputError(f"{where!r} names no bucket; expected s3://BUCKET/PREFIX")
+    bucket, prefix = buckets.parse(where)
     config = None
     if options.config:
         try:
             config = load_config(options.config).config
         except ConfigError as error:
             raise InputError(f"{options.config}: {str(error).splitlines()[0]}") from None
-    region, endpoint = options.region or "", options.endpoint or ""
-    if config is None:
-        region = region or _from_environment("AWS_REGION", "AWS_DEFAULT_REGION") or DEFAULT_REGION
-        endpoint = endpoint or _from_environment("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
-    if region and not REGION.fullmatch(region):
-        raise InputError(f"region {region!r}; expected letters, digits and '-', such as eu-west-1")
-    if endpoint and not re.match(r"https?://[^/]", endpoint):
-        raise InputError(f"endpoint {endpoint!r}; expected http://HOST or https://HOST")
+    region, endpoint = buckets.region_and_endpoint(
+        options.region or "", options.endpoint or "", configured=config is not None
+    )
     return Bucket(build_reader(bucket, SystemClock(), config=config, region=region, endpoint=endpoint), prefix)
-
-
-def _from_environment(*names: str) -> str:
-    return next((value for name in names if (value := os.environ.get(name, "").strip())), "")

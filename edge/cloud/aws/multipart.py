@@ -199,7 +199,7 @@ class Multipart:
             return
         query = encode_query({"uploadId": note.upload})
         try:
-            self._client.ask(Request("DELETE", note.key, {}, query=query, lacks=_lacks_abortion), pace)
+            self._client.ask(Request("DELETE", note.key, {}, query=query, lacks=lacks_deletion), pace)
         except StoreError as error:
             if error.code != UPLOAD_GONE:
                 raise
@@ -258,5 +258,6 @@ def _lacks_completion(status: int, headers: Mapping[str, str], body: bytes) -> s
     return "" if whole and b"<ETag>" in body else "got no CompleteMultipartUploadResult with an ETag"
 
 
-def _lacks_abortion(status: int, headers: Mapping[str, str], body: bytes) -> str:
+def lacks_deletion(status: int, headers: Mapping[str, str], body: bytes) -> str:
+    """What the answer to a DELETE lacks, in words."""
     return "" if status == 204 and not body.strip() else f"got status {status}, expected 204 without content"

@@ -9,6 +9,8 @@ import re
 import ssl
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 from typing import BinaryIO, TypeVar
 
 from edge.clock import Clock
@@ -20,6 +22,7 @@ from edge.cloud.aws.dialling import Peer
 from edge.cloud.aws.faults import StaleConnectionError, TransportError
 from edge.cloud.aws.transport import Reply, Transport
 from edge.cloud.retry import (
+    NO_CODE,
     Answer,
     Outcome,
     Verdict,
@@ -35,10 +38,21 @@ PAGE_SECONDS = 60.0
 LEAST_BYTES_PER_SECOND = 1024.0  # of an object; its time is what this rate needs
 _ENTRY = b"<Contents>"
 _KEY = re.compile(rb"<Key>([^<]{1,8000})</Key>")
+_SIZE = re.compile(rb"<Size>([0-9]{1,18})</Size>")
+_MODIFIED = re.compile(rb"<LastModified>([0-9T:.-]{10,40})Z</LastModified>")
 _NEXT = re.compile(rb"<NextContinuationToken>([^<]{1,8000})</NextContinuationToken>")
 _MORE = re.compile(rb"<IsTruncated>\s*true\s*</IsTruncated>")
 Got = TypeVar("Got")
 _EVEN_CHANCE = 0.5  # of the jitter: one reader is no crowd
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object in a list: its length in bytes, and when it was stored, in seconds since the epoch."""
+
+    key: str
+    size: int
+    modified: float
 
 
 class S3Reader:
@@ -57,7 +71,15 @@ class S3Reader:
         self._transport: Transport | None = None
 
     def keys(self, prefix: str, page_keys: int = PAGE_KEYS) -> Iterator[str]:
-        """The keys that begin so, in order; a page of `page_keys` is held at a time.
+        """The keys that begin so, in order.
+
+        Raises:
+            StoreError: the store does not list them.
+        """
+        return (one.key for one in self.objects(prefix, page_keys))
+
+    def objects(self, prefix: str, page_keys: int = PAGE_KEYS) -> Iterator[Listed]:
+        """The objects whose keys begin so, in order; a page of `page_keys` is held at a time.
 
         Raises:
             StoreError: the store does not list them.
@@ -69,30 +91,35 @@ class S3Reader:
                 raise StoreError(Verdict(Outcome.RETRY_LATER, "its answer is not that of an object store"))
             for entry in page.split(_ENTRY)[1:]:
                 if match := _KEY.search(entry):
-                    yield _text(match[1])
+                    size, modified = _SIZE.search(entry), _MODIFIED.search(entry)
+                    yield Listed(
+                        _text(match[1]), int(size[1]) if size else 0, _moment(modified[1]) if modified else 0.0
+                    )
             token = _NEXT.search(page)
             if token is None or not _MORE.search(page):
                 return
             query["continuation-token"] = _text(token[1])
 
-    def get(self, key: str, file: BinaryIO, max_bytes: int) -> None:
-        """Write an object to a file, from its begin.
+    def get(self, key: str, file: BinaryIO, max_bytes: int) -> str:
+        """Write an object to a file, from its begin; returns its ETag, as the store writes it.
 
         Raises:
             StoreError: it is not there, does not come, or has more than `max_bytes`.
             OSError: the file cannot be written.
         """
 
-        def write(stream: Stream) -> None:
+        def write(stream: Stream) -> str:
             file.seek(0)
             file.truncate()
             for chunk in stream.chunks():
                 file.write(chunk)
+            return stream.headers.get("etag", "")
 
-        self._get(
+        etag = self._get(
             key, {}, Bounds(max_bytes, PAGE_SECONDS + max_bytes / LEAST_BYTES_PER_SECOND, LEAST_BYTES_PER_SECOND), write
         )
         file.seek(0)
+        return etag
 
     def _get(self, key: str, query: dict[str, str], bounds: Bounds, read: Callable[[Stream], Got]) -> Got:
         tries = 0
@@ -147,7 +174,8 @@ class S3Reader:
             self._region = answer.region
         elif verdict.fresh:
             self._credentials.reject(keys)
-        raise StoreError(worded(verdict, peer, keys))
+        code = str(answer.status) if answer.code in ("", NO_CODE) else answer.code
+        raise StoreError(worded(verdict, peer, keys), code)
 
     def _connect(self) -> tuple[Transport, str]:
         url, base = address_of(self._location, self._region)
@@ -185,6 +213,13 @@ def _refusal(stream: Stream) -> Answer:
             if len(body) > MAX_ANSWER_BYTES:
                 break
     return answer_of(Reply(stream.status, stream.headers, body), "")
+
+
+def _moment(raw: bytes) -> float:
+    try:
+        return datetime.fromisoformat(raw.decode("ascii") + "+00:00").timestamp()
+    except ValueError:
+        return 0.0
 
 
 def _text(raw: bytes) -> str:

@@ -7,13 +7,13 @@ A single PUT with the SHA-256 of the payload in the signature and its CRC-32 bes
 import base64
 import dataclasses
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from edge.clock import Clock
 from edge.cloud.aws.client import Request, S3Client, S3Location
 from edge.cloud.aws.credentials import CredentialSource
-from edge.cloud.aws.multipart import Multipart
+from edge.cloud.aws.multipart import Multipart, lacks_deletion
 from edge.cloud.aws.notes import Notes
 from edge.cloud.retry import Outcome, Verdict
 from edge.cloud.store import Body, Pace, StoreError
@@ -46,8 +46,8 @@ class S3Store:
         """
         self._client.check()
 
-    def put(self, key: str, body: Body, content_type: str, pace: Pace) -> None:
-        """Store an object.
+    def put(self, key: str, body: Body, content_type: str, pace: Pace, more: Mapping[str, str] | None = None) -> None:
+        """Store an object. `more` are headers of one that is put whole: conditions, for one.
 
         Raises:
             StoreError: it is not stored, or nobody knows whether it is.
@@ -62,10 +62,18 @@ class S3Store:
                 return
         digest = body.digest()
         crc32 = base64.b64encode(digest.crc32.to_bytes(4, "big")).decode("ascii")
-        headers = {"content-type": content_type, "x-amz-checksum-crc32": crc32}
+        headers = {"content-type": content_type, "x-amz-checksum-crc32": crc32, **(more or {})}
         self._client.ask(Request("PUT", key, headers, digest.sha256, body), pace)
         if self._location.verify:
             self._verify(key, pace, body.size, crc32)
+
+    def remove(self, key: str, pace: Pace) -> None:
+        """Have no object of that key there.
+
+        Raises:
+            StoreError: nobody knows whether it is gone.
+        """
+        self._client.ask(Request("DELETE", key, {}, lacks=lacks_deletion), pace)
 
     def forget(self, key: str) -> None:
         """An object will not be put again: what is there of it is given back by `tidy`."""
