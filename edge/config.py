@@ -81,6 +81,7 @@ class Config:
     edge_spool_min_free_mib: int
     edge_spool_full_policy: str
     edge_capture_records_per_file: int
+    edge_capture_compress: str
     edge_capture_policies: dict[str, Any]
     edge_capture_summary_seconds: int
     edge_capture_buffer_mib: int

@@ -7,7 +7,7 @@ name lives in its parent, hence `make_folders`.
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -136,37 +136,50 @@ def _new(temporary: Path) -> int:
 
 def write_file(path: Path, data: bytes) -> None:
     """Replace `path` by `data` as a whole: after a crash it holds the old bytes or the new."""
-    temporary = path.with_name(path.name + TEMPORARY)
-    fd = _new(temporary)
-    try:
-        write_all(fd, data)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    temporary, _ = _written_beside(path, [data])
     rename_all([(temporary, path)])
 
 
-def rewrite_file(path: Path, size: int) -> None:
-    """Write the first `size` bytes of `path` again into new blocks and put them in its place.
+def _written_beside(path: Path, chunks: Iterable[bytes]) -> tuple[Path, int]:
+    """Flush chunks to the device under a temporary name beside `path`; the name, and how many bytes they were."""
+    temporary, size = path.with_name(path.name + TEMPORARY), 0
+    fd = _new(temporary)
+    try:
+        for chunk in chunks:
+            write_all(fd, chunk)
+            size += len(chunk)
+        os.fsync(fd)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # a full disk has better use for the room
+        raise
+    finally:
+        os.close(fd)
+    return temporary, size
+
+
+def rewrite_file(path: Path, size: int, change: Callable[[Iterator[bytes]], Iterable[bytes]] = iter) -> int:
+    """Write the first `size` bytes of `path` again into new blocks and put them in its place, each part as `change` makes it.
 
     After a failed fsync the kernel takes the lost pages for clean, so that a second fsync of the same file proves
     nothing; only new writes do.
 
+    Returns:
+        The size in bytes of what was written.
+
     Raises:
         OSError: `path` is as it was.
     """
-    temporary = path.with_name(path.name + TEMPORARY)
     with reader(path) as old:
-        fd = _new(temporary)
-        try:
-            left = size
-            while left and (chunk := old.read(min(left, _COPY_BYTES))):
-                write_all(fd, chunk)
-                left -= len(chunk)
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        temporary, written = _written_beside(path, change(_first(old, size)))
     temporary.replace(path)
+    return written
+
+
+def _first(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """The first bytes of a file, or as many as there are."""
+    while size and (chunk := file.read(min(size, _COPY_BYTES))):
+        yield chunk
+        size -= len(chunk)
 
 
 class DurableFolders:

@@ -238,6 +238,13 @@ SETTINGS: tuple[Setting, ...] = (
         "Most captures in a record file; 1 for readers that take a file as one JSON object. 0: no limit but the batch.",
     ),
     Setting(
+        "edge_capture_compress",
+        Kind.CHOICE,
+        "Compress record files, each when it is written: none, or gzip, whose names end in .jsonl.gz (R-18).",
+        default="none",
+        choices=("none", "gzip"),
+    ),
+    Setting(
         "edge_capture_policies",
         Kind.POLICIES,
         "Which calls are captured without being asked for: an object of policies by alias, '*' for every other. See docs/spec/capture-policies.md.",

@@ -8,18 +8,24 @@
 The record file is fsynced first, so that no crash leaves large entries in place that no record names.
 """
 
+import errno
+import logging
 import os
 import threading
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from edge import durable
-from edge.capture import layout
+from edge.capture import layout, packing
 from edge.capture.record import LargeEntry
 
+log = logging.getLogger(__name__)
+
 FILES_AT_ONCE = 64  # flushed before other batches have their turn
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _OPEN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -48,6 +54,13 @@ class OpenBatch:
     flushed: int = 0  # large entries that are on the device
     retry_at: float = 0.0  # monotonic
     broken: bool = False  # bytes lie behind `size` that could not be cut off
+    packed: bool = False  # the file is compressed; until then it holds plain lines, whatever its name
+    saved_bytes: int = 0  # by that: what it takes less than was reserved for it
+
+    @property
+    def packs(self) -> bool:
+        """Whether the file is to be compressed before it goes to its place."""
+        return not self.packed and packing.packs(self.key)
 
     @property
     def total_bytes(self) -> int:
@@ -169,9 +182,9 @@ def seal(
     """
     if not batch.flushed:
         if batch.large:
-            for path in (batch.path, *(entry.path for entry in batch.large)):
+            for path in (*([] if batch.packs else [batch.path]), *(entry.path for entry in batch.large)):
                 durable.begin_flush_file(path)
-        _flush_record(batch)
+        _flush_record(batch, beat)
     for entry in batch.large[batch.flushed : batch.flushed + FILES_AT_ONCE]:
         beat()
         _flush_large(batch, entry, root)
@@ -189,9 +202,11 @@ def seal(
     return True
 
 
-def _flush_record(batch: OpenBatch) -> None:
+def _flush_record(batch: OpenBatch, beat: Callable[[], None]) -> None:
     if not batch.path.exists():
         return  # in place since an earlier attempt; rename_all checks
+    if batch.packs and _pack(batch, beat):
+        return
     if batch.attempts or batch.broken:
         batch.close()
         durable.rewrite_file(batch.path, batch.size)
@@ -201,6 +216,28 @@ def _flush_record(batch: OpenBatch) -> None:
         batch.close()
     else:
         durable.fsync_file(batch.path)
+
+
+def _pack(batch: OpenBatch, beat: Callable[[], None]) -> bool:
+    """Have the record file be compressed and flushed; false where the disk has no room for that: then it stays plain.
+
+    A full disk is just when captures must leave. What is plain has the name of what is plain, before anybody is told of it.
+    """
+    batch.close()
+    try:
+        size = durable.rewrite_file(batch.path, batch.size, partial(packing.packed, beat=beat))
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        log.warning("%s: not compressed: %s", batch.key, durable.why(error))
+        key = batch.key.removesuffix(layout.PACKED)
+        plain = batch.path.with_name(key.rpartition("/")[2] + layout.OPEN)
+        batch.path.replace(plain)
+        batch.key, batch.path = key, plain
+        return False
+    batch.packed, batch.broken = True, False
+    batch.size, batch.saved_bytes = size, batch.saved_bytes + batch.size - size
+    return True
 
 
 def _flush_large(batch: OpenBatch, entry: OpenLarge, root: Path) -> None:

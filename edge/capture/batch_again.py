@@ -23,9 +23,10 @@ def reload(batch: OpenBatch, spool: Spool, buffer: Buffer) -> None:
     had, size, entries = batch.ids, batch.total_bytes, batch.entry_count
     rest = reload_batch(batch, spool.root)
     batch.ids, batch.size, batch.large, batch.broken = rest.ids, rest.size, rest.large, False
+    batch.packed = rest.packed
     lost = [capture_id for capture_id in had if capture_id not in rest.ids]
     if lost:
         log.error("%s: damaged or removed before it was durable; %s failed", batch.key, counted(len(lost), "capture"))
         spool.fail(batch.key, lost)
-        spool.give(size - batch.total_bytes, entries - batch.entry_count)
-        buffer.give(len(lost), size - batch.total_bytes)
+    spool.give(size - batch.total_bytes, entries - batch.entry_count)
+    buffer.give(len(lost), size - batch.total_bytes)

@@ -1,6 +1,7 @@
 """Names of captured files: keys in the bucket, paths on disk, and what a name says about a file's state. Pure.
 
     key      <prefix>/<fleet>/<model>/YYYY/MM/DD/HH/<stem>.jsonl                      a record file, one batch
+             <prefix>/<fleet>/<model>/YYYY/MM/DD/HH/<stem>.jsonl.gz                   a compressed one
              <prefix>/<fleet>/<model>/YYYY/MM/DD/HH/summary-<stem>.jsonl              summaries of the model
              <prefix>/<fleet>/<model>/YYYY/MM/DD/HH/raw-data/<kind>/<stem>-<nn>.bin   one large tensor
     stem     YYYYMMDDTHHMMSSmmmZ-<device>-<run>-<number>
@@ -21,6 +22,7 @@ OPEN = ".open"
 DONE = ".done"
 FAILED = ".failed"
 RECORD = ".jsonl"
+PACKED = ".gz"  # behind it where the file is compressed
 SUMMARY = "summary-"  # before the stem of a record file that has summaries in place of captures
 
 INPUT_TENSORS = "input-tensors"
@@ -31,7 +33,7 @@ OUTPUT_AUXILIARY = "output-auxiliary"
 RAW_DATA = "raw-data"
 
 _STEM = r"(?P<time>[0-9]{8}T[0-9]{9})Z-(?P<device>[A-Za-z0-9_-]+)-[0-9a-f]{8}-[0-9]{6,}"
-_RECORD_NAME = re.compile(r"(summary-)?" + _STEM + r"\.jsonl")
+_RECORD_NAME = re.compile(r"(summary-)?" + _STEM + r"\.jsonl(\.gz)?")
 _RAW_NAME = re.compile(_STEM + r"-[0-9]{2,}\.bin")
 _OPEN_RAW_NAME = re.compile(r"(?P<name>" + _STEM + r"-[0-9]{2,}\.bin)\.(?P<size>[0-9]+)-(?P<crc>[0-9a-f]{8})\.open")
 _HOUR_FOLDER = re.compile(r"(?:.*/)?[0-9]{4}/[0-9]{2}/[0-9]{2}/[0-9]{2}")

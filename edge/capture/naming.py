@@ -36,7 +36,8 @@ class Naming:
 
     def key(self, place: str, now: float) -> str:
         """The key of a new record file at a place: what comes before its name's stem."""
-        return f"{place}{self._names.stem(now, next(self._numbers))}{layout.RECORD}"
+        packed = layout.PACKED if self._settings.compress else ""
+        return f"{place}{self._names.stem(now, next(self._numbers))}{layout.RECORD}{packed}"
 
     def _uri(self, key: str) -> str:
         if self._settings.bucket is not None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge import durable
-from edge.capture import layout
+from edge.capture import layout, packing
 from edge.capture.batch import OpenBatch, OpenLarge, prune_empty
 from edge.capture.record import RecordSummary, read_line
 
@@ -77,28 +77,43 @@ def load_batch(
     batch = OpenBatch(key, path, None, layout.accepted_at(path.name.removesuffix(layout.OPEN)), monotonic)
     good: list[tuple[int, int]] = []  # offset and length of whole lines
     end = 0
-    with durable.reader(path) as file:
-        for line in file:
-            start, end = end, end + len(line)
-            summary = read_line(line, key)
-            if summary is None:
-                continue
-            entries = _large_entries(summary, root, large)
-            if entries is None:
-                lost.append(summary.capture_id)
-                continue
-            good.append((start, len(line)))
-            batch.ids.append(summary.capture_id)
-            batch.large += entries
+    damaged: list[bool] = []
+    packed = packing.is_packed(path)
+    for line in packing.lines(path, lambda: damaged.append(True)):
+        start, end = end, end + len(line)
+        summary = read_line(line, key)
+        if summary is None:
+            continue
+        entries = _large_entries(summary, root, large)
+        if entries is None:
+            lost.append(summary.capture_id)
+            continue
+        good.append((start, len(line)))
+        batch.ids.append(summary.capture_id)
+        batch.large += entries
     batch.size = sum(length for _, length in good)
+    whole = batch.size == end and not damaged
     if batch.size != end:
         log.warning("%s: dropped %d bytes of an incomplete capture", path.name, end - batch.size)
     if not good:
         path.unlink(missing_ok=True)
         return None
-    if batch.size != end:
+    if packed and whole:
+        batch.packed, batch.size = True, path.stat().st_size
+    elif packed:
+        durable.write_file(path, b"".join(_ranges(packing.lines(path), good)))
+    elif not whole:
         _keep(path, good, batch.size)
     return batch
+
+
+def _ranges(lines: Iterator[bytes], good: list[tuple[int, int]]) -> Iterator[bytes]:
+    """Those of the lines that begin where `good` says."""
+    starts, end = {start for start, _ in good}, 0
+    for line in lines:
+        if end in starts:
+            yield line
+        end += len(line)
 
 
 def reload_batch(batch: OpenBatch, root: Path) -> OpenBatch:

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 
 from edge import durable
-from edge.capture import layout
+from edge.capture import layout, packing
 from edge.capture.record import read_line
 
 _NAMES_AT_ONCE = 1024  # file names of one hour held while walking
@@ -52,7 +52,7 @@ class SealedFolder:
         self._device = device
 
     def waiting(self, suffix: str = "") -> Iterator[SealedBatch]:
-        """Record files whose name ends in `.jsonl` and `suffix`, oldest first; files may come and go meanwhile."""
+        """Record files whose name is one and `suffix`, oldest first; files may come and go meanwhile."""
         for _, group in groupby(self.hour_folders(), key=hour_of):
             folders = list(group)
             after = ""
@@ -72,7 +72,7 @@ class SealedFolder:
                 name = entry.name.removesuffix(suffix)
                 if (
                     name > after
-                    and entry.name.endswith(layout.RECORD + suffix)
+                    and entry.name.endswith(suffix)
                     and self.is_record(name)
                     and entry.is_file(follow_symlinks=False)
                 ):
@@ -95,12 +95,11 @@ class SealedFolder:
         ids: list[str] = []
         large: list[SealedObject] = []
         try:
-            with durable.reader(path) as file:
-                for line in file:
-                    summary = read_line(line, key)
-                    if summary is not None:
-                        ids.append(summary.capture_id)
-                        large += [self._object(large_key, summary.capture_id) for large_key in summary.large]
+            for line in packing.lines(path):
+                summary = read_line(line, key)
+                if summary is not None:
+                    ids.append(summary.capture_id)
+                    large += [self._object(large_key, summary.capture_id) for large_key in summary.large]
         except FileNotFoundError:
             pass
         return BatchContents(tuple(ids), tuple(large))

@@ -4,13 +4,12 @@
 uploader takes over from the spool.
 """
 
-import errno
 import logging
 from collections.abc import Callable
 
 from edge import durable
 from edge.capture import batch_again, layout, record
-from edge.capture.batch import OpenBatch, OpenLarge
+from edge.capture.batch import NO_ROOM, OpenBatch, OpenLarge
 from edge.capture.bounds import Buffer
 from edge.capture.intake import Intake
 from edge.capture.naming import Naming
@@ -36,7 +35,6 @@ from edge.text import counted
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.1  # between looks for the spool, however many captures come
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _LOST = "the spool was removed, replaced or mounted over; it is made anew"
 
 
@@ -305,7 +303,7 @@ class CaptureService:
                 if not isinstance(error, OSError):
                     raise
                 # A quota shows in no free space: only the attempt tells. Each turn of the loop drops something.
-                if error.errno not in _NO_ROOM or not self._spool.drop_oldest(size, files):
+                if error.errno not in NO_ROOM or not self._spool.drop_oldest(size, files):
                     raise SpoolFullError(f"the capture cannot be stored: {durable.why(error)}") from error
 
     def _new_batch(self, place: str, now: float) -> OpenBatch:
@@ -346,7 +344,7 @@ class CaptureService:
             return False
         for batch in batches:
             batch.close()
-            self._buffer.give(len(batch.ids), batch.total_bytes)
+            self._buffer.give(len(batch.ids), batch.total_bytes + batch.saved_bytes)
         self._spool.close()
         self._leaving = False
         return True
@@ -365,7 +363,8 @@ class CaptureService:
         except OSError as error:
             self._later(batch, error)
             return True
-        self._buffer.give(len(batch.ids), batch.total_bytes)
+        self._spool.give(batch.saved_bytes, 0)
+        self._buffer.give(len(batch.ids), batch.total_bytes + batch.saved_bytes)
         self._intake.sealed(batch)
         self._error = ("", 0.0)
         return True

@@ -35,6 +35,7 @@ class CaptureSettings:
     spool_min_free: int = 64 * MIB
     drop_oldest: bool = False
     records_per_file: int = 0  # 0: no limit but the batch
+    compress: bool = False  # record files, by gzip
 
     @property
     def batch_bytes(self) -> int:
@@ -80,4 +81,5 @@ def capture_settings(config: Config) -> CaptureSettings:
         spool_min_free=config.edge_spool_min_free_mib * MIB,
         drop_oldest=config.edge_spool_full_policy == "drop-oldest",
         records_per_file=config.edge_capture_records_per_file,
+        compress=config.edge_capture_compress == "gzip",
     )

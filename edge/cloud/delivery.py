@@ -6,25 +6,27 @@ What happens when it does not is decided in `edge.cloud.retry`.
 import logging
 import random
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
-from edge import durable
+from edge.capture import packing
 from edge.capture.record import read_line
 from edge.capture.sealed import BatchContents, SealedBatch
 from edge.capture.spool import Spool
 from edge.clock import Clock
 from edge.cloud.gate import ClosedError, Gate
 from edge.cloud.retry import Outcome, Refusals, next_try, refused_delay
-from edge.cloud.store import UPLOAD_GONE, Body, ObjectStore, Pace, StoppedError, StoreError
+from edge.cloud.store import UPLOAD_GONE, Body, BytesBody, ObjectStore, Pace, StoppedError, StoreError
 from edge.cloud.trouble import Trouble
 from edge.tally import Tally
 
 log = logging.getLogger(__name__)
 
 RECORD_TYPE = "application/jsonlines"
+PACKED_TYPE = (
+    "application/gzip"  # and no Content-Encoding, with which some clients would give plain lines under the name
+)
 LARGE_TYPE = "application/octet-stream"
 MAX_PUT_OFF = 1000  # batches that something is remembered of
 
@@ -156,8 +158,8 @@ class Delivery:
         failed = {large.capture_id for large in contents.large if large.key in state.given_up}
         nothing_left = failed.issuperset(contents.ids)
         if not nothing_left:
-            ranges = _lines_but(batch.path, batch.key, failed) if failed else None
-            self._put(state, batch, batch.key, Body(batch.path, batch.size, ranges), RECORD_TYPE)
+            body = _without(batch, failed) if failed else Body(batch.path, batch.size)
+            self._put(state, batch, batch.key, body, PACKED_TYPE if packing.packs(batch.key) else RECORD_TYPE)
         for key, why in state.given_up.items():
             self._trouble.give_up(key, why)
         if nothing_left or batch.key in state.given_up:
@@ -253,13 +255,19 @@ class Delivery:
                 self._gate.failed(wait, verdict.retry_after)
 
 
-def _lines_but(path: Path, key: str, failed: Collection[str]) -> list[tuple[int, int]]:
-    """Where the lines of a record file are, but those of `failed` captures: offset and length of each."""
-    ranges, end = [], 0
-    with durable.reader(path) as file:
-        for line in file:
-            start, end = end, end + len(line)
-            summary = read_line(line, key)
-            if summary is None or summary.capture_id not in failed:
-                ranges.append((start, len(line)))
-    return ranges
+def _without(batch: SealedBatch, failed: Collection[str]) -> Body:
+    """A batch's record without the lines of `failed` captures; what is compressed is made anew, and held: a batch is small."""
+    if packing.packs(batch.key):
+        kept = (line for _, line in _lines_but(batch, failed))
+        return BytesBody(b"".join(packing.packed(kept)))
+    return Body(batch.path, batch.size, [(start, len(line)) for start, line in _lines_but(batch, failed)])
+
+
+def _lines_but(batch: SealedBatch, failed: Collection[str]) -> Iterator[tuple[int, bytes]]:
+    """The lines of a record, but those of `failed` captures, and where each begins."""
+    end = 0
+    for line in packing.lines(batch.path):
+        start, end = end, end + len(line)
+        summary = read_line(line, batch.key)
+        if summary is None or summary.capture_id not in failed:
+            yield start, line

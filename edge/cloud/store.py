@@ -100,6 +100,10 @@ class BytesBody(Body):
         super().__init__(Path(), len(data))
         self._data = data
 
+    def part(self, offset: int, size: int) -> "BytesBody":
+        """As `Body`."""
+        return BytesBody(self._data[offset : offset + size])
+
     def chunks(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
         """As `Body`."""
         return (self._data[at : at + chunk_bytes] for at in range(0, self.size, chunk_bytes))

@@ -1,6 +1,7 @@
 """Capture services, requests and readers for tests of captures."""
 
 import base64
+import gzip
 import json
 import re
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from edge.capture.settings import CaptureSettings
 from edge.clock import Clock
 from edge.tensors import DType
 
+ENDS = (".jsonl", ".jsonl.gz")  # of record files
 DEVICE, FLEET, BUCKET = "device-1", "fleet-1", "sagemaker-test"
 
 
@@ -70,13 +72,19 @@ def auxiliary(name: str, encoding: int, data: bytes) -> AuxiliaryEntry:
 
 def record_files(root: Path) -> list[Path]:
     """Record files below a folder, the spool's own folder left out, in order of their names."""
-    return sorted((p for p in root.rglob("*.jsonl") if ".spool" not in p.parts), key=lambda p: p.name)
+    found = (path for end in ENDS for path in root.rglob("*" + end) if ".spool" not in path.parts)
+    return sorted(found, key=lambda path: path.name)
+
+
+def unpacked(name: str, data: bytes) -> bytes:
+    """The lines of a record file of that name."""
+    return gzip.decompress(data) if name.endswith(".gz") else data
 
 
 def records(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Every record below a folder, with its file, read as strictly as a reader can."""
     for path in record_files(root):
-        text = path.read_text(encoding="ascii")
+        text = unpacked(path.name, path.read_bytes()).decode("ascii")
         assert text.endswith("\n"), path
         for line in text.splitlines():
             yield path, json.loads(line)

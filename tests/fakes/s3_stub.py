@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from tests.fakes.captures import ENDS, unpacked
 from tests.fakes.s3_checks import Key, Refusal, check
 from tests.fakes.s3_uploads import Uploads
 from tests.fakes.web import Handler, Web
@@ -99,8 +100,9 @@ class S3Stub(Web):
                 return
             self.objects[key] = Stored(body, content_type, etag)
             self.order.append(key)
-            if key.endswith(".jsonl"):
-                self.complaints += [f"{key} names {name}, which is not there" for name in self._missing(body)]
+            if key.endswith(ENDS):
+                lines = unpacked(key, body)
+                self.complaints += [f"{key} names {name}, which is not there" for name in self._missing(lines)]
 
     def _missing(self, body: bytes) -> list[str]:
         references = []
@@ -114,7 +116,7 @@ class S3Stub(Web):
         """Every record by capture id; a capture that is there twice fails."""
         found: dict[str, dict] = {}
         with self.lock:
-            bodies = [o.body for key, o in self.objects.items() if key.endswith(".jsonl")]
+            bodies = [unpacked(key, o.body) for key, o in self.objects.items() if key.endswith(ENDS)]
         for body in bodies:
             for line in body.decode("ascii").splitlines():
                 event = json.loads(line)
@@ -187,6 +189,8 @@ class StubHandler(Handler):
         if "?" in key:
             stub.uploads.answer(self, stub, key, body)
             return
+        if self.headers["Content-Encoding"]:
+            stub.complaints.append(f"{key}: has a Content-Encoding, which some clients undo and others do not")
         stub.store(key, body, self.headers["Content-Type"])
         self.answer(200, headers={"ETag": f'"{hashlib.md5(body).hexdigest()}"'})
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 
 from edge.rpc._generated import agent_pb2 as pb
 from tests.fakes import captures
@@ -51,12 +52,13 @@ def pour(agent: AgentProcess, name: str, accepted: list[str]) -> None:
             accepted.append(capture_id)
 
 
-def test_kills_lose_nothing(agents: Any, digits: Path) -> None:  # [R-5] [G-3] [G-5]
+@pytest.mark.parametrize(("compress", "rounds"), [("none", ROUNDS - ROUNDS // 5), ("gzip", max(1, ROUNDS // 5))])
+def test_kills_lose_nothing(agents: Any, digits: Path, compress: str, rounds: int) -> None:  # [R-5] [G-3] [G-5]
     seed = random.randrange(2**32)
     moments = random.Random(seed)
-    agent: AgentProcess = agents(core_capture_data_batch_size=5)
+    agent: AgentProcess = agents(core_capture_data_batch_size=5, edge_capture_compress=compress)
     accepted: list[str] = []
-    for number in range(ROUNDS):
+    for number in range(rounds):
         agent.start(force=number > 0)
         agent.client.load(digits, MODEL)
         clients = [
@@ -68,7 +70,7 @@ def test_kills_lose_nothing(agents: Any, digits: Path) -> None:  # [R-5] [G-3] [
         agent.kill()
         for client in clients:
             client.join()
-    assert len(accepted) >= ROUNDS, seed
+    assert len(accepted) >= rounds, seed
     agent.start(force=True)
     states = Counter(agent.client.capture_status(capture_id) for capture_id in accepted)
     assert set(states) <= {pb.IN_PROGRESS, pb.SUCCESS}, (seed, states)

@@ -47,17 +47,26 @@ def run(store: StoreProcess, *words: str, **environment: str) -> "subprocess.Com
     )
 
 
-def test_what_an_agent_uploaded(store: StoreProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # [V-7]
+@pytest.mark.parametrize("compress", [False, True])
+def test_what_an_agent_uploaded(
+    store: StoreProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compress: bool
+) -> None:  # [V-7] [R-18]
     credentials = EnvironmentCredentials(store.environment())
+    prefix = "packed + ü" if compress else "up + ü"
     with pipeline(
-        tmp_path, s3_store(store.url, credentials=credentials, region=stores.REGION), folder_prefix="up + ü"
+        tmp_path,
+        s3_store(store.url, credentials=credentials, region=stores.REGION),
+        folder_prefix=prefix,
+        compress=compress,
     ) as made:
         made.service.submit(small("a", model="Gas turbine (β) 50%+"))
         made.service.submit(large("b", 9000))
         made.wait_states(["a", "b"])
     for name, value in store.environment().items():
         monkeypatch.setenv(name, value)
-    found = {one.capture_id: one for one in captures.read(f"{WHERE}/up + ü/", endpoint=store.url, region=stores.REGION)}
+    where = f"{WHERE}/{prefix}/"
+    found = {one.capture_id: one for one in captures.read(where, endpoint=store.url, region=stores.REGION)}
+    assert all(one.origin.endswith(".jsonl.gz") == compress for one in found.values())
     assert set(found) == {"a", "b"}
     assert found["b"].inputs[0].array().shape == (1, 9000)
     assert found["b"].inputs[0].array().tobytes().startswith(b"b-xxx")

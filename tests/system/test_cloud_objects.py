@@ -52,9 +52,24 @@ def seal_one_batch(made: Pipeline, stub: S3Stub, ids: list[str]) -> None:
     made.wait(stub.arrived.is_set, "the first object is on its way")
 
 
-def test_one_object_is_denied(stub: S3Stub, tmp_path: Path) -> None:
-    """[G-4] Its capture fails; the rest of its batch and all others are stored, in records that name no missing object."""
-    with pipeline(tmp_path, s3_store(stub.url), push_period=2.0, batch_captures=3) as made:
+def test_compressed_records(stub: S3Stub, tmp_path: Path) -> None:
+    """[R-18] Objects that are gzip files, by name, type and bytes, and say of no encoding that a client would undo."""
+    stub.inject(refusing(503, "SlowDown"), 2)
+    with pipeline(tmp_path, s3_store(stub.url), compress=True) as made:
+        ids = submit_some(made)
+        made.wait_states(ids)
+        made.wait(lambda: not made.waiting_files(), "the spool is empty")
+        made.wait(lambda: made.service.snapshot().pending == 0, "nothing is pending")
+        assert made.service.snapshot().pending_bytes == 0
+    assert_all_stored(stub, ids)
+    kinds = {key.split(".", 1)[1]: stored.content_type for key, stored in stub.objects.items()}
+    assert kinds == {"bin": "application/octet-stream", "jsonl.gz": "application/gzip"}
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_one_object_is_denied(stub: S3Stub, tmp_path: Path, compress: bool) -> None:
+    """[G-4] [R-18] Its capture fails; the rest of its batch and all others are stored, in records that name no missing object."""
+    with pipeline(tmp_path, s3_store(stub.url), push_period=2.0, batch_captures=3, compress=compress) as made:
         seal_one_batch(made, stub, ["a", "b", "c"])
         stub.inject(DENIED, FOR_EVER, match=raw_key(made, "b"))
         stub.delay.set()

@@ -172,13 +172,14 @@ def test_retries_pause_and_do_not_block_new_captures(
     assert captures.found(tmp_path / "disk") == ["one", "two"]
 
 
+@pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("settings", [disk_settings, cloud_settings])
 def test_a_kill_between_any_two_steps_of_sealing(
-    make: captures.Runs, disk: FailingDisk, tmp_path: Path, settings: Any
-) -> None:  # [R-5] [G-5]
+    make: captures.Runs, disk: FailingDisk, tmp_path: Path, settings: Any, compress: bool
+) -> None:  # [R-5] [G-5]
     for step in range(1, 30):
         folder = tmp_path / str(step)
-        service = make(settings(folder))
+        service = make(settings(folder, compress=compress))
         service.submit(large("one"))
         service.submit(large("two"))
         before = disk.failures
@@ -186,7 +187,7 @@ def test_a_kill_between_any_two_steps_of_sealing(
         service.turn(stopping=True)
         stopped = disk.failures > before
         disk.heal()
-        again = make(settings(folder))
+        again = make(settings(folder, compress=compress == bool(step % 2)))  # and the setting may have changed
         assert again.status("one").name in ("IN_PROGRESS", "SUCCESS")
         disk.fail("fsync", errno.EIO, times=step % 3)  # and the first attempts of the next run fail
         for _ in range(4):
@@ -194,6 +195,7 @@ def test_a_kill_between_any_two_steps_of_sealing(
         disk.heal()
         root = folder / ("disk" if settings is disk_settings else "spool/sealed")
         assert captures.found(root) == ["one", "two"] and not captures.stray_files(folder)
+        assert {path.suffix for path in captures.record_files(root)} == {".gz" if compress else ".jsonl"}
         final = "SUCCESS" if settings is disk_settings else "IN_PROGRESS"
         assert [again.status(i).name for i in ("one", "two")] == [final, final]
         if not stopped:

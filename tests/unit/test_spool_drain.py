@@ -62,7 +62,15 @@ class Drain:
 
 
 @pytest.mark.parametrize("settings", [cloud_settings, disk_settings])
-@pytest.mark.parametrize("bounds", [{}, {"spool_max_bytes": 60_000, "drop_oldest": True}, {"spool_max_files": 40}])
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {},
+        {"spool_max_bytes": 60_000, "drop_oldest": True},
+        {"spool_max_files": 40},
+        {"spool_max_bytes": 60_000, "drop_oldest": True, "compress": True},
+    ],
+)
 def test_all_that_is_accepted_arrives_once(tmp_path: Path, settings: Any, bounds: dict[str, Any]) -> None:
     made = settings(tmp_path, bucket=captures.BUCKET, push_period=0.02, batch_captures=5, **bounds)
     drain = Drain()
@@ -92,7 +100,9 @@ def test_all_that_is_accepted_arrives_once(tmp_path: Path, settings: Any, bounds
     shot, usage = service.snapshot(), service._spool.usage()
     assert (usage.size, usage.files, usage.captures) == (0, 0, 0) and shot.pending == 0
     assert not drain.repeated
-    lines = [line for key, data in drain.objects.items() if key.endswith(".jsonl") for line in data.splitlines()]
+    record_files = {key: data for key, data in drain.objects.items() if key.endswith(captures.ENDS)}
+    assert all(key.endswith(".gz") == made.compress for key in record_files)
+    lines = [line for key, data in record_files.items() for line in captures.unpacked(key, data).splitlines()]
     raw = [data for key, data in drain.objects.items() if key.endswith(".bin")]
     assert len(lines) + shot.dropped == THREADS * CAPTURES
     assert all(len(data) == 5000 for data in raw)
@@ -103,7 +113,7 @@ def test_all_that_is_accepted_arrives_once(tmp_path: Path, settings: Any, bounds
     assert not [
         p
         for p in tmp_path.rglob("*")
-        if p.is_file() and p.suffix in (".jsonl", ".bin", ".open", ".done") and "statuses" not in p.name
+        if p.is_file() and p.suffix in (".jsonl", ".gz", ".bin", ".open", ".done") and "statuses" not in p.name
     ]
 
 

@@ -4,14 +4,16 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import BinaryIO, TypeVar
+from typing import Protocol, TypeVar
 
+from edge.capture import packing
 from edge.client.captures.records import MAX_LINE_BYTES, Capture, GoneError, RecordError, parse
 from edge.client.captures.sources import Source, is_record_name
 from edge.text import printable
 
 log = logging.getLogger(__name__)
 
+MAX_UNPACKED_BYTES = 256 << 20  # of a compressed record file: some times what an agent's batch has
 _PATH_CHARACTERS = 4096
 Line = TypeVar("Line")
 
@@ -51,8 +53,9 @@ def lines_of(source: Source, key: str, tell: Refused, parsed: Callable[[bytes], 
     """What `parsed` makes of each line of a file; `tell` is told of those that it refuses by RecordError."""
     number = 0
     try:
-        with source.open(key) as file:
-            for number, line in _lines(file, key, tell):
+        with source.open(key) as opened:
+            file = packing.unpacked(opened)
+            for number, line in _lines(file if file is opened else _Bounded(file), key, tell):
                 try:
                     made = parsed(line)
                 except RecordError as error:
@@ -61,8 +64,10 @@ def lines_of(source: Source, key: str, tell: Refused, parsed: Callable[[bytes], 
                     yield made
     except GoneError:
         return
-    except (RecordError, OSError) as error:
+    except RecordError as error:
         tell(Refusal(key, number, str(error)))
+    except packing.DAMAGES as error:
+        tell(Refusal(key, number, f"cannot be read to its end: {error}"))
 
 
 def _raw_beside(source: Source, key: str) -> Callable[[str], bytes]:
@@ -70,7 +75,26 @@ def _raw_beside(source: Source, key: str) -> Callable[[str], bytes]:
     return lambda reference: source.raw(f"{folder}/{reference}" if folder else reference)
 
 
-def _lines(file: BinaryIO, key: str, tell: Refused) -> Iterator[tuple[int, bytes]]:
+class _Lines(Protocol):
+    def readline(self, size: int, /) -> bytes: ...
+
+
+class _Bounded:
+    """Lines of what is unpacked, up to a bound: a small file may hold a thousand times its size."""
+
+    def __init__(self, file: _Lines) -> None:
+        self._file = file
+        self._left = MAX_UNPACKED_BYTES
+
+    def readline(self, size: int, /) -> bytes:
+        line = self._file.readline(size)
+        self._left -= len(line)
+        if self._left < 0:
+            raise RecordError(f"it holds more than {MAX_UNPACKED_BYTES >> 20} MiB; the rest is not read")
+        return line
+
+
+def _lines(file: _Lines, key: str, tell: Refused) -> Iterator[tuple[int, bytes]]:
     """The lines with their numbers; an object that is spread over lines, as some readers' tools write it, counts as one."""
     number, whole = 0, bytearray()
     while line := file.readline(MAX_LINE_BYTES + 1):

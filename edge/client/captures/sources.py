@@ -12,7 +12,9 @@ from edge.client.captures.records import MAX_TENSOR_BYTES, GoneError, RecordErro
 from edge.client.outcome import InputError
 
 # What a record file ends in: in its place, accepted and still in the spool, and given up.
-_ENDS = (layout.RECORD, layout.RECORD + layout.OPEN, layout.RECORD + layout.FAILED)
+_ENDS = tuple(
+    layout.RECORD + packed + state for packed in ("", layout.PACKED) for state in ("", layout.OPEN, layout.FAILED)
+)
 SUMMARY = "summary-"  # begins the name of a summary, which holds no captures
 
 
