@@ -257,8 +257,8 @@ class App:
         spool_max_bytes, spool_max_files = config.edge_spool_max_mib * MIB, config.edge_spool_max_files
         metrics.register(sources.captures(self._captures, self._uploads, spool_max_bytes, spool_max_files))
         metrics.register(sources.policies(self._keeper))
-        if self._fleet is not None:
-            metrics.register(sources.fleet(self._fleet.describe))
+        if (fleet := self._fleet) is not None:
+            metrics.register(sources.fleet(fleet.describe, lambda: fleet.faults))
         return metrics
 
     def _watchdog(self) -> Watchdog:
@@ -281,6 +281,8 @@ class App:
             text += f" since {iso_seconds(captures.oldest_pending_unix_seconds)}Z"
         if idle := [one.name for one in self._models.deployments.all() if one.refused]:
             text += f"; declared and not served: {', '.join(idle)}"
+        if self._fleet is not None and (failing := self._fleet.describe()["last_error"]):
+            text += f"; fleet: {failing}"
         return f"{text}; last error: {captures.last_error}" if captures.last_error else text
 
     def _keep_house(self) -> None:

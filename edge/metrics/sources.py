@@ -98,8 +98,8 @@ def policies(keeper: Keeper) -> Collector:
     return collect
 
 
-def fleet(describe: Callable[[], Mapping[str, Any]]) -> Collector:
-    """How the device stands in its fleet; `describe` has it as FleetStatus in proto/operations.proto."""
+def fleet(describe: Callable[[], Mapping[str, Any]], faults: Callable[[], int] = lambda: 0) -> Collector:
+    """How the device stands in its fleet; `describe` has it as FleetStatus in proto/operations.proto, `faults` counts errors that nobody expected."""
 
     def collect(sheet: Sheet) -> None:
         now = describe()
@@ -109,6 +109,7 @@ def fleet(describe: Callable[[], Mapping[str, Any]]) -> Collector:
         sheet.add(table.FLEET_REFUSED, sum(bool(one["refused"]) for one in now["models"]))
         sheet.add(table.FLEET_CHECKED, now["checked_unix_seconds"])
         sheet.add(table.FLEET_FAILING, int(bool(now["last_error"])))
+        sheet.add(table.FLEET_FAULTS, faults())
 
     return collect
 

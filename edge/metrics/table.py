@@ -162,6 +162,16 @@ FLEET_CHECKED = gauge(
     "When the fleet's repository was last asked with success, in Unix time; 0: not in this run.",
 )
 FLEET_FAILING = gauge("fleet_failing", "1 where the last round of the fleet did not go through, else 0.")
-FLEETS = (FLEET, FLEET_STATE, FLEET_REFUSED, FLEET_CHECKED, FLEET_FAILING)  # of an agent that is in a fleet
+FLEET_FAULTS = counter(
+    "fleet_internal_errors", "Errors of the fleet's rounds that the agent did not expect; its log has them."
+)
+FLEETS = (
+    FLEET,
+    FLEET_STATE,
+    FLEET_REFUSED,
+    FLEET_CHECKED,
+    FLEET_FAILING,
+    FLEET_FAULTS,
+)  # of an agent that is in a fleet
 
 METRICS: tuple[Metric, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
