@@ -85,7 +85,7 @@ class App:
             admitted.make_folder()
             claim_socket(admitted.socket, replace=True)  # the folder is this user's own
         self._notifier = Notifier()
-        self._engines = Engines(self._config.edge_engine)
+        self._engines = Engines(self._config.edge_engine, self._config.edge_accelerators.split(","))
         peers = Peers(self._config.edge_listen)
         self._segments = SegmentReader(self._clock, peers)
         self._regions = Regions(self._clock, peers)
@@ -376,7 +376,7 @@ def _model_status(name: str, state: Any, model: Any) -> Any:
         status.predicted, status.mislabelled = counts.answered, model.remarks.mislabelled
         status.failed = sum(model.remarks.failed.counts().values())
         status.inference_counts.extend(histogram.without_last_zeros(counts.answered_buckets))
-        status.warning, status.url, status.engine = model.warning, model.url, model.engine
+        status.warning, status.url, status.engine = model.warning, model.url, model.engine_now
         status.inputs.extend(map(_tensor_status, model.inputs))
         status.outputs.extend(map(_tensor_status, model.outputs))
     return status

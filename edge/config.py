@@ -86,6 +86,7 @@ class Config:
     edge_capture_summary_seconds: int
     edge_capture_buffer_mib: int
     edge_engine: str
+    edge_accelerators: str
     edge_listen: str
     edge_listen_cert_file: str
     edge_listen_key_file: str

@@ -177,6 +177,10 @@ class DeadlineError(EdgeError):
     """The caller's deadline passed, or it went away, before its turn (P-5)."""
 
 
+class AcceleratorError(EdgeError):
+    """The accelerator fails, and the CPU may not take over (ACC-5)."""
+
+
 class InferenceError(EdgeError):
     """The runtime fails on these inputs (P-6)."""
 

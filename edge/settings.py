@@ -266,6 +266,15 @@ SETTINGS: tuple[Setting, ...] = (
         choices=("auto", "litert", "tflite"),
     ),
     Setting(
+        "edge_accelerators",
+        Kind.TEXT,
+        "What runs models beside the CPU where their packages ask for it: with gpu in it the GPU, if sagemaker-edge-agent-gpu is installed.",
+        default="cpu,gpu",
+        high=7,
+        pattern=r"cpu(,gpu)?",
+        pattern_text='"cpu" or "cpu,gpu"',
+    ),
+    Setting(
         "edge_listen",
         Kind.TEXT,
         "Also serve on this address over TCP: a loopback address, for every user of the machine, or any with edge_listen_cert_file and the two beside it, for clients with a certificate. Shared memory is refused while a TCP client is connected. Default: only the Unix socket.",

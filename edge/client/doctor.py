@@ -21,9 +21,11 @@ from edge.client.findings import Finding, Level, fail, ok, warn
 from edge.client.outcome import CommandError, Exit
 from edge.clock import SystemClock
 from edge.config import INSTALLED_CONFIG, Config, load_config
+from edge.engine import litert
 from edge.engine.engine import SessionOptions
 from edge.engine.engines import Engines
-from edge.errors import ConfigError, TargetError, TrustError
+from edge.engine.gpu_check import find_gpu
+from edge.errors import ConfigError, MemoryLimitError, TargetError, TrustError
 from edge.package import trust_folder
 from edge.settings import LISTEN_TLS, full_key
 from edge.text import counted, printable
@@ -56,6 +58,8 @@ def examine(socket: str, config_path: str | None, timeout: float | None) -> Iter
     """All findings, in the order in which to put things right."""
     config, findings = check_config(config_path)
     yield from check_engine(config.edge_engine if config is not None else "auto")
+    if config is None or "gpu" in config.edge_accelerators:
+        yield from check_gpu()
     yield from findings
     if config is not None:
         agent = _agents_user(socket, config)
@@ -81,6 +85,28 @@ def check_engine(choice: str = "auto") -> Iterator[Finding]:
             yield fail("engine", f"{name} does not start: {error}", "install the agent's requirements again")
         else:
             yield ok("engine", engines.describe(name))
+
+
+def check_gpu() -> Iterator[Finding]:
+    """Where the GPU's library is installed, a model runs on the GPU."""
+    try:
+        wanted = litert.gpu_folder() == litert.GPU_FOLDER  # it was installed for its own sake
+    except TargetError:
+        return
+    try:
+        found = find_gpu()
+    except MemoryLimitError as error:
+        yield warn("gpu", str(error), "look at what else runs on this device")
+        return
+    if found.fault and not found.adapter and not wanted:
+        return
+    if found.fault:
+        name = f"{found.adapter}: " if found.adapter else ""
+        yield warn(
+            "gpu", f"{name}{found.fault}", "models that ask for it run on the CPU; install the GPU's Vulkan driver"
+        )
+    else:
+        yield ok("gpu", found.adapter or "a model runs on it")
 
 
 def check_config(path: str | None) -> tuple[Config | None, list[Finding]]:

@@ -10,8 +10,9 @@ from edge.engine.sample_inputs import SampleInputs
 from edge.engine.samples import Sample
 from edge.engine.tflite import TfliteEngine
 from edge.errors import EdgeError, ModelRefusedError, PackageError
-from edge.package.adapter import view
-from edge.package.manifest import Manifest
+from edge.package.adapter import TensorAdapter, read_adapters, view
+from edge.package.manifest import MAX_MANIFEST_BYTES, Manifest
+from edge.strict_json import JsonFault, check_keys, parse_object
 
 _CONVERSIONS = {
     ".onnx": "onnx2tf -i MODEL.onnx",
@@ -80,3 +81,21 @@ def check_tensors(model: Path, manifest: Manifest) -> None:
         SampleInputs(session.inputs, Sample(manifest.sample_shapes))
     finally:
         session.close()
+
+
+def adapter_of(file: Path | None) -> tuple[tuple[TensorAdapter, ...], tuple[TensorAdapter, ...]]:
+    """The manifest's `inputs` and `outputs`, as a file has them.
+
+    Raises:
+        PackageError: it cannot be read, or something in it is wrong.
+    """
+    if file is None:
+        return (), ()
+    try:
+        value = parse_object(file.read_bytes(), max_bytes=MAX_MANIFEST_BYTES)
+        check_keys(value, "", required=(), optional=("inputs", "outputs"))
+        return read_adapters(value.get("inputs", []), "inputs"), read_adapters(value.get("outputs", []), "outputs")
+    except JsonFault as fault:
+        raise PackageError(f"{file} {fault}") from None
+    except OSError as error:
+        raise PackageError(f"{file} cannot be read: {error.strerror}") from error

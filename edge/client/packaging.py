@@ -134,6 +134,11 @@ def _add_package(commands: Any) -> None:
     one.add_argument("--threads", type=count, metavar="N", help="threads for one inference (the agent decides)")
     one.add_argument("--instances", type=count, metavar="N", help="inferences at the same time (the agent decides)")
     one.add_argument("--delegate", metavar="PATH", help="path of a delegate library on the device")
+    one.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu", help="what is to run the model (cpu)")
+    one.add_argument(
+        "--precision", choices=("float32", "float16"), default="float32", help="a GPU calculates with it (float32)"
+    )
+    one.add_argument("--no-fallback", action="store_true", help="no model on the CPU where the GPU does not run it")
     one.add_argument("--signature", metavar="KEY", help="which of the model's signatures to call, where it has several")
     one.add_argument(
         "--names",
@@ -192,7 +197,7 @@ def _say(options: argparse.Namespace, facts: dict[str, Any], text: str) -> int:
 
 
 def _package(options: argparse.Namespace) -> int:
-    from edge.client.model_checks import check_model, check_signature, check_tensors
+    from edge.client.model_checks import adapter_of, check_model, check_signature, check_tensors
     from edge.package.certificates import subject
     from edge.package.identity import load_identity
     from edge.package.making import make_package
@@ -201,7 +206,7 @@ def _package(options: argparse.Namespace) -> int:
     _check_files(options)
     check_signature(options.model, options.signature)
     sample, files = _sample(options.sample)
-    inputs, outputs = _adapter(options.adapter)
+    inputs, outputs = adapter_of(options.adapter)
     manifest = Manifest(
         model_name=options.name,
         model_version=options.version,
@@ -214,6 +219,9 @@ def _package(options: argparse.Namespace) -> int:
         names=options.names,
         state=options.state,
         trial_seconds=options.trial_seconds or DEFAULT_TRIAL_SECONDS,
+        accelerator=options.accelerator,
+        precision=options.precision,
+        fallback=not options.no_fallback,
         sample=sample,
         inputs=inputs,
         outputs=outputs,
@@ -280,25 +288,6 @@ def _check_files(options: argparse.Namespace) -> None:
                 file.stat()
         except OSError as error:
             raise PackageError(f"--{name.replace('_', '-')} {file} cannot be read: {error.strerror}") from error
-
-
-def _adapter(file: Path | None) -> tuple[Any, Any]:
-    """The manifest's `inputs` and `outputs`."""
-    from edge.errors import PackageError
-    from edge.package.adapter import read_adapters
-    from edge.package.manifest import MAX_MANIFEST_BYTES
-    from edge.strict_json import JsonFault, check_keys, parse_object
-
-    if file is None:
-        return (), ()
-    try:
-        value = parse_object(file.read_bytes(), max_bytes=MAX_MANIFEST_BYTES)
-        check_keys(value, "", required=(), optional=("inputs", "outputs"))
-        return read_adapters(value.get("inputs", []), "inputs"), read_adapters(value.get("outputs", []), "outputs")
-    except JsonFault as fault:
-        raise PackageError(f"{file} {fault}") from None
-    except OSError as error:
-        raise PackageError(f"{file} cannot be read: {error.strerror}") from error
 
 
 def _sample(words: list[str]) -> tuple[Any, list[Path]]:

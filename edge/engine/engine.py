@@ -6,7 +6,9 @@ from typing import Protocol
 
 from edge.tensors import Data, TensorSpec
 
-LITERT, TFLITE = "litert", "tflite"  # engines
+LITERT, LITERT_GPU, TFLITE = "litert", "litert-gpu", "tflite"  # engines
+CPU, GPU = "cpu", "gpu"  # accelerators
+FLOAT32, FLOAT16 = "float32", "float16"  # what a GPU calculates with
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -42,7 +44,8 @@ class SessionOptions:
     `engine`: which serves it. `signature`: the one to call, by its key; None for the model's first graph. `signature_names`: tensors have the names that
     a signature gives them. `keeps_state`: what the model remembers lives from call to call. `allocate`: lay the tensors out at
     once, by the shapes the model has; else by those of the first call. `in_place`: an inference moves no tensor. `borrows`:
-    the inputs, by position, that it can read where they are lent.
+    the inputs, by position, that it can read where they are lent. `accelerator`: what the package asks for, `precision`: what
+    that is to calculate with, `fallback`: the CPU serves where it cannot.
     """
 
     engine: str = TFLITE
@@ -54,6 +57,9 @@ class SessionOptions:
     allocate: bool = True
     in_place: bool = False
     borrows: tuple[int, ...] = ()
+    accelerator: str = CPU
+    precision: str = FLOAT32
+    fallback: bool = True
 
 
 class Session(Protocol):

@@ -5,24 +5,41 @@ variable tensors, whose outputs get their size during the inference, or that nam
 which it is (docs/adr/0028-litert.md).
 """
 
-from edge.engine.engine import LITERT, TFLITE, Engine, Session, SessionOptions
+from collections.abc import Sequence
+from dataclasses import replace
+
+from edge.engine.engine import CPU, GPU, LITERT, LITERT_GPU, TFLITE, Engine, Session, SessionOptions
 from edge.engine.litert import LitertEngine
 from edge.engine.tflite import TfliteEngine
-from edge.errors import TargetError
+from edge.errors import ModelRefusedError, TargetError
 
 
 class Engines:
     """See `Engine`; `open` takes the engine that the options name."""
 
-    def __init__(self, choice: str = "auto") -> None:
-        """`choice` is what edge_engine says: litert, tflite, or auto, which is the interpreter."""
+    def __init__(self, choice: str = "auto", accelerators: Sequence[str] = (CPU, GPU)) -> None:
+        """`accelerators` are those that packages may ask for; `choice` is what edge_engine says: litert, tflite, or auto, which is the interpreter."""
         self.tflite = TfliteEngine()
-        self._by_name: dict[str, Engine] = {LITERT: LitertEngine(), TFLITE: self.tflite}
+        self.gpu = LitertEngine(gpu=True)
+        self._by_name: dict[str, Engine] = {LITERT: LitertEngine(), LITERT_GPU: self.gpu, TFLITE: self.tflite}
+        self._accelerators = accelerators
         self._first = LITERT if choice == LITERT else TFLITE
 
     def for_model(self, options: SessionOptions) -> tuple[str, ...]:
-        """The engines to try a model with, the first choice first."""
-        return (LITERT, TFLITE) if self._first == LITERT and options.delegate is None else (TFLITE,)
+        """The engines to try a model with, the first choice first.
+
+        Raises:
+            TargetError: its package wants an accelerator and nothing else, and this agent does not allow that.
+        """
+        names = (LITERT, TFLITE) if self._first == LITERT and options.delegate is None else (TFLITE,)
+        if options.accelerator == GPU:
+            if GPU in self._accelerators:
+                return (LITERT_GPU, *names) if options.fallback else (LITERT_GPU,)
+            if not options.fallback:
+                raise TargetError(
+                    f"the package needs the accelerator gpu; this agent allows {', '.join(self._accelerators)}"
+                )
+        return names
 
     def describe(self, name: str = "") -> str:
         """An engine and its release, or those of the first choice; it is not loaded for that."""
@@ -44,3 +61,14 @@ class Engines:
     def open(self, model_path: str, options: SessionOptions) -> Session:
         """See `Engine.open`."""
         return self._by_name[options.engine].open(model_path, options)
+
+    def open_on_cpu(self, model_path: str, options: SessionOptions) -> Session:
+        """A session as `open` gives it, without an accelerator.
+
+        Raises:
+            EdgeError: as `open`.
+        """
+        try:
+            return self._by_name[LITERT].open(model_path, replace(options, engine=LITERT))
+        except (ModelRefusedError, TargetError):
+            return self.tflite.open(model_path, replace(options, engine=TFLITE))

@@ -4,11 +4,13 @@ import importlib.metadata
 import importlib.util
 import mmap
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.engine.engine import SessionOptions
+from edge.engine.engine import FLOAT16, SessionOptions
 from edge.engine.litert_api import MAX_RANK, Api, LitertError
 from edge.engine.litert_memory import address_of
 from edge.engine.model_facts import ModelFacts, Signature
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from edge.engine.litert_session import LitertSession
 
 PACKAGE, LIBRARY = "ai_edge_litert", "libLiteRt.so"
+GPU_LIBRARY = "libLiteRtWebGpuAccelerator.so"
+GPU_FOLDER = "/usr/lib/sagemaker-edge-agent"  # where sagemaker-edge-agent-gpu puts it
+_GPU_FLOAT16, _GPU_FLOAT32 = 1, 2  # precisions, as gpu_options has them
 RELEASE = "2.3"  # whose calls `edge.engine.litert_api` knows: other releases have others
 
 
@@ -43,6 +48,18 @@ def library() -> str:
     return str(found)
 
 
+def gpu_folder() -> str:
+    """Where the library is that knows the GPU.
+
+    Raises:
+        TargetError: it is not installed.
+    """
+    for folder in (Path(GPU_FOLDER), Path(library()).parent):
+        if (folder / GPU_LIBRARY).exists():
+            return str(folder)
+    raise TargetError(f"the GPU's library ({GPU_LIBRARY}) is not installed; sagemaker-edge-agent-gpu has it")
+
+
 def _release() -> str:
     try:
         return importlib.metadata.version(PACKAGE.replace("_", "-"))
@@ -51,38 +68,62 @@ def _release() -> str:
 
 
 class LitertEngine:
-    """Sessions of LiteRT, on the CPU. Safe to use from any thread."""
+    """Sessions of LiteRT, on the CPU, or with `gpu` on the GPU and what that does not take on the CPU.
 
-    def __init__(self) -> None:
+    Safe to use from any thread.
+    """
+
+    def __init__(self, *, gpu: bool = False) -> None:
+        self._gpu = gpu
         self._lock = threading.Lock()
-        self._loaded: tuple[Api, int] | None = None  # the library, and its environment
+        self._environment: _Environment | None = None
 
     def describe(self) -> str:
         """The engine and its release, as `LiteRT 2.3.0`."""
-        return f"LiteRT {_release() or RELEASE}"
+        return f"LiteRT {_release() or RELEASE}" + (" on the GPU" if self._gpu else "")
 
     def prepare(self) -> object:
         """See `Engine.prepare`."""
-        return self._api()
-
-    def _api(self) -> tuple[Api, int]:
         with self._lock:
-            if self._loaded is None:
+            if self._environment is None:
                 path = library()
+                folder = gpu_folder() if self._gpu else ""
                 try:
                     with as_log_lines():
                         api = Api(path)
-                        self._loaded = api, api.environment()
+                        self._environment = _Environment(api, api.environment(folder))
                 except (OSError, AttributeError, LitertError) as error:
                     raise TargetError(f"LiteRT's library cannot be loaded: {error}") from None
                 memory.settle()
-            return self._loaded
+            return self._environment
+
+    def _enter(self) -> "_Environment":
+        """The environment, in which there is one session more."""
+        while True:
+            self.prepare()
+            with self._lock:
+                if self._environment is not None:
+                    self._environment.sessions += 1
+                    return self._environment
+
+    def renew(self, session: "LitertSession") -> None:
+        """Leave the environment that a session has behind: a device that was lost stays lost to all that is in it."""
+        with self._lock:
+            if isinstance(session.compiled, _Compiled) and session.compiled.environment is self._environment:
+                self._environment = None
+
+    def _left(self, environment: "_Environment") -> None:
+        """A session of it is gone; with the last goes one that was left behind."""
+        with self._lock:
+            environment.sessions -= 1
+            if not environment.sessions and environment is not self._environment:
+                environment.api.destroy("Environment", environment.handle)
 
     def open(self, model_path: str, options: SessionOptions) -> "LitertSession":
         """See `Engine.open`."""
         from edge.engine.litert_session import LitertSession
 
-        api, environment = self._api()
+        self.prepare()
         facts = facts_of(model_path)
         signature = chosen_signature(options, facts)
         number = signature.graph if signature else 0
@@ -90,7 +131,12 @@ class LitertEngine:
         with Path(model_path).open("rb") as file:
             mapped = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
         graph = _graph(memoryview(mapped), number, signature)
-        compiled = _Compiled(api, environment, mapped, options.threads)
+        if self._gpu and any(size < 0 for end in graph.inputs for size in end.signature):
+            raise ModelRefusedError(
+                "a GPU takes no model whose inputs have a choice of shapes"
+            )  # its answers are wrong
+        environment = self._enter()
+        compiled = _Compiled(environment, partial(self._left, environment), mapped, options, gpu=self._gpu)
         try:
             with as_log_lines():
                 compiled.open(_key(signature, facts), graph)
@@ -143,14 +189,33 @@ def _key(signature: Signature | None, facts: ModelFacts) -> str | None:
     raise ModelRefusedError("LiteRT calls signatures alone, and none is for the model's first graph")
 
 
+class _Environment:
+    """An environment of LiteRT's, and how many sessions are in it."""
+
+    def __init__(self, api: Api, handle: int) -> None:
+        self.api, self.handle = api, handle
+        self.sessions = 0
+
+
 class _Compiled:
     """See `edge.engine.litert_session.Compiled`."""
 
-    def __init__(self, api: Api, environment: int, file: mmap.mmap, threads: int) -> None:
-        self.api = api
-        self._environment = environment
+    def __init__(
+        self,
+        environment: _Environment,
+        left: Callable[[], None],
+        file: mmap.mmap,
+        options: SessionOptions,
+        *,
+        gpu: bool,
+    ) -> None:
+        """`left` is called when it is closed."""
+        self.api = environment.api
+        self.environment = environment
+        self._left: Callable[[], None] | None = left
         self._file = file
-        self._threads = threads
+        self._threads = options.threads
+        self._precision = (_GPU_FLOAT16 if options.precision == FLOAT16 else _GPU_FLOAT32) if gpu else None
         self._model = self.handle = self.signature = 0
         self.inputs: list[int] = []
         self.outputs: list[int] = []
@@ -162,7 +227,7 @@ class _Compiled:
             LitertError: LiteRT refuses the file.
             ModelRefusedError: it has no such signature.
         """
-        self._model = self.api.model(self._environment, address_of(self._file), len(self._file))
+        self._model = self.api.model(self.environment.handle, address_of(self._file), len(self._file))
         names, signatures = zip(*self.api.signatures(self._model), strict=True)
         self.signature = names.index(key) if key in names else 0
         self.inputs, self.outputs = (self.api.ends(signatures[self.signature], kind) for kind in ("Input", "Output"))
@@ -180,7 +245,11 @@ class _Compiled:
     def renew(self) -> None:
         """See `Compiled.renew`."""
         self._drop()
-        self.handle = self.api.compiled(self._environment, self._model, self._threads)
+        self.handle = self.api.compiled(self.environment.handle, self._model, self._threads, self._precision)
+
+    def fully_accelerated(self) -> bool:
+        """Whether no operator is left to LiteRT's plain kernels."""
+        return self.api.fully_accelerated(self.handle)
 
     def _drop(self) -> None:
         if self.handle:
@@ -193,3 +262,6 @@ class _Compiled:
         if self._model:
             self.api.destroy("Model", self._model)
             self._model = 0
+        if self._left is not None:
+            self._left()
+            self._left = None

@@ -29,10 +29,10 @@ _STATUSES = {
     504: "it cannot be compiled",
 }
 # LiteRtEnvOptionTag and LiteRtLogSeverity.
-_ACCELERATORS, _LEAST_SEVERITY = 24, 25
+_LIBRARY_FOLDER, _ACCELERATORS, _LEAST_SEVERITY = 22, 24, 25
 _SILENT = 4
-_INTEGER = 2  # of LiteRtAnyType
-CPU = 1  # LiteRtHwAccelerators
+_INTEGER, _STRING = 2, 8  # of LiteRtAnyType
+CPU, GPU = 1, 2  # LiteRtHwAccelerators, a bit each
 _KEEP_ERRORS = "error_reporter_mode = 2\n"
 
 Handles = ctypes.Array[c_void_p]
@@ -56,7 +56,7 @@ class _TensorType(ctypes.Structure):
 
 
 class _Option(ctypes.Structure):
-    """LiteRtEnvOption with an integer: a tag, and a LiteRtAny, which begins at a multiple of 8."""
+    """LiteRtEnvOption with an integer or a text's address: a tag, and a LiteRtAny, which begins at a multiple of 8."""
 
     _fields_ = (("tag", c_int64), ("kind", c_int64), ("value", c_int64))
 
@@ -85,6 +85,7 @@ _CALLS: dict[str, tuple[Any, ...]] = {
     "CreateTensorBufferFromHostMemory": (POINTER(_TensorType), c_void_p, c_size_t, c_void_p, _HandleOut),
     "CompiledModelGetErrorMessages": (_Handle, POINTER(c_void_p)),
     "CompiledModelClearErrors": (_Handle,),
+    "CompiledModelIsFullyAccelerated": (_Handle, POINTER(c_bool)),
 }
 _DESTROYED = ("Environment", "Model", "Options", "CompiledModel", "TensorBuffer")
 
@@ -144,9 +145,16 @@ class Api:
         """Destroy a thing of that kind."""
         self._destroyers[what](handle)
 
-    def environment(self) -> int:
-        """One that has the CPU alone and says nothing on stderr."""
-        options = (_Option * 2)(_Option(_ACCELERATORS, _INTEGER, CPU), _Option(_LEAST_SEVERITY, _INTEGER, _SILENT))
+    def environment(self, gpu_folder: str = "") -> int:
+        """One that says nothing on stderr itself, with the CPU alone or also with the GPU, whose library is in a folder."""
+        wanted = [
+            _Option(_ACCELERATORS, _INTEGER, CPU | GPU if gpu_folder else CPU),
+            _Option(_LEAST_SEVERITY, _INTEGER, _SILENT),
+        ]
+        folder = ctypes.create_string_buffer(gpu_folder.encode())  # LiteRT copies it
+        if gpu_folder:
+            wanted.append(_Option(_LIBRARY_FOLDER, _STRING, ctypes.addressof(folder)))
+        options = (_Option * len(wanted))(*wanted)
         return int(self._told("CreateEnvironment", c_void_p, len(options), options))
 
     def model(self, environment: int, address: int, size: int) -> int:
@@ -170,16 +178,23 @@ class Api:
         tensors = [self._told(f"GetSignature{kind}TensorByIndex", c_void_p, signature, at) for at in range(count)]
         return [self._told("GetTensorIndex", c_uint32, tensor) for tensor in tensors]
 
-    def compiled(self, environment: int, model: int, threads: int) -> int:
-        """A model made ready for the CPU. Its errors are kept for `words`."""
+    def compiled(self, environment: int, model: int, threads: int, gpu_precision: int | None = None) -> int:
+        """A model made ready for the CPU, or for the GPU and the CPU for the rest. Its errors are kept for `words`."""
+        texts = {"xnnpack": f"num_threads = {threads}\n", "runtime_options_string": _KEEP_ERRORS}
+        if gpu_precision is not None:
+            texts["gpu_options"] = f"precision = {gpu_precision}\n"
         options = self._told("CreateOptions", c_void_p)
         try:
-            self.call("SetOptionsHardwareAccelerators", options, CPU)
-            for name, text in (("xnnpack", f"num_threads = {threads}\n"), ("runtime_options_string", _KEEP_ERRORS)):
+            self.call("SetOptionsHardwareAccelerators", options, CPU if gpu_precision is None else CPU | GPU)
+            for name, text in texts.items():
                 self.call("AddOpaqueOptions", options, self._opaque(name, text))
             return int(self._told("CreateCompiledModel", c_void_p, environment, model, options))
         finally:
             self.destroy("Options", options)
+
+    def fully_accelerated(self, compiled: int) -> bool:
+        """Whether accelerators have all of its operators; XNNPACK is one, of the CPU."""
+        return bool(self._told("CompiledModelIsFullyAccelerated", c_bool, compiled))
 
     def _opaque(self, name: str, text: str) -> int:
         """Options of a part of LiteRT's, as TOML, which it frees."""

@@ -58,6 +58,10 @@ class Compiled(Protocol):
     inputs: list[int]
     outputs: list[int]
 
+    def fully_accelerated(self) -> bool:
+        """Whether accelerators have all of its operators."""
+        ...
+
     def renew(self) -> None:
         """Make it ready anew: it has forgotten everything then.
 
@@ -123,7 +127,7 @@ class LitertSession:
             ModelRefusedError: LiteRT cannot run it in its own shapes.
         """
         self._tensors: list[_Tensor] = []
-        self._compiled = compiled
+        self.compiled = compiled
         self._api = compiled.api
         self._reopens = reopens
         self._indices = [end.index for end in graph.inputs], [end.index for end in graph.outputs]
@@ -166,14 +170,14 @@ class LitertSession:
         raise InferenceError(words or f"LiteRT fails with status {status}")
 
     def _words(self) -> str:
-        return printable(cleaned(self._api.words(self._compiled.handle)))
+        return printable(cleaned(self._api.words(self.compiled.handle)))
 
     def _lay_out(self, shapes: Shapes) -> None:
         """Have the operators look at the inputs' shapes, and find places for all tensors."""
         self._forget_layout()
         try:
-            if not self._compiled.handle:
-                self._compiled.renew()
+            if not self.compiled.handle:
+                self.compiled.renew()
             self._find_places(shapes, self._output_shapes(shapes))
         except LitertError as error:
             self._forget_layout()
@@ -184,7 +188,7 @@ class LitertSession:
 
     def _output_shapes(self, shapes: Shapes) -> list[tuple[int, ...]]:
         """The outputs' shapes for those of the inputs, in the model's order."""
-        compiled = self._compiled
+        compiled = self.compiled
         for index, spec, shape in zip(self._indices[0], self.inputs, shapes, strict=True):
             if DYNAMIC in spec.signature:
                 self._api.resize(compiled.handle, compiled.signature, compiled.inputs.index(index), shape)
@@ -205,7 +209,7 @@ class LitertSession:
         for (index, (spec, shape)), place, memory in zip(wanted.items(), arena.places, arena.views, strict=True):
             made[index] = _Tensor(self._api, spec.dtype, shape, place, memory)
             self._tensors.append(made[index])
-        compiled = self._compiled
+        compiled = self.compiled
         self._slots = handles([made[index].buffer for index in compiled.inputs])
         outputs = handles([made[index].buffer for index in compiled.outputs])
         self._infer = self._api.inference(compiled.handle, compiled.signature, self._slots, outputs)
@@ -234,7 +238,7 @@ class LitertSession:
             return
         self._forget_layout()
         try:
-            self._compiled.renew()
+            self.compiled.renew()
         except LitertError as error:
             raise ModelRefusedError(f"LiteRT cannot open the model again: {error}") from None
 
@@ -247,7 +251,7 @@ class LitertSession:
     def close(self) -> None:
         """See `Session.close`."""
         self._forget_layout()
-        self._compiled.close()
+        self.compiled.close()
 
     def __del__(self) -> None:
         self.close()

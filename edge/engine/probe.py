@@ -37,6 +37,7 @@ class ProbeResult:
     runs on (`edge.engine.samples`), empty where it ran on none; `reason` then says why. `allocate`: the shapes it has may be
     laid out. `in_place`: its tensors are where they are from one inference to the next. `borrows`: the inputs, by position,
     that it can read where they are lent. `engine`: which serves it; `passed_over`: why one that was tried before does not.
+    `partly`: the GPU has some of its operators, the CPU the rest.
     """
 
     session_bytes: int
@@ -47,6 +48,7 @@ class ProbeResult:
     borrows: tuple[int, ...] = ()
     engine: str = TFLITE
     passed_over: str = ""
+    partly: bool = False
 
 
 def probe(

@@ -51,14 +51,21 @@ class SampleInputs:
             TensorError, InferenceError: as `Session.run`.
         """
         wanted = self.shapes if shapes is None else shapes
+        return tuple(tuple(output.shape) for output in session.run(self.data(kind, wanted), wanted))
+
+    def data(self, kind: str, shapes: Shapes | None = None) -> list[bytes]:
+        """The inputs' values of a kind, in the sample's shapes or in others.
+
+        Raises:
+            UnsupportedModelError: they are too large to try.
+        """
+        wanted = self.shapes if shapes is None else shapes
         sizes = [byte_count(spec.dtype, shape) for spec, shape in zip(self._specs, wanted, strict=True)]
         if sum(sizes) > MAX_BYTES:
             raise UnsupportedModelError(f"the model's inputs take more than {MAX_BYTES} bytes")
         if kind == FILE and self._arrays is not None and wanted == self.shapes:
-            data = [array.tobytes() for array in self._arrays]
-        else:
-            data = [values(spec, shape, kind) for spec, shape in zip(self._specs, wanted, strict=True)]
-        return tuple(tuple(output.shape) for output in session.run(data, wanted))
+            return [array.tobytes() for array in self._arrays]
+        return [values(spec, shape, kind) for spec, shape in zip(self._specs, wanted, strict=True)]
 
 
 def values(spec: TensorSpec, shape: tuple[int, ...], kind: str) -> bytes:

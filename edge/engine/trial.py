@@ -6,8 +6,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from edge.engine.agreement import check_agreement
 from edge.engine.child import Voice, become
-from edge.engine.engine import TFLITE, DelegateRef, Session, SessionOptions, Shapes
+from edge.engine.engine import LITERT_GPU, TFLITE, DelegateRef, Session, SessionOptions, Shapes
 from edge.engine.engines import Engines
 from edge.engine.lending import borrowable
 from edge.engine.lent_inputs import borrows_well
@@ -85,6 +86,8 @@ class Trial:
         # What follows only makes calls cheaper: whatever becomes of it, the answer stands.
         if not answer.kind or not answer.allocate or self._options.delegate is not None or self._options.signature:
             return
+        if answer.engine == LITERT_GPU:
+            return
         if answer.engine == TFLITE:
             if not self._serves_in_place(inputs, answer.kind):
                 return
@@ -108,7 +111,7 @@ class Trial:
                 if answer.kind:
                     return answer, inputs
                 refusal = answer.reason
-            except (ModelRefusedError, TargetError) as error:
+            except (ModelRefusedError, TargetError, InferenceError) as error:
                 refusal = str(error)
         answer, inputs = self._run_in(self._names[-1])
         return replace(answer, passed_over=refusal), inputs
@@ -118,7 +121,18 @@ class Trial:
         self._say_engine(name)
         self._engines.prepare(name)
         self._say_engine(name)  # now known for certain
-        return self.first_run()
+        answer, inputs = self.first_run()
+        if name == LITERT_GPU and answer.kind:
+            check_agreement(self._engines, self._path, self._options, inputs, self._kinds)
+            answer = replace(answer, partly=self._partly())
+        return answer, inputs
+
+    def _partly(self) -> bool:
+        session = self._engines.gpu.open(self._path, self._options)
+        try:
+            return not session.compiled.fully_accelerated()
+        finally:
+            session.close()
 
     def _say_engine(self, name: str) -> None:
         others = name != self._names[-1]

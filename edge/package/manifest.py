@@ -26,6 +26,8 @@ MAX_SAMPLE_INPUTS = 256  # of a package's sample
 MAX_SIGNATURE_CHARACTERS = 256  # of a signature's name
 NAMES = ("tensor", "signature")
 STATES = ("none", "keep")
+ACCELERATORS = ("cpu", "gpu")
+PRECISIONS = ("float32", "float16")  # of a GPU
 
 # The name becomes a folder of capture files and part of a cloud key: no separator, and no leading dot.
 NAME_FORM = r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
@@ -34,12 +36,26 @@ WORD_FORM = r"[a-z0-9][a-z0-9_-]{0,31}"
 _DELEGATE_FORM = r"[A-Za-z0-9._/+-]{1,1024}"
 
 
+_RUNTIME_KEYS = (
+    "delegate",
+    "threads",
+    "instances",
+    "signature",
+    "state",
+    "trial_seconds",
+    "accelerator",
+    "precision",
+    "fallback",
+)
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What a package says of itself. `threads` and `instances`: None where the agent decides.
 
     `names`: whose names tensors have, the model's own or its signature's. `sample`: what the model is tried on, the shapes of
-    inputs by name, or a file in the package with their arrays. `inputs` and `outputs`: those that applications see otherwise.
+    inputs by name, or a file in the package with their arrays. `accelerator`: what is to run it, `precision`: with which numbers,
+    `fallback`: the CPU does where that cannot. `inputs` and `outputs`: those that applications see otherwise.
     """
 
     model_name: str
@@ -55,6 +71,9 @@ class Manifest:
     names: str = "tensor"
     state: str = "none"
     trial_seconds: int = DEFAULT_TRIAL_SECONDS
+    accelerator: str = "cpu"
+    precision: str = "float32"
+    fallback: bool = True
     sample: str | tuple[tuple[str, tuple[int, ...]], ...] | None = None
     inputs: tuple[TensorAdapter, ...] = ()
     outputs: tuple[TensorAdapter, ...] = ()
@@ -90,7 +109,7 @@ def format_manifest(manifest: Manifest) -> bytes:
     """
     runtime: dict[str, Any] = {"engine": manifest.engine}
     usual = Manifest("", "", "")
-    for key in ("delegate", "threads", "instances", "signature", "state", "trial_seconds"):
+    for key in _RUNTIME_KEYS:
         if getattr(manifest, key) != getattr(usual, key):
             runtime[key] = getattr(manifest, key)
     value: dict[str, Any] = {
@@ -144,7 +163,7 @@ def _read(value: dict[str, Any]) -> Manifest:
         runtime,
         "runtime",
         required=("engine",),
-        optional=("delegate", "threads", "instances", "signature", "state", "trial_seconds"),
+        optional=_RUNTIME_KEYS,
     )
     manifest = Manifest(
         model_name=_form(metadata["model_name"], "metadata.model_name", NAME_FORM),
@@ -160,6 +179,9 @@ def _read(value: dict[str, Any]) -> Manifest:
         names=_choice(value, "names", "names", NAMES),
         state=_choice(runtime, "state", "runtime.state", STATES),
         trial_seconds=_count(runtime, "trial_seconds", MAX_TRIAL_SECONDS) or DEFAULT_TRIAL_SECONDS,
+        accelerator=_choice(runtime, "accelerator", "runtime.accelerator", ACCELERATORS),
+        precision=_choice(runtime, "precision", "runtime.precision", PRECISIONS),
+        fallback=_truth(runtime, "fallback", "runtime.fallback"),
         sample=_sample(value["sample"]) if "sample" in value else None,
         inputs=read_adapters(value.get("inputs", []), "inputs"),
         outputs=read_adapters(value.get("outputs", []), "outputs"),
@@ -168,6 +190,12 @@ def _read(value: dict[str, Any]) -> Manifest:
         raise JsonFault(
             f"runtime.state is keep and runtime.instances {manifest.instances}; a model that keeps state has one instance"
         )
+    if manifest.accelerator == "cpu":
+        for key in ("precision", "fallback"):
+            if key in runtime:
+                raise JsonFault(f"runtime.{key} is for an accelerator; runtime.accelerator is cpu")
+    elif manifest.delegate is not None:
+        raise JsonFault("runtime.delegate and runtime.accelerator exclude each other")
     return manifest
 
 
@@ -182,6 +210,13 @@ def _choice(of: dict[str, Any], key: str, where: str, choices: tuple[str, ...]) 
     value = text(of.get(key, choices[0]), where)
     if value not in choices:
         raise JsonFault(f"{where} {shown(value)} is not known; expected {' or '.join(choices)}")
+    return value
+
+
+def _truth(of: dict[str, Any], key: str, where: str) -> bool:
+    value = of.get(key, True)
+    if type(value) is not bool:
+        raise JsonFault(f"{where} must be true or false, not {kind(value)}")
     return value
 
 

@@ -51,6 +51,7 @@ CODES: dict[type[errors.EdgeError], grpc.StatusCode] = {
     errors.RegionsFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.AcceleratorError: grpc.StatusCode.UNAVAILABLE,
     errors.InferenceError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.CaptureIdError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.CaptureExistsError: grpc.StatusCode.ALREADY_EXISTS,

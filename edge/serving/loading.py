@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edge.clock import Clock
-from edge.engine.engine import TFLITE, DelegateRef, Session, SessionOptions
+from edge.engine.engine import GPU, LITERT_GPU, TFLITE, DelegateRef, Session, SessionOptions
 from edge.engine.engines import Engines
+from edge.engine.gpu_session import GpuSession
 from edge.engine.probe import ProbeResult, probe
 from edge.engine.samples import Sample
 from edge.engine.shapes import ShapeTrials
@@ -84,11 +85,18 @@ class LoadedModel:
     engine: str  # which serves it, and its release
     earlier: tuple[Served, ...] = ()
     engine_name: str = TFLITE
+    accelerated: tuple[GpuSession, ...] = ()
 
     @property
     def taken_bytes(self) -> int:
         """What it was measured to take, with the shapes that it was given since."""
         return self.memory_bytes + (self.shape_trials.grown_bytes if self.shape_trials is not None else 0)
+
+    @property
+    def engine_now(self) -> str:
+        """The engine that serves it, and why that is another than at first where the GPU has failed since."""
+        fell_back = next((one.fell_back for one in self.accelerated if one.fell_back), "")
+        return f"{self.engine}; on the CPU now, for {fell_back}" if fell_back else self.engine
 
     def in_place_of(self, old: "LoadedModel", clock: Clock) -> "LoadedModel":
         """This model from now on, where `old` served."""
@@ -169,7 +177,9 @@ class Loader:
                 load.claim("the model", needed)
                 warming()
                 threads.make_sure_of(instances * (options.threads - 1) + SPARE_THREADS)
-                sessions = self._sessions(package, instances, options, sample, trial)
+                sessions = self._sessions(
+                    name, package, instances=instances, options=options, sample=sample, trial=trial
+                )
             use_huge_pages()
             memory_bytes = needed + package.model_bytes
             try:
@@ -217,7 +227,13 @@ class Loader:
     ) -> LoadedModel:
         served = adapted(sessions, package.manifest)
         first = served[0]
-        if trial.passed_over:
+        engine = self._engines.describe(options.engine)
+        if options.engine == LITERT_GPU:
+            engine += ", in part" if trial.partly else ", fully"
+        elif options.accelerator == GPU:
+            engine += f", not on the GPU: {trial.passed_over or 'edge_accelerators does not allow it'}"
+            log.warning("model %s is served by %s", name, engine)
+        elif trial.passed_over:
             log.info("model %s is served by the interpreter: %s", name, trial.passed_over)
         if trial.reason:
             log.warning("model %s is loaded and has not run yet: %s", name, trial.reason)
@@ -235,8 +251,9 @@ class Loader:
             Remarks(name),
             self._shape_trials(name, package, sessions[0], options, trial, instances=len(sessions)),
             trial.reason,
-            self._engines.describe(options.engine),
+            engine,
             engine_name=options.engine,
+            accelerated=tuple(session for session in sessions if isinstance(session, GpuSession)),
         )
 
     def _shape_trials(
@@ -276,14 +293,21 @@ class Loader:
         return DelegateRef(manifest.delegate)
 
     def _sessions(
-        self, package: "Package", instances: int, options: SessionOptions, sample: Sample, trial: ProbeResult
+        self,
+        name: str,
+        package: "Package",
+        *,
+        instances: int,
+        options: SessionOptions,
+        sample: Sample,
+        trial: ProbeResult,
     ) -> list[Session]:
         from edge.engine.sample_inputs import SampleInputs
 
         sessions: list[Session] = []
         try:
             for _ in range(instances):
-                session = self._engines.open(f"/proc/self/fd/{package.model_fd}", options)
+                session = self._open(name, package.model_fd, options)
                 sessions.append(session)
                 if trial.kind:
                     SampleInputs(session.inputs, sample).run(session, trial.kind)
@@ -296,6 +320,11 @@ class Loader:
             raise
         return sessions
 
+    def _open(self, name: str, model_fd: int, options: SessionOptions) -> Session:
+        if options.engine == LITERT_GPU:
+            return GpuSession(self._engines, model_fd, options, name)
+        return self._engines.open(f"/proc/self/fd/{model_fd}", options)
+
 
 def options_for(manifest: Manifest, *, threads: int, delegate: DelegateRef | None) -> SessionOptions:
     """How a package wants its model to be opened, before it was tried out; with so many `threads` unless it says."""
@@ -305,6 +334,9 @@ def options_for(manifest: Manifest, *, threads: int, delegate: DelegateRef | Non
         signature=manifest.signature,
         signature_names=manifest.names == "signature",
         keeps_state=manifest.state == "keep",
+        accelerator=manifest.accelerator,
+        precision=manifest.precision,
+        fallback=manifest.fallback,
     )
 
 

@@ -171,6 +171,25 @@ def endless_on_zeros() -> bytes:
     return model.to_bytes()
 
 
+def doubling() -> bytes:
+    """`y` is 8 times `x`, float32 [1]: doubled until it is, in a loop."""
+    model = Model()
+    main, again, body = model.graph(), model.graph(), model.graph()
+    x, start, y, count = (main.tensor(name, np.float32, [1]) for name in ("x", "start", "y", "count"))
+    main.op(Op.ADD, [x, main.constant("zero", np.zeros(1, np.float32))], [start])
+    main.op(Op.WHILE, [main.constant("none", np.zeros(1, np.float32)), start], [count, y], {0: i32(1), 1: i32(2)})
+    main.ends([x], [y])
+    at, by = (again.tensor(name, np.float32, [1]) for name in ("at", "by"))
+    more = again.tensor("more", np.bool_, [1])
+    again.op(Op.LESS, [at, again.constant("three", np.full(1, 3, np.float32))], [more])
+    again.ends([at, by], [more])
+    at, by, to, twice = (body.tensor(name, np.float32, [1]) for name in ("at", "by", "to", "twice"))
+    body.op(Op.ADD, [at, body.constant("one", np.ones(1, np.float32))], [to])
+    body.op(Op.ADD, [by, by], [twice])
+    body.ends([at, by], [to, twice])
+    return model.to_bytes()
+
+
 def no_names() -> bytes:
     """Two inputs float32 [2] without a name; `y` is the first less the second."""
     model = Model()

@@ -11,3 +11,12 @@ def litert_is_there() -> bool:
     except TargetError:
         return False
     return True
+
+
+def gpu_is_there() -> bool:
+    """Whether LiteRT's library for the GPU is."""
+    try:
+        litert.gpu_folder()
+    except TargetError:
+        return False
+    return True

@@ -241,7 +241,7 @@ def test_memory_is_given_back_when_a_session_closes(opened: Opened) -> None:  # 
 
 def test_a_session_that_nobody_closed_is_closed(opened: Opened) -> None:
     session = opened(add_one())
-    compiled = session._compiled
+    compiled = session.compiled
     del session
     assert not compiled.handle
 

@@ -79,6 +79,14 @@ def test_all_that_runtime_may_add() -> None:  # [S-1]
         ({"runtime__instances": 65}, "1 to 64"),
         ({"runtime__instances": "2"}, "whole number"),
         ({"runtime__delegate": ""}, "runtime.delegate"),
+        ({"runtime__accelerator": "npu"}, "expected cpu or gpu"),
+        ({"runtime__precision": "float16"}, "runtime.accelerator is cpu"),
+        ({"runtime__accelerator": "gpu", "runtime__precision": "float64"}, "expected float32 or float16"),
+        (
+            {"runtime__accelerator": "gpu", "runtime__fallback": "yes"},
+            "runtime.fallback must be true or false, not text",
+        ),
+        ({"runtime__accelerator": "gpu", "runtime__delegate": "/x.so"}, "exclude each other"),
         ({"runtime__delegate": []}, "must be text, not a list"),
     ],
 )
