@@ -8,9 +8,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+from edge.client.captures.gallery import Gallery
 from edge.client.captures.pictures import picture_entry, picture_of, png
 from edge.client.captures.records import RecordError
-from edge.client.captures.report import Gallery, page_of
+from edge.client.captures.report import page_of
 from edge.client.captures.rows import row
 from edge.client.captures.selection import Refusals, Selection
 from edge.client.captures.summaries import summaries_of

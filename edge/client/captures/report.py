@@ -1,11 +1,8 @@
 """`captures report`: one page that shows what a model saw and said."""
 
-import heapq
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 
 from edge.client import show as words
@@ -14,75 +11,13 @@ from edge.client.captures.bucket import source_of
 from edge.client.captures.charts import moment, text
 from edge.client.captures.commands import selected
 from edge.client.captures.files import new_file
-from edge.client.captures.pictures import picture_entry, picture_of, png
-from edge.client.captures.reading import Refusal
-from edge.client.captures.records import RecordError
-from edge.client.captures.selection import Chosen, Refusals, selection_of
+from edge.client.captures.gallery import Gallery
+from edge.client.captures.selection import Refusals, selection_of
 from edge.client.captures.tallies import OTHERS, PERIODS, SummaryTally, Tallies, Tally
 from edge.client.outcome import Exit
 from edge.text import counted
 
-SIDE = 96  # pixels of a thumbnail
-LEAST_CERTAIN = 12
 MAX_GALLERIES = 20  # models with pictures on a page
-MAX_WAITING_BYTES = 64 << 10  # of a capture that is kept until its picture is drawn
-LOW = 0.6  # confidence that is marked
-
-
-@dataclass(frozen=True)
-class Card:
-    """A capture as the page shows it."""
-
-    chosen: Chosen
-    picture: bytes  # a PNG; empty where no input is a picture
-    blank: str  # what stands in its place
-
-
-@dataclass
-class Gallery:
-    """The newest captures of a model, and those that it was least sure of."""
-
-    most: int
-    newest: list[tuple[datetime, int, Chosen | Card]] = field(default_factory=list)  # a heap, the oldest on top
-    unsure: list[tuple[float, int, Chosen | Card]] = field(default_factory=list)  # a heap, the surest on top
-    numbers: Iterator[int] = field(default_factory=count)
-
-    def add(self, chosen: Chosen, refusals: Refusals) -> None:
-        """Keep it, if it is among them so far."""
-        number, said = next(self.numbers), chosen.prediction
-        is_new = len(self.newest) < self.most or (chosen.capture.time, number) > self.newest[0][:2]
-        sure = said.confidence if said is not None else None
-        is_unsure = sure is not None and (len(self.unsure) < LEAST_CERTAIN or -sure > self.unsure[0][0])
-        if not (is_new or is_unsure):
-            return
-        kept = chosen if _waiting_bytes(chosen) <= MAX_WAITING_BYTES else card_of(chosen, refusals)
-        if is_new:
-            heapq.heappush(self.newest, (chosen.capture.time, number, kept))
-            if len(self.newest) > self.most:
-                heapq.heappop(self.newest)
-        if is_unsure and sure is not None:
-            heapq.heappush(self.unsure, (-sure, number, kept))
-            if len(self.unsure) > LEAST_CERTAIN:
-                heapq.heappop(self.unsure)
-
-
-def _waiting_bytes(chosen: Chosen) -> int:
-    return sum(len(entry.content()) for entry in chosen.capture.entries if not entry.reference)
-
-
-def card_of(kept: Chosen | Card, refusals: Refusals) -> Card:
-    """The card of a capture; a picture that cannot be read is told of, and has its place left blank."""
-    if isinstance(kept, Card):
-        return kept
-    entry = picture_entry(kept.capture)
-    if entry is None:
-        first = kept.capture.inputs[0] if kept.capture.inputs else None
-        return Card(kept, b"", f"{first.name} {first.content_type}" if first else "no input")
-    try:
-        return Card(kept, png(picture_of(entry.array(), SIDE)), "")
-    except RecordError as error:
-        refusals.add(Refusal(kept.capture.origin, 0, f"capture {kept.capture.capture_id}: {error}"))
-        return Card(kept, b"", "its picture cannot be read")
 
 
 def report(options: Namespace) -> Exit:
@@ -142,13 +77,7 @@ def _section(key: tuple[str, str], tallies: Tallies, gallery: Gallery | None, re
         yield page.wide("All calls, by the agent's summaries", page.table(("", ""), _summed(summed)))
         yield page.wide("Period by period", page.table(PERIODS, list(summed.latest)[::-1]))
     if gallery is not None:
-        kept = {number: one for _, number, one in (*gallery.newest, *gallery.unsure)}
-        cards = {number: card_of(one, refusals) for number, one in kept.items()}
-        unsure = [cards[number] for _, number, _ in sorted(gallery.unsure, key=lambda one: (-one[0], one[1]))]
-        newest = [cards[number] for _, number, _ in sorted(gallery.newest, key=lambda one: one[:2], reverse=True)]
-        if unsure:
-            yield page.wide("Least certain", _gallery(unsure))
-        yield page.wide("Newest", _gallery(newest))
+        yield from gallery.shown(refusals)
 
 
 def _facts(tally: Tally) -> Iterator[tuple[str, str]]:
@@ -200,26 +129,3 @@ def _summed(summed: SummaryTally) -> Iterator[tuple[str, str]]:
         yield f"latency {name}, in the slowest period", f"{size:.3g} ms"
     for word, n in sorted(summed.classes.counts.most_common(20), key=_by_number):
         yield f"class {word}, of the calls that were sampled", str(n)
-
-
-def _gallery(cards: list[Card]) -> str:
-    return f'<div class="gallery">{"".join(map(_card, cards))}</div>'
-
-
-def _card(card: Card) -> str:
-    capture, said = card.chosen.capture, card.chosen.prediction
-    told = ", ".join((capture.capture_id, moment(capture.time), capture.device, *capture.reasons))
-    picture = (
-        f'<img src="{page.data_uri(card.picture)}" alt="input of {text(capture.capture_id)}">'
-        if card.picture
-        else f'<div class="blank">{text(card.blank)}</div>'
-    )
-    sure = said.confidence if said is not None else None
-    low = ' class="low"' if sure is not None and sure < LOW else ""
-    confidence = f"<i{low}>{sure:.2%}</i>" if sure is not None else ""
-    label = text(card.chosen.label, 40) or "none"
-    reasons = f"<span>{text(', '.join(capture.reasons).replace('_', ' '), 60)}</span>" if capture.reasons else ""
-    return (
-        f'<figure class="card" title="{text(told, 400)}">{picture}<figcaption>{confidence}<b>{label}</b>'
-        f"<span>{moment(capture.time)}</span>{reasons}</figcaption></figure>"
-    )

@@ -11,6 +11,7 @@ from edge.client.captures.summaries import Summary, Values
 
 MAX_MODELS = 200  # models and versions that are told apart
 MAX_WORDS = 1000  # classes, reasons and devices of a model that are told apart
+MAX_WORD_CHARACTERS = 200  # of one; what is longer is cut
 MAX_PERIODS = 60  # of a timeline; a period is as long as that needs
 CONFIDENCE_BINS = 20
 OTHERS = "others"
@@ -39,9 +40,12 @@ class Words:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
 
-    def add(self, word: str, count: int = 1) -> None:
-        """Count a word."""
-        self.counts[word if word in self.counts or len(self.counts) < MAX_WORDS else OTHERS] += count
+    def add(self, word: str, count: int = 1) -> str:
+        """Count a word; returns it as it is counted, cut or among the others."""
+        word = word[:MAX_WORD_CHARACTERS]
+        counted = word if word in self.counts or len(self.counts) < MAX_WORDS else OTHERS
+        self.counts[counted] += count
+        return counted
 
 
 class Quantiles:
@@ -147,8 +151,7 @@ class Tally:
         if capture.milliseconds is not None:
             self.latency.add(capture.milliseconds)
         if said is not None:
-            self.classes.add(chosen.label)
-            self.timeline.add(capture.time, chosen.label if chosen.label in self.classes.counts else OTHERS)
+            self.timeline.add(capture.time, self.classes.add(chosen.label))
             if said.confidence is not None:
                 self.confidences[min(int(said.confidence * CONFIDENCE_BINS), CONFIDENCE_BINS - 1)] += 1
                 self.confidence_sum += said.confidence
