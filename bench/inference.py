@@ -1,7 +1,7 @@
 """`python -m bench.inference [--rounds N]`: ModelInfer beside Predict, on one agent, one model and one connection each, by turns.
 
 Tiny calls inline, and by shared memory 0.6 MB to a model that reads all of it, and 12.6 MB to one that reads its first row alone: a
-System V segment with Predict, which is read where it is, and a file in /dev/shm with ModelInfer, which is copied once. The
+System V segment with Predict, and a file in /dev/shm with ModelInfer; both are read where they are. The
 requests are serialised once and both go through the same client library, so what differs is the agent's work. The ratio is that
 of the medians of a turn; the figure is the median of all turns, with its quartiles.
 """

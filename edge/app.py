@@ -43,6 +43,7 @@ from edge.serving.loading import ModelDefaults
 from edge.serving.loads import MIB, Load
 from edge.serving.registry import Registry
 from edge.serving.scheduler import Caller
+from edge.shm.guard import Guard
 from edge.shm.peers import Peers
 from edge.shm.posix import Regions
 from edge.shm.sysv import SegmentReader
@@ -88,7 +89,7 @@ class App:
         self._engines = Engines(self._config.edge_engine, self._config.edge_accelerators.split(","))
         peers = Peers(self._config.edge_listen)
         self._segments = SegmentReader(self._clock, peers)
-        self._regions = Regions(self._clock, peers)
+        self._regions = Regions(self._clock, peers, Guard(self._clock))
         self._uploads = _uploader(self._config, self._clock, lambda: self._bandwidth)
         self._captures = CaptureService(capture_settings(self._config), self._clock, self._uploads)
         self._keeper = Keeper(

@@ -195,10 +195,18 @@ def _core(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 @dataclass(slots=True)  # not frozen: those take three times as long to make
 class Lent:
-    """Memory that an inference may read where it is; READABLE_BEHIND_BYTES after it can be read as well."""
+    """Memory that an inference may read where it is; READABLE_BEHIND_BYTES after it can be read as well.
+
+    It does so by the address, and without the interpreter lock, for it may be a client's file (edge.shm.guard); `memory` is for all others.
+    """
 
     memory: memoryview
     address: int
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self.memory)
 
 
 # Vectorised kernels read past the end of their input, XNNPACK's up to XNN_EXTRA_BYTES (128).

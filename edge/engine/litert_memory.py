@@ -48,10 +48,10 @@ def copy(address: int, size: int, data: Data) -> None:
     Raises:
         ValueError: it has another size.
     """
-    memory = data.memory if isinstance(data, Lent) else data
-    if len(memory) != size:
-        raise ValueError(f"got {len(memory)} bytes, expected {size}")
-    _memcpy(address, data.address if isinstance(data, Lent) else address_of(memory), size)
+    given = data.size if isinstance(data, Lent) else len(data)
+    if given != size:
+        raise ValueError(f"got {given} bytes, expected {size}")
+    _memcpy(address, data.address if isinstance(data, Lent) else address_of(data), size)
 
 
 class Arena:

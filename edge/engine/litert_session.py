@@ -259,7 +259,7 @@ class LitertSession:
 
 def _borrow(slots: Handles, slot: int, tensor: _Tensor, data: Data) -> None:
     """Let an inference read an input where it is lent, or else copy it."""
-    if isinstance(data, Lent) and not data.address % ALIGNMENT_BYTES and len(data.memory) == tensor.size:
+    if isinstance(data, Lent) and not data.address % ALIGNMENT_BYTES and data.size == tensor.size:
         slots[slot] = tensor.lent(data.address)
     else:
         slots[slot] = tensor.buffer

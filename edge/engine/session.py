@@ -25,6 +25,7 @@ from edge.engine.borrowing import Opened
 from edge.engine.engine import Output, SessionOptions, Shapes
 from edge.engine.interpreter import ENGINE_ERRORS, ends_of
 from edge.engine.lending import ALIGNMENT_BYTES
+from edge.engine.litert_memory import copy
 from edge.engine.model_facts import ModelFacts
 from edge.engine.signature import GraphInterpreter
 from edge.engine.specs import make_specs
@@ -223,14 +224,16 @@ def _by_address(view: Any) -> Any:
 def _filler(view: Any, pointer: ctypes.c_void_p | None) -> Callable[[Data], None]:
     """Gives an input that stays where it is its bytes; with a `pointer` to its address it may also be lent them."""
     flat = view.reshape(-1).view(np.uint8)
-    memory = memoryview(flat)
+    memory, address = memoryview(flat), view.ctypes.data
 
     def fill(data: Data) -> None:
         memory[:] = data.memory if isinstance(data, Lent) else data
 
     def fill_large(data: Data) -> None:
-        source = data.memory if isinstance(data, Lent) else data
-        np.copyto(flat, np.frombuffer(source, np.uint8).reshape(flat.shape))
+        if isinstance(data, Lent):  # it may be a client's file, which is not touched with the interpreter lock held
+            copy(address, view.nbytes, data)
+        else:
+            np.copyto(flat, np.frombuffer(data, np.uint8).reshape(flat.shape))
 
     if pointer is not None:
         return partial(_borrow, pointer, len(memory), fill_large)
@@ -238,7 +241,7 @@ def _filler(view: Any, pointer: ctypes.c_void_p | None) -> Callable[[Data], None
 
 
 def _borrow(pointer: ctypes.c_void_p, size: int, fill: Callable[[Data], None], data: Data) -> None:
-    if isinstance(data, Lent) and not data.address % ALIGNMENT_BYTES and len(data.memory) == size:
+    if isinstance(data, Lent) and not data.address % ALIGNMENT_BYTES and data.size == size:
         pointer.value = data.address
     else:
         fill(data)

@@ -208,8 +208,8 @@ class PlanBook:
             if isinstance(tensor.data, Segment | Part)
         )
         once = tuple(b"" if isinstance(tensor.data, Segment | Part) else tensor.data for tensor in bound)
-        copied_bytes = encoder.written_bytes + sum(one.size for one in shared if _is_copied(one, model))
         watch = self._watch(model)
+        copied_bytes = encoder.written_bytes + sum(one.size for one in shared if not is_lent(one, model, watch))
         plan = kind(model, encoder, shapes, shared, once=once, copied_bytes=copied_bytes, watch=watch)
         if not recurs:
             return plan
@@ -240,10 +240,15 @@ class PlanBook:
             plans.pop(length, None)
 
 
-def _is_copied(shared: SharedInput, model: LoadedModel) -> bool:
-    """Whether an input is read where it lies by nobody: a file's part, and what the engine cannot be lent."""
+def is_lent(shared: SharedInput, model: LoadedModel, watch: Watch | None) -> bool:
+    """Whether the engine may read an input where it lies.
+
+    A part of a file is for the engine alone (edge.shm.guard), so not where the call may be captured.
+    """
     segment = shared.segment
-    return isinstance(segment, Part) or shared.position not in model.borrows or bool(segment.offset % ALIGNMENT_BYTES)
+    if shared.position not in model.borrows or segment.offset % ALIGNMENT_BYTES:
+        return False
+    return watch is None or isinstance(segment, Segment)
 
 
 def _places(

@@ -14,6 +14,7 @@ from edge.capture.watch import Watch
 from edge.clock import Clock, SystemClock
 from edge.deploy.adoption import Models
 from edge.engine.engine import Output
+from edge.engine.lending import ALIGNMENT_BYTES
 from edge.engine.placement import Placement
 from edge.errors import (
     CaptureContentError,
@@ -30,7 +31,7 @@ from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
 from edge.rpc.calls import step_far_aside
 from edge.rpc.incoming import Incoming, check_labels
-from edge.rpc.plans import PREDICT, Dialect, Plan, PlanBook
+from edge.rpc.plans import PREDICT, Dialect, Plan, PlanBook, SharedInput, is_lent
 from edge.rpc.unread import LARGE_BYTES
 from edge.rpc.watching import HandOver, Watched, Watching, watchable
 from edge.serving.binding import Part
@@ -38,7 +39,7 @@ from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
 from edge.serving.scheduler import Caller, Scheduler, Seat
 from edge.shm.buffers import Buffer
-from edge.shm.posix import Regions
+from edge.shm.posix import Loan, Regions
 from edge.shm.sysv import Attachment, SegmentReader
 from edge.tensors import Data
 from edge.text import shown
@@ -86,11 +87,10 @@ class Predictions:
             if not quick:
                 stay.core = self.placement.begin()
             # The outputs are the session's own memory, and the next call's as well: nothing may hold them.
-            slow = None if quick else context
             if plan.watch is None:
-                answer = plan.encoder.encode(self._run(stay, plan, raw, slow))
+                answer = plan.encoder.encode(self._run(stay, plan, raw, context, quick=quick))
             else:
-                answer = self._watched(stay, plan, raw, slow, context)
+                answer = self._watched(stay, plan, raw, context, quick=quick)
         except BaseException as error:
             traceback.clear_frames(error.__traceback__)  # they may hold outputs
             if isinstance(error, SharedMemoryError | RegionNotFoundError):
@@ -106,9 +106,9 @@ class Predictions:
             context.after_answer(stay.end)
         return answer
 
-    def _watched(self, stay: "_Stay", plan: Plan, raw: bytes, slow: Caller | None, context: Caller) -> bytes:
+    def _watched(self, stay: "_Stay", plan: Plan, raw: bytes, context: Caller, *, quick: bool) -> bytes:
         """The answer of a model that is watched: whether to capture the call is known before it leaves (K-2)."""
-        outputs = self._run(stay, plan, raw, slow)
+        outputs = self._run(stay, plan, raw, context, quick=quick)
         answer = plan.encoder.encode(outputs)
         watch, since = plan.watch, stay.seat.since
         if watch is not None and self._watching is not None and (number := watch.number(since)):
@@ -147,23 +147,19 @@ class Predictions:
             model.remarks.count_failed(status.name_of(error))
             raise
 
-    def _run(self, stay: "_Stay", plan: Plan, raw: bytes, slow: Caller | None) -> Sequence[Output]:
-        """Infer; a `slow` call steps aside last of all: whom that wakes then finds the interpreter lock free."""
+    def _run(self, stay: "_Stay", plan: Plan, raw: bytes, context: Caller, *, quick: bool) -> Sequence[Output]:
+        """Infer; unless it is quick it steps aside last of all: whom that wakes then finds the interpreter lock free."""
         data = plan.data(raw)
         for item in plan.shared:
             segment = item.segment
             if isinstance(segment, Part):
-                if slow is not None:
-                    slow.step_aside()
-                buffer = self.regions.read(segment.region, segment.offset, item.size)
-                stay.buffers = (*stay.buffers, buffer)
-                data[item.position] = buffer.lent(item.size)
+                data[item.position] = self._part(stay, plan, item, segment, context)
                 continue
             attachment = self.segments.take(segment.segment_id, segment.offset, item.size)
             stay.attached.append(attachment)
             data[item.position] = attachment.data(segment.offset, item.size)
-        if slow is not None:
-            slow.step_aside()
+        if not quick:
+            context.step_aside()
         if plan.watch is not None:
             stay.data = data
         try:
@@ -172,6 +168,22 @@ class Predictions:
             if (calls := plan.model.remarks.failed_calls) is not None:  # while shared memory is still lent
                 calls.keep(data, plan.shapes)
             raise
+        finally:
+            if stay.loans and (fault := stay.return_loans()):
+                raise fault from None
+
+    def _part(self, stay: "_Stay", plan: Plan, item: SharedInput, part: Part, context: Caller) -> Data:
+        """An input in a client's file, where it lies or copied."""
+        if is_lent(item, plan.model, plan.watch):
+            loan = self.regions.lend(part.region, part.offset, item.size, ALIGNMENT_BYTES)
+            if loan is not None:
+                stay.loans = (*stay.loans, loan)
+                return loan.lent
+        if item.size > LARGE_REQUEST_BYTES:
+            context.step_aside()
+        buffer = self.regions.read(part.region, part.offset, item.size)
+        stay.buffers = (*stay.buffers, buffer)
+        return buffer.lent(item.size)
 
 
 class Servicer:
@@ -339,18 +351,27 @@ class Servicer:
 class _Stay:
     """A call's time on a model: its seat, the core that its inference began on, the shared memory that it reads."""
 
-    __slots__ = ("attached", "buffers", "core", "data", "hand_over", "predictions", "scheduler", "seat")
+    __slots__ = ("attached", "buffers", "core", "data", "hand_over", "loans", "predictions", "scheduler", "seat")
 
     def __init__(self, predictions: Predictions, scheduler: Scheduler, seat: Seat) -> None:
         self.predictions, self.scheduler, self.seat = predictions, scheduler, seat
         self.core: int | None = None
         self.attached: list[Attachment] = []
         self.buffers: tuple[Buffer, ...] = ()
+        self.loans: tuple[Loan, ...] = ()
         self.hand_over: HandOver | None = None  # to capture the call
         self.data: Sequence[Data] = ()  # what the model was given, where the call is watched
 
+    def return_loans(self) -> SharedMemoryError | None:
+        """Nothing reads clients' files any more; what to say where one was cut short meanwhile."""
+        loans, self.loans = self.loans, ()
+        faults = [self.predictions.regions.take_back(loan) for loan in loans]
+        return next(filter(None, faults), None)
+
     def end(self, *, done: bool = True) -> None:
         """Give everything back; `done` where the model answered."""
+        if self.loans:
+            self.return_loans()
         for attachment in self.attached:
             self.predictions.segments.give_back(attachment)
         for buffer in self.buffers:

@@ -1,7 +1,8 @@
-"""Regions of POSIX shared memory that clients registered (O-17 to O-20): files in /dev/shm, read and written by descriptor.
+"""Regions of POSIX shared memory that clients registered (O-17 to O-20): files in /dev/shm.
 
-Nothing of them is mapped: a client may cut its file short at any time, and who touches a page that is gone has SIGBUS. To read
-one that was cut short says so. docs/adr/0032-posix-shared-memory.md weighs it.
+A client may cut its file short at any time, and who touches a mapped page that is gone has SIGBUS. So regions are read and written
+by descriptor, which says so, but for an inference that reads a large input where it lies: `lend` maps that, and edge.shm.guard
+watches over it. docs/adr/0032-posix-shared-memory.md and 0043-mapped-regions.md weigh it.
 """
 
 import ctypes
@@ -19,8 +20,10 @@ from edge.durable import why
 from edge.errors import RegionExistsError, RegionNotFoundError, RegionsFullError, SharedMemoryError
 from edge.shm.buffers import Buffer, Buffers
 from edge.shm.checks import FileStatus, file_name
+from edge.shm.guard import Guard
+from edge.shm.mapping import LentFile, Mapping, is_written, map_part
 from edge.shm.peers import SHM_FOLDER
-from edge.shm.sysv import JUDGED_SECONDS
+from edge.shm.sysv import JUDGED_SECONDS, KEEP_UNUSED_SECONDS
 from edge.text import shown
 
 MAX_REGIONS = 128  # each holds a descriptor
@@ -58,11 +61,23 @@ class Region:
     judged: dict[bool, float] = field(default_factory=dict)  # when all clients could read (False), write (True) it
     users: int = 0
     dropped: bool = False
+    mapping: Mapping | None = None
+    written_blocks: int = 0  # those that the file had when the region had all of its pages
 
     @property
     def words(self) -> str:
         """What it is called in a refusal."""
         return f"shared memory region {shown(self.name)} ({shown(self.key)})"
+
+
+@dataclass(slots=True, eq=False)
+class Loan:
+    """A part of a region that an inference reads where it lies; `end` is where it ends in the file."""
+
+    region: Region
+    mapping: Mapping
+    lent: LentFile
+    end: int
 
 
 def _open(key: str) -> tuple[int, bool]:
@@ -97,18 +112,19 @@ def _check_kind(fd: int, what: str) -> None:
         raise SharedMemoryError(f"{what}: expected a file in memory, made by shm_open")
 
 
-def _status(fd: int) -> tuple[int, FileStatus]:
+def _status(fd: int) -> tuple[os.stat_result, FileStatus]:
     found = os.fstat(fd)
-    return found.st_size, FileStatus(found.st_mode, found.st_uid, found.st_gid)
+    return found, FileStatus(found.st_mode, found.st_uid, found.st_gid)
 
 
 class Regions:
     """The regions, by the names that clients gave them, which hold for every client. Safe to use from any thread."""
 
-    def __init__(self, clock: Clock, peers: FilePeers | None = None) -> None:
-        """Without `peers` nobody is asked who is connected."""
+    def __init__(self, clock: Clock, peers: FilePeers | None = None, guard: Guard | None = None) -> None:
+        """Without `peers` nobody is asked who is connected; without a `guard` nothing is mapped."""
         self._clock = clock
         self._peers = peers
+        self._guard = guard
         self._lock = threading.Lock()
         self._regions: dict[str, Region] = {}
         self.buffers = Buffers(clock)
@@ -128,7 +144,8 @@ class Regions:
             self._check_room(name, size)
             fd, writable = _open(key)
             try:
-                there, status = _status(fd)
+                found, status = _status(fd)
+                there = found.st_size
                 region = Region(name, key, offset, size, fd, writable, status, self._clock.monotonic())
                 self._judge(region, status, writing=False)
                 if not size or offset > there or size > there - offset:
@@ -176,7 +193,7 @@ class Regions:
             RegionNotFoundError: there is none of that name.
             SharedMemoryError: they are not in it, not there any more, or may not be read by every client.
         """
-        region = self._begin_use(name, offset, size, writing=False)
+        region, _ = self._begin_use(name, offset, size, writing=False)
         try:
             buffer = self.buffers.take(size)
             done, start = 0, region.offset + offset
@@ -190,13 +207,65 @@ class Regions:
         finally:
             self._end_use(region)
 
+    def lend(self, name: str, offset: int, size: int, alignment: int) -> Loan | None:
+        """`size` bytes from `offset` of a region where they lie, until `take_back`; None where they must be read.
+
+        For an engine alone, which gives up the interpreter lock while it touches them, and wants them at a multiple of `alignment`.
+
+        Raises:
+            RegionNotFoundError, SharedMemoryError: as `read`.
+        """
+        if self._guard is None:
+            return None
+        region, found = self._begin_use(name, offset, size, writing=False)
+        loan = None
+        try:
+            # Engines read past the end, and so may touch what was cut behind this part.
+            whole = region.offset + region.size <= found.st_size
+            if whole and not (region.offset + offset) % alignment and _is_written(region, found):
+                loan = self._lent(region, offset, size, found.st_ctime_ns)
+        finally:
+            if loan is None:
+                self._end_use(region)
+        return loan
+
+    def _lent(self, region: Region, offset: int, size: int, changed: int) -> Loan | None:
+        with self._lock:
+            mapping = region.mapping
+            if mapping is None or mapping.cut:
+                made = map_part(region.fd, region.offset, region.size)
+                if made is None:
+                    return None
+                made.changed = changed
+                _unmap(mapping)
+                mapping = region.mapping = made
+            if self._guard is None or not self._guard.begin(mapping):
+                return None
+            return Loan(region, mapping, mapping.lent(offset, size), region.offset + offset + size)
+
+    def take_back(self, loan: Loan) -> SharedMemoryError | None:
+        """The end of a `lend`, and what to say where the file was cut short meanwhile: what was read of it is nothing then."""
+        region, mapping = loan.region, loan.mapping
+        loan.lent.over = True
+        assert self._guard is not None  # noqa: S101 - else nothing was lent
+        with self._lock:
+            found = os.fstat(region.fd)
+            self._guard.end(mapping, found.st_ctime_ns)
+            if region.mapping is not mapping:
+                _unmap(mapping)
+            mapping.unused_since = self._clock.monotonic()
+            self._release(region)
+        if mapping.cut or found.st_size < loan.end:
+            return _cut_short(region, loan.end - loan.lent.size, loan.lent.size)
+        return None
+
     def write(self, name: str, offset: int, data: memoryview) -> None:
         """Put bytes at `offset` of a region.
 
         Raises:
             RegionNotFoundError, SharedMemoryError: as `read`; or they may not be written by every client.
         """
-        region = self._begin_use(name, offset, len(data), writing=True)
+        region, _ = self._begin_use(name, offset, len(data), writing=True)
         try:
             # A file that is cut short from here on is made as long again as it was registered; that is its client's own doing.
             done = 0
@@ -213,23 +282,23 @@ class Regions:
             raise RegionNotFoundError(f"no shared memory region {shown(name)} is registered")
         return region
 
-    def _begin_use(self, name: str, offset: int, size: int, *, writing: bool) -> Region:
+    def _begin_use(self, name: str, offset: int, size: int, *, writing: bool) -> tuple[Region, os.stat_result]:
         with self._lock:
             region = self._get(name)
             if offset + size > region.size:
                 raise SharedMemoryError(
                     f"{region.words}: offset {offset} and size {size} reach past its end; {region.size} bytes are registered"
                 )
-            there, status = _status(region.fd)
+            found, status = _status(region.fd)
             now = self._clock.monotonic()
             if status != region.status or now - region.judged.get(writing, -JUDGED_SECONDS) >= JUDGED_SECONDS:
                 self._judge(region, status, writing=writing)
             start = region.offset + offset
-            if start + size > there:
+            if start + size > found.st_size:
                 raise _cut_short(region, start, size)
             region.users += 1
             region.used = now
-            return region
+            return region, found
 
     def _judge(self, region: Region, status: FileStatus, *, writing: bool) -> None:
         if has_list(region.fd):
@@ -249,16 +318,20 @@ class Regions:
 
     def _end_use(self, region: Region) -> None:
         with self._lock:
-            region.users -= 1
-            if region.dropped and not region.users:
-                os.close(region.fd)
+            self._release(region)
+
+    def _release(self, region: Region) -> None:
+        """With the lock held."""
+        region.users -= 1
+        if region.dropped and not region.users:
+            _close(region)
 
     def _drop(self, region: Region) -> None:
         """With the lock held."""
         del self._regions[region.name]
         region.dropped = True
         if not region.users:
-            os.close(region.fd)
+            _close(region)
 
     def sweep(self) -> None:
         """Drop what nobody can be using any more; call it about once a second."""
@@ -268,7 +341,12 @@ class Regions:
         with self._lock:
             now = self._clock.monotonic()
             for region in list(self._regions.values()):
-                if region.users or now - region.used < UNLINKED_SECONDS:
+                if region.users:
+                    continue
+                if region.mapping is not None and now - region.mapping.unused_since >= KEEP_UNUSED_SECONDS:
+                    _unmap(region.mapping)
+                    region.mapping = None
+                if now - region.used < UNLINKED_SECONDS:
                     continue
                 with suppress(OSError):
                     if os.fstat(region.fd).st_nlink == 0:
@@ -277,6 +355,24 @@ class Regions:
     def close(self) -> None:
         """Forget all."""
         self.unregister()
+
+
+def _is_written(region: Region, found: os.stat_result) -> bool:
+    """Whether the region has all of its pages; those that nobody wrote would be made by reading, on the agent's account."""
+    if not region.written_blocks or found.st_blocks < region.written_blocks:
+        region.written_blocks = found.st_blocks if is_written(region.fd, region.offset, region.size) else 0
+    return region.written_blocks > 0
+
+
+def _unmap(mapping: Mapping | None) -> None:
+    if mapping is not None and not mapping.users:
+        mapping.unmap()
+
+
+def _close(region: Region) -> None:
+    """Of no users."""
+    _unmap(region.mapping)
+    os.close(region.fd)
 
 
 def _cut_short(region: Region, start: int, size: int) -> SharedMemoryError:

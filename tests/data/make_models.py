@@ -97,6 +97,16 @@ def colour_mean() -> bytes:
     return model.to_bytes()
 
 
+def mean_of(shape: tuple[int, int, int, int]) -> bytes:
+    """`y` [1, channels] is the mean of `x`, float32 of a picture's shape."""
+    model = Model()
+    graph = model.graph()
+    x, y = graph.tensor("x", np.float32, shape), graph.tensor("y", np.float32, [1, shape[-1]])
+    graph.op(Op.MEAN, [x, graph.constant("axes", np.asarray([1, 2], np.int32))], [y], {0: u8(0)})
+    graph.ends([x], [y])
+    return model.to_bytes()
+
+
 def look_up(entries: int = 4) -> bytes:
     """`value` [1] is entry `index` of so many (10, 11, ...), int32; another index fails in the engine."""
     model = Model()
