@@ -130,7 +130,7 @@ class App:
         )
         if self._fleet is not None:
             self._fleet.fleet.serve(deployments)
-            self._fleet.telling.account = lambda: managed.account(self._registry, self._captures.snapshot())
+            self._fleet.telling.account = lambda: managed.account(self._registry, self._captures, self._clock)
         deployments.on_declared(self._declared)
         note = Note(paths.runtime_folder(), self._clock)
         self._models = Models(self._registry, deployments, note, self._clock, strict=self._config.edge_models_strict)

@@ -9,6 +9,7 @@ from edge.clock import Clock
 
 log = logging.getLogger(__name__)
 
+MAX_LATEST = 1024  # models whose last capture is remembered
 REPORT_SECONDS = 60.0  # between lines of the log, however many are refused
 
 
@@ -26,6 +27,7 @@ class Refusals:
         self.total = 0
         self.accepted = 0  # captures
         self.since = 0.0  # unix seconds; 0: the last capture was taken
+        self._latest: dict[str, float] = {}  # unix seconds, of the last capture of a model, by its package's name
 
     def refused(self, reason: str) -> None:
         """Note a capture that was refused."""
@@ -37,16 +39,25 @@ class Refusals:
             self.since = self.since or now
         self.report()
 
-    def taken(self) -> None:
-        """Note a capture that was taken."""
+    def taken(self, model: str) -> None:
+        """Note a capture that was taken, of a model by its package's name."""
+        now = self._clock.now()
         with self._lock:
             self.accepted += 1
+            if model not in self._latest and len(self._latest) >= MAX_LATEST:
+                del self._latest[min(self._latest, key=self._latest.__getitem__)]
+            self._latest[model] = now
             if not self.since:
                 return
             tell, self._reported = self._reported, False
             self.since = 0.0
         if tell:
             log.info("captures are accepted again; %d were refused since the start", self.total)
+
+    def latest(self) -> dict[str, float]:
+        """When the last capture of each model was taken, in unix seconds, by its package's name."""
+        with self._lock:
+            return dict(self._latest)
 
     def report(self) -> None:
         """Log what was refused since the last line, if that is long enough ago."""

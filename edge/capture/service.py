@@ -168,7 +168,7 @@ class CaptureService:
             if isinstance(error, BufferFullError | SpoolFullError):
                 self._refusals.refused(str(error))
             raise
-        self._refusals.taken()
+        self._refusals.taken(request.model_name)
 
     def promise(self, capture_id: str) -> None:
         """Have an id of the agent's own be IN_PROGRESS until `submit_promised` or `break_promise`."""
@@ -198,7 +198,7 @@ class CaptureService:
         except SpoolFullError as error:
             self._refusals.refused(str(error))
             raise
-        self._refusals.taken()
+        self._refusals.taken(request.model_name)
         return True
 
     def status(self, capture_id: str) -> CaptureState:
@@ -239,6 +239,10 @@ class CaptureService:
             accepted=self._refusals.accepted,
             files=usage.files,
         )
+
+    def latest(self) -> dict[str, float]:
+        """When the last capture of each model was taken, in unix seconds, by its package's name."""
+        return self._refusals.latest()
 
     # --- accepting -----------------------------------------------------------
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from edge import access, address
-from edge.client import show
+from edge.client import doctor_fleet, show
 from edge.client.connection import HEALTH, OPERATIONS, Agent, peer_credentials, why_unreachable
 from edge.client.doctor_models import check_models
 from edge.client.findings import Finding, Level, fail, ok, warn
@@ -67,6 +67,7 @@ def examine(socket: str, config_path: str | None, timeout: float | None) -> Iter
         yield from check_folders(config, agent)
         yield from check_device_files(config, agent)
         yield from check_models(config, agent)
+        yield from doctor_fleet.check_fleet(config, agent)
     yield from check_clock()
     yield from check_shared_memory(Path("/proc/sys/kernel"))
     yield from check_memory(Path("/proc/meminfo"))
@@ -317,6 +318,8 @@ def check_socket(path: str, timeout: float | None) -> Iterator[Finding]:
         yield warn("agent", f"release {reply.version} runs, this is {version()[0]}", "restart the agent")
     else:
         yield ok("agent", f"release {reply.version} serves on {address.display(path)}")
+    if reply.HasField("fleet"):
+        yield from doctor_fleet.standing(reply.fleet, time.time())
     captures = reply.captures
     if captures.refusing_since_unix_seconds:
         since = show.duration(time.time() - captures.refusing_since_unix_seconds)

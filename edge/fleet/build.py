@@ -44,7 +44,6 @@ def build(config: Config, clock: Clock, version: str, build_date: int, bandwidth
         float(config.edge_fleet_heartbeat_seconds),
     )
     fleet = Fleet(settings, clock, pay, telling.outcome)
-    telling.deployment = lambda: fleet.state.deployment
 
     def connect(repository: str) -> Source:
         from edge.fleet.web import connect
@@ -52,9 +51,11 @@ def build(config: Config, clock: Clock, version: str, build_date: int, bandwidth
         return connect(repository, clock, config)
 
     interval = float(config.edge_fleet_poll_seconds)
-    return Polling(
+    polling = Polling(
         fleet, config.edge_fleet_repository, interval, clock=clock, stop=stop, connect=connect, telling=telling
     )
+    telling.standing = polling.standing
+    return polling
 
 
 def _outlet(config: Config, clock: Clock, pace: Throttle) -> Outlet | None:

@@ -25,7 +25,7 @@ if _FETCHER not in sys.modules:  # tuf.ngclient imports it whether it is used or
 
 from tuf.api import exceptions  # noqa: E402 - after what it must not import
 from tuf.api.exceptions import RepositoryError  # noqa: E402
-from tuf.api.metadata import Metadata, TargetFile, Timestamp  # noqa: E402
+from tuf.api.metadata import Metadata, Root, TargetFile, Timestamp  # noqa: E402
 from tuf.ngclient.config import UpdaterConfig  # noqa: E402
 from tuf.ngclient.fetcher import FetcherInterface  # noqa: E402
 from tuf.ngclient.updater import Updater  # noqa: E402
@@ -41,6 +41,7 @@ _BOUNDS = {"timestamp": MAX_TIMESTAMP_BYTES, "snapshot": MAX_SNAPSHOT_BYTES, "ro
 _ISSUED_FORM = "%Y-%m-%dT%H:%M:%SZ"
 
 Answer = TypeVar("Answer")
+Role = TypeVar("Role", Root, Timestamp)
 Judge = Callable[[Collection[str], int], float]
 """The moment that expiry is judged by, where root names these keys for timestamps, so many of them together."""
 
@@ -203,6 +204,34 @@ class Trusted:
         data = source.read(self._origin, place(info), MAX_DOCUMENT_BYTES)
         self._told(lambda: info.verify_length_and_hashes(data))
         return data
+
+
+def root_of(data: bytes) -> Root:
+    """What a root file says; nothing is verified.
+
+    Raises:
+        MetadataError: it is none.
+    """
+    return _parsed(data, Root)
+
+
+def timestamp_of(data: bytes) -> Timestamp:
+    """What a timestamp.json says; nothing is verified.
+
+    Raises:
+        MetadataError: it is none.
+    """
+    return _parsed(data, Timestamp)
+
+
+def _parsed(data: bytes, kind: type[Role]) -> Role:
+    try:
+        signed = Metadata.from_bytes(data).signed
+    except RepositoryError as error:
+        raise MetadataError(str(error)) from error
+    if not isinstance(signed, kind):
+        raise MetadataError(f"is signed as {signed.type}; expected {kind.type}")
+    return signed
 
 
 def place(info: TargetFile) -> str:

@@ -195,6 +195,11 @@ class Polling:
             "judged_by": fleet.judged.by,
         }
 
+    def standing(self) -> dict[str, Any]:
+        """The same in short, for a heartbeat (F-22)."""
+        now = self.describe()
+        return {name: now[name] for name in ("deployment", "state", "judged_by", "last_error")}
+
     def _round(self, repository: str, caller: Caller | None) -> None:
         polled = repository == self.repository
         try:

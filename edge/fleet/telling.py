@@ -21,7 +21,7 @@ class Telling:
 
     def __init__(self, settings: Settings, version: str, clock: Clock, reports: Reports, interval: float) -> None:
         self.account: Callable[[], Mapping[str, Any]] = dict  # what the agent says of itself besides
-        self.deployment: Callable[[], str] = str  # what is declared now
+        self.standing: Callable[[], Mapping[str, Any]] = dict  # what is declared now, and how the last round ended
         self._settings = settings
         self._version = version
         self._clock = clock
@@ -78,7 +78,7 @@ class Telling:
     def _heartbeat(self) -> dict[str, Any]:
         return {
             **self._who(),
-            "deployment": self.deployment(),
+            **self.standing(),
             "disk_free_bytes": shutil.disk_usage(self._settings.folder.parent).free,
             "memory_available_bytes": memory.available(),
             **self.account(),

@@ -36,6 +36,12 @@ class Web:
         self._base = encode_path(urlsplit(url).path.rstrip("/") + "/")
         self._signing = signing
 
+    @property
+    def proxy(self) -> str:
+        """HOST:PORT of the proxy that requests go through; empty where there is none."""
+        proxy = self._transport.peer.proxy
+        return proxy.authority if proxy is not None else ""
+
     @contextmanager
     def open(self, path: str, *, most: int, start: int = 0, etag: str = "") -> Iterator[Got]:
         """See `Source`."""

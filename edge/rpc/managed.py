@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from edge.capture.snapshot import CaptureSnapshot
+from edge.capture.service import CaptureService
+from edge.clock import Clock
 from edge.deploy.adoption import Models
 from edge.deploy.managed import Managed
 from edge.errors import ModelNotFoundError
@@ -36,14 +37,21 @@ def messages(models: Models, registry: Registry) -> list[ops.ManagedModel]:
     return [message(models, registry, name, models.deployments.get(name)) for name in sorted(names)]
 
 
-def account(registry: Registry, captures: CaptureSnapshot) -> dict[str, Any]:
-    """What serves and what was captured, in a few words: for a heartbeat."""
-    models = {
-        model.name: {
+def account(registry: Registry, captures: CaptureService, clock: Clock) -> dict[str, Any]:
+    """What serves and what was captured, in a few words: for a heartbeat (F-22). Times are in seconds since the epoch."""
+    now, monotonic, captured = clock.now(), clock.monotonic(), captures.latest()
+    models: dict[str, dict[str, Any]] = {}
+    for model in registry.models():
+        counts = model.scheduler.counts()
+        models[model.name] = one = {
             "version": f"{model.manifest.model_name} {model.manifest.model_version}",
-            "predicted": model.scheduler.predicted,
+            "predicted": counts.answered,
+            "failed": sum(model.remarks.failed.counts().values()),
         }
-        for model in registry.models()
-    }
-    names = ("pending", "succeeded", "failed", "last_error")
-    return {"models": models, "captures": {name: getattr(captures, name) for name in names}}
+        if counts.last:
+            one["last_inference"] = int(now - (monotonic - counts.last))
+        if (at := captured.get(model.manifest.model_name)) is not None:
+            one["last_capture"] = int(at)
+    snapshot = captures.snapshot()
+    names = ("pending", "succeeded", "failed", "dropped", "refused", "last_error")
+    return {"models": models, "captures": {name: getattr(snapshot, name) for name in names}}

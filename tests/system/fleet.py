@@ -57,25 +57,27 @@ def arrives(path: Path) -> None:
 
 
 class Operator:
-    """The operator's commands, on a repository in a folder."""
+    """The operator's commands, on a repository in a folder, or at `where`, a bucket's url."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, where: str = "") -> None:
         self.folder, self.keys = folder / "repo", folder / "keys"
+        self.where = where or str(self.folder)
         self("init", "--no-passphrase")
         self("add-fleet", FLEET, "--no-passphrase")
 
     @property
     def root(self) -> str:
-        return str(self.folder / "metadata/1.root.json")
+        """What boards get."""
+        return str(self.keys / "1.root.json" if self.where.startswith("s3:") else self.folder / "metadata/1.root.json")
 
     def __call__(self, word: str, *words: str, check: bool = True) -> Any:
         """A command that signs."""
-        done = run_tool("fleet", word, str(self.folder), *words, "--keys", str(self.keys), "--json", check=check)
+        done = run_tool("fleet", word, self.where, *words, "--keys", str(self.keys), "--json", check=check)
         return json.loads(done.stdout)
 
     def look(self, word: str, *words: str) -> Any:
         """A command that only looks."""
-        return json.loads(run_tool("fleet", word, str(self.folder), *words, "--json").stdout)
+        return json.loads(run_tool("fleet", word, self.where, *words, "--json").stdout)
 
 
 class Member(Site):
