@@ -11,7 +11,7 @@ from typing import Any
 
 from edge import durable
 from edge.client import buckets, fleet_lock, fleet_status, show
-from edge.client.fleet_words import PASSPHRASE
+from edge.client.fleet_words import PASSPHRASE, PIN
 from edge.client.outcome import Exit, InputError, RefusedError
 from edge.errors import EdgeError
 from edge.fleet import doctor as checks
@@ -41,17 +41,38 @@ def _passphrase(options: Namespace) -> bytes | None:
     return os.environb.get(PASSPHRASE.encode()) or None
 
 
+def _pin(secret: str) -> str:
+    """What a token asks for before it signs."""
+    if given := os.environ.get(PIN):
+        return given
+    raise InputError(f"the token asks for its {secret}: set {PIN}")
+
+
+def import_key(options: Namespace) -> Exit:
+    """Takes up a key that is in a token or a key service."""
+    try:
+        key = Keys(options.keys, None, _pin).take(options.name, options.uri)
+    except EdgeError as error:
+        raise RefusedError("REFUSED", printable(str(error), show.PATH_CHARACTERS)) from None
+    if options.json:
+        show.as_json({"key": options.name, "keyid": key.keyid, "scheme": key.scheme})
+    else:
+        print(f"the key {options.name} ({key.scheme}) is known: init, add-fleet and rotate --new take it by its name")
+    return Exit.OK
+
+
 @contextmanager
 def _opened(options: Namespace, writes: str = "more") -> Iterator[FleetRepository]:
     """The repository, for a command that `writes` "more", a "new" one or nothing; what goes wrong is told in words."""
     keys = Keys(Path(os.devnull), None)
     if "keys" in options:
         passphrase = _passphrase(options)
-        if passphrase is None and getattr(options, "no_passphrase", None) is False:
+        makes = getattr(options, "no_passphrase", None) is False and getattr(options, "new", None) is None
+        if passphrase is None and makes:
             raise InputError(
                 f"new keys are to be encrypted: set {PASSPHRASE} or name a --passphrase-file (or --no-passphrase)"
             )
-        keys = Keys(options.keys, passphrase)
+        keys = Keys(options.keys, passphrase, _pin)
     files = fleet_status.files_of(options.repo, options)
     try:
         with closing(files), _alone(files, options, writes):
@@ -250,9 +271,9 @@ def renew(options: Namespace) -> Exit:
 def rotate(options: Namespace) -> Exit:
     """Replaces a key."""
     with _opened(options) as repository:
-        if options.dry_run:
-            raise InputError("rotate makes a key, and cannot be a dry run")
-        new = repository.rotate(options.role, options.old)
+        if options.dry_run and options.new is None:
+            raise InputError("rotate makes a key, and is a dry run only with --new")
+        new = repository.rotate(options.role, options.old, options.new)
         return _finish(options, repository, f"{options.role} has the new key {new}", role=options.role, key=new)
 
 

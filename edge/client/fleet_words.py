@@ -9,12 +9,14 @@ from edge.client import SUMMARIES
 from edge.client.numbers import count, percent
 
 PASSPHRASE = "SAGEMAKER_EDGE_FLEET_PASSPHRASE"  # noqa: S105 - the name of a variable
-_WORDS = "{check,apply,init,add-fleet,publish,deploy,promote,take-back,status,timestamp,renew,rotate,prune,doctor}"
+PIN = "SAGEMAKER_EDGE_FLEET_PIN"
+_WORDS = "{check,apply,init,import-key,add-fleet,publish,deploy,promote,take-back,status,timestamp,renew,rotate,prune,doctor}"
 _EPILOG = f"""\
 REPO is a folder, which any HTTPS server offers as it is and a stick carries, or s3://BUCKET/PREFIX, with keys of a role that may
 read, list and write there in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN. KEYS is a folder of key files,
 NAME.pem and NAME.pub; each command uses those of the roles that it signs. The passphrase of encrypted ones is in
-{PASSPHRASE}, or in the file that --passphrase-file names.
+{PASSPHRASE}, or in the file that --passphrase-file names. import-key takes a key that is in a PKCS#11 token
+(its PIN in {PIN}) or in a cloud's key service.
 
 examples:
   %(prog)s init repo --keys keys
@@ -62,7 +64,8 @@ def add(commands: Any, parser_class: Any, common: Any, later: Callable[[str, str
     device("check", "have the agent look for news of its fleet now")
     one = device("apply", "have the agent take over what a folder offers, such as a stick")
     one.add_argument("--from", dest="source", required=True, metavar="DIR", help="a repository's folder")
-    makes_keys(operator("init", "make a repository and its keys"))
+    makes_keys(operator("init", "make a repository and its keys, but for those that are there by their names"))
+    _add_import(words, common, later)
     one = operator("add-fleet", "add a fleet, and make its operator's key")
     makes_keys(one)
     one.add_argument("name", metavar="FLEET", help="sagemaker_edge_core_device_fleet_name of its devices")
@@ -72,6 +75,17 @@ def add(commands: Any, parser_class: Any, common: Any, later: Callable[[str, str
     _add_deploy(operator("deploy", "say which packages a fleet is to run"))
     _add_rollouts(operator)
     _add_upkeep(operator, makes_keys)
+
+
+def _add_import(words: Any, common: Any, later: Callable[[str, str], Any]) -> None:
+    text = "take up a key that is in a PKCS#11 token or a key service"
+    one = words.add_parser("import-key", help=text, description=f"{text.capitalize()}.", parents=[common])
+    one.set_defaults(run=later("edge.client.fleet_operator", "import_key"), talks=False)
+    one.add_argument(
+        "name", metavar="NAME", help="what it is called here: root-1, targets-1, packages, online, fleet-FLEET"
+    )
+    one.add_argument("uri", metavar="URI", help="pkcs11:token=LABEL;id=%%02, hsm:, awskms:, gcpkms: or azurekms:")
+    one.add_argument("--keys", type=Path, required=True, metavar="KEYS", help="the folder of keys")
 
 
 def _add_rollouts(operator: Callable[..., Any]) -> None:
@@ -105,6 +119,7 @@ def _add_upkeep(operator: Callable[..., Any], makes_keys: Callable[[Any], None])
     makes_keys(one)
     one.add_argument("role", metavar="ROLE", help="root, targets, snapshot, timestamp, packages or a fleet")
     one.add_argument("--old", metavar="NAME", help="the key that goes; else the role's first")
+    one.add_argument("--new", metavar="NAME", help="a key of KEYS that comes; else one is made")
     one = operator("prune", "remove files that nothing names any more", signs=False)
     one.add_argument("--older-than", type=count, default=7, metavar="DAYS", help="and that are older (7)")
     one.add_argument("--dry-run", action="store_true", help="remove nothing, and say what would go")

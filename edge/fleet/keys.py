@@ -1,7 +1,11 @@
-"""The operator's keys: files of a folder, `NAME.pem` (PKCS #8, encrypted) and `NAME.pub` (what others may see)."""
+"""The operator's keys: files of a folder, `NAME.pem` (PKCS #8, encrypted) and `NAME.pub` (what others may see).
+
+A key that is elsewhere, in a token or a key service, has `NAME.uri` in place of the first: where it is.
+"""
 
 import os
-from collections.abc import Collection
+import re
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -15,19 +19,29 @@ from edge.text import shown
 
 PRIVATE = ".pem"
 PUBLIC = ".pub"
+ELSEWHERE = ".uri"
 PRIVATE_MODE = 0o600
+
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
 
 class KeyFileError(EdgeError):
     """A key cannot be read or made."""
 
 
+def _no_pin(secret: str) -> str:
+    raise KeyFileError(f"a token asks for its {secret}")
+
+
 class Keys:
     """A folder of keys. Private ones are read when something is to be signed with them."""
 
-    def __init__(self, folder: Path, passphrase: bytes | None) -> None:
+    def __init__(self, folder: Path, passphrase: bytes | None, ask: Callable[[str], str] = _no_pin) -> None:
+        """`ask` gives the PIN of a token."""
         self.folder = folder
         self._passphrase = passphrase
+        self._ask = ask
 
     def make(self, name: str) -> SSlibKey:
         """A new key (ECDSA P-256); what is there stays.
@@ -43,14 +57,34 @@ class Keys:
         public = key.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
-        files = (
-            (self.folder / (name + PRIVATE), private, PRIVATE_MODE),
-            (self.folder / (name + PUBLIC), public, 0o644),
-        )
+        self._write([(name + PRIVATE, private, PRIVATE_MODE), (name + PUBLIC, public, 0o644)])
+        return SSlibKey.from_crypto(key.public_key())
+
+    def take(self, name: str, uri: str) -> SSlibKey:
+        """A key that is in a token or a key service.
+
+        Raises:
+            KeyFileError: there is one of that name, or it cannot be written.
+            TokenError: there is no such key there.
+        """
+        from edge.fleet import tokens
+
+        if not NAME.fullmatch(name):
+            raise KeyFileError(f"{shown(name)} is no key's name; expected letters, digits, '-' and '_'")
+        kept, key = tokens.find(uri, self._ask)
+        public = str(key.keyval["public"]).encode()
+        if SSlibKey.from_crypto(serialization.load_pem_public_key(public)).keyid != key.keyid:
+            raise KeyFileError(f"{uri} signs by {key.scheme}, which is not what is asked of such keys")
+        self._write([(name + ELSEWHERE, kept.encode() + b"\n", 0o644), (name + PUBLIC, public, 0o644)])
+        return key
+
+    def _write(self, files: Sequence[tuple[str, bytes, int]]) -> None:
+        """New files, all or none: their names, bytes and modes."""
         made: list[Path] = []
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for path, data, mode in files:
+            for name, data, mode in files:
+                path = self.folder / name
                 fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
                 made.append(path)
                 with os.fdopen(fd, "wb") as file:
@@ -64,7 +98,6 @@ class Keys:
             if isinstance(error, FileExistsError):
                 raise KeyFileError(f"{error.filename} is there already; no key is ever written over") from None
             raise KeyFileError(f"{error.filename or self.folder}: {durable.why(error)}") from None
-        return SSlibKey.from_crypto(key.public_key())
 
     def public(self, name: str) -> SSlibKey:
         """A key's public half.
@@ -82,7 +115,7 @@ class Keys:
         """The keys whose private half is here: names by key id."""
         found = {}
         for path in sorted(self.folder.glob("*" + PUBLIC)):
-            if path.with_suffix(PRIVATE).exists():
+            if any(path.with_suffix(suffix).exists() for suffix in (PRIVATE, ELSEWHERE)):
                 found[read_public(path).keyid] = path.stem
         return found
 
@@ -97,6 +130,8 @@ class Keys:
 
     def _signer(self, name: str) -> Signer:
         path = self.folder / (name + PRIVATE)
+        if not path.exists():
+            return self._signer_elsewhere(name)
         try:
             data = path.read_bytes()
             is_plain = b"ENCRYPTED" not in data
@@ -108,6 +143,16 @@ class Keys:
         except (ValueError, UnsupportedAlgorithm):
             raise KeyFileError(f"{path} is no private key, or its passphrase is another") from None
         return CryptoSigner(key, self.public(name))
+
+    def _signer_elsewhere(self, name: str) -> Signer:
+        from edge.fleet import tokens
+
+        path = self.folder / (name + ELSEWHERE)
+        try:
+            uri = path.read_text("utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise KeyFileError(f"{path}: {error}") from None
+        return tokens.signer_of(uri, self.public(name), self._ask)
 
 
 def read_public(path: Path) -> SSlibKey:

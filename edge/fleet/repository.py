@@ -139,8 +139,11 @@ class FleetRepository(Contents):
             self._sign(role, self.latest(role))
         self._online(first=role == "snapshot")
 
-    def rotate(self, role: str, old: str | None) -> str:
-        """A new key for a role in place of `old`, the first of its keys where None; returns the new key's name."""
+    def rotate(self, role: str, old: str | None, new: str | None = None) -> str:
+        """Another key for a role in place of `old`, the first of its keys where None; returns its name.
+
+        It is made here, unless `new` names one that is among the keys.
+        """
         root, targets = self.latest("root"), self.latest("targets")
         roles = root.signed.roles if role in TOP else targets.signed.delegations.roles
         if role not in roles:
@@ -151,11 +154,13 @@ class FleetRepository(Contents):
         keyid = self._keys.public(old).keyid if old is not None else keyids[0]
         if keyid not in keyids:
             raise FleetRepositoryError(f"the key {shown(old or '')} is none of {role}'s")
-        new = next(f"{role}-{n}" for n in range(2, 1000) if not self._keys.has(f"{role}-{n}"))
+        if new is not None and self._keys.public(new).keyid in keyids:
+            raise FleetRepositoryError(f"the key {shown(new)} is one of {role}'s already")
+        name = new or next(f"{role}-{n}" for n in range(2, 1000) if not self._keys.has(f"{role}-{n}"))
         signers = list(roles[role].keyids)
         holder = root if role in TOP else targets
         holder.signed.revoke_key(keyid, role)
-        holder.signed.add_key(self._keys.make(new), role)
+        holder.signed.add_key(self._keys.public(name) if new is not None else self._keys.make(name), role)
         if role in TOP:
             self._sign("root", root, also=signers if role == "root" else ())
         else:
@@ -163,7 +168,7 @@ class FleetRepository(Contents):
         if role not in ("root", "snapshot", "timestamp"):
             self._sign(role, self.latest(role))
         self._online(first=role in ("snapshot", "timestamp"))
-        return new
+        return name
 
     # --- signing -------------------------------------------------------------------
 
@@ -203,7 +208,15 @@ class FleetRepository(Contents):
         asked = [*holder.get_delegated_role(role).keyids, *also]
         metadata.signatures.clear()
         for signer in self._keys.signers(dict.fromkeys(asked)):
-            metadata.sign(signer, append=True)
+            try:
+                metadata.sign(signer, append=True)
+            except UnsignedMetadataError as error:
+                why = error.__cause__ or error
+                raise FleetRepositoryError(
+                    f"the key {self._keys.names()[signer.public_key.keyid]} does not sign: {type(why).__name__}: {why}".rstrip(
+                        ": "
+                    )
+                ) from None
         try:
             holder.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
             if role == "root" and raise_version:
