@@ -7,7 +7,7 @@ DEBS = $(wildcard dist/*/sagemaker-edge-agent_*.deb)
 # $(call built,FILE,WHAT,TARGET): says what to build first where FILE is not there.
 built = [ -f "$(1)" ] || { echo "There is no $(2) of $(ARCH) in dist/$(ARCH): run 'make $(3) ARCH=$(ARCH)' first." >&2; exit 1; }
 
-.PHONY: deb deb-of-release deb-check apt-repo manuals test-package test-device device-run
+.PHONY: deb deb-gpu deb-of-release deb-check apt-repo manuals test-package test-device device-run
 
 deb: ## The Debian package of ARCH, from its release tarball (`make tarball ARCH=...`)
 	@[ -e "$(RELEASE)" ] || $(MAKE) tarball ARCH=$(ARCH)
@@ -21,6 +21,11 @@ deb-check: $(VENV)/.tests ## The package of ARCH: what is in it, lintian, and it
 	@$(call built,$(DEB),package,deb)
 	@EDGE_DEB="$(DEB)" $(PY) -m pytest tests/package/test_deb.py
 	@PYTHON=$(PYTHON) packaging/debian/check.sh "$(DEB)" "$(RELEASE)" $(ARCH)
+
+deb-gpu: $(VENV)/.tests ## The package that adds the GPU to the agent of ARCH
+	@$(call built,dist/$(ARCH)/VERSION,release,tarball)
+	@PYTHON=$(PY) packaging/debian/gpu.sh $(DEB_VERSION) $(ARCH) dist/$(ARCH)
+	@EDGE_GPU_DEB="dist/$(ARCH)/sagemaker-edge-agent-gpu_$(DEB_VERSION)_$(ARCH).deb" $(PY) -m pytest tests/package/test_gpu_deb.py
 
 apt-repo: ## A signed apt repository from the built packages, and the lines a user types
 	@packaging/debian/repository.sh dist/apt $(DEBS)
