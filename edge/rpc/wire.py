@@ -114,7 +114,8 @@ class Contents:
     """
 
     def __init__(self, raw: bytes) -> None:
-        self._raw, self._view = raw, memoryview(raw)
+        self._raw = raw
+        self._view = memoryview(raw)
         self._held: dict[bytes, slice] = {}
         self._taken: dict[int, tuple[memoryview, slice]] = {}
 
