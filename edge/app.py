@@ -204,9 +204,11 @@ class App:
         end = self._clock.monotonic() + STOP_SECONDS
         self._notifier.stopping()
         watchdog.stop()
+        if metrics is not None:
+            metrics.end()
         self._shut_down(end)
         if metrics is not None:
-            metrics.stop()
+            metrics.stop(end)
         housekeeper.join(max(0.0, end - self._clock.monotonic()))  # it may wait for a disk
         if self._fleet is not None:
             leaving.join(max(0.0, end - self._clock.monotonic()))

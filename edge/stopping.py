@@ -2,8 +2,8 @@
 
 The steps come one after another: the watchdog ends, calls in flight have their grace, those that outlive it are cancelled,
 the threads that served them end, deployments note how they stand, calls chosen by policy and captures are brought to disk.
-What a step leaves of its share is the captures', for theirs comes last. A round of the fleet ends beside all this, and is
-waited for with what is left.
+What a step leaves of its share is the captures', for theirs comes last. A round of the fleet and the metrics end beside all
+this, and are waited for with what is left.
 """
 
 STOP_SECONDS = 8.0  # from the signal to the exit

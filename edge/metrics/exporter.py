@@ -13,7 +13,6 @@ from edge.metrics.exposition import Collector, Sheet
 log = logging.getLogger(__name__)
 
 TEXTFILE_SECONDS = 15.0  # between writes
-STOP_SECONDS = 1.0  # for a write under way at the stop
 
 
 class Exporter:
@@ -59,10 +58,14 @@ class TextFile:
         """Begin; the first file is written at once."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End, and remove the file; a write that a disk holds up is left behind."""
+    def end(self) -> None:
+        """Begin no further write."""
         self._stop.set()
-        self._thread.join(STOP_SECONDS)
+
+    def stop(self, seconds: float) -> None:
+        """End, and remove the file; a write that a disk holds up for so long is left behind."""
+        self.end()
+        self._thread.join(seconds)
         if not self._thread.is_alive():
             with contextlib.suppress(OSError):
                 self._path.unlink()

@@ -27,7 +27,6 @@ FRESH_SECONDS = 0.2
 SOCKET_MODE = 0o660  # the owner and the group may connect, as to the agent's own socket
 _READ_BYTES = 4096
 _BACKLOG = 128
-_STOP_SECONDS = 1.0
 _END = (b"\r\n\r\n", b"\n\n")
 
 
@@ -67,12 +66,16 @@ class Listener:
         """Answer."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Close everything, and remove the socket if it is still ours."""
+    def end(self) -> None:
+        """Answer nobody any more."""
         self._over.set()
         self._wake.close()
+
+    def stop(self, seconds: float) -> None:
+        """End, wait so long for an answer in the making, close everything, and remove the socket if it is still ours."""
+        self.end()
         if self._thread.ident is not None:
-            self._thread.join(_STOP_SECONDS)
+            self._thread.join(seconds)
         for connection in list(self._connections.values()):
             self._close(connection)
         self._socket.close()

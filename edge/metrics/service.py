@@ -19,6 +19,7 @@ class Metrics:
         Raises:
             SocketInUseError: `listen` is in use, or cannot be listened on.
         """
+        self._clock = clock
         self._exporter = Exporter()
         self.register = self._exporter.register
         self._exits: list[Listener | TextFile] = []
@@ -40,7 +41,13 @@ class Metrics:
         for one in self._exits:
             one.start()
 
-    def stop(self) -> None:
-        """Tell nothing more, and leave nothing behind."""
+    def end(self) -> None:
+        """Tell nothing more; it does not wait."""
         for one in self._exits:
-            one.stop()
+            one.end()
+
+    def stop(self, until: float) -> None:
+        """End, and leave nothing behind; `until` when it may wait for that, on the monotonic clock."""
+        self.end()
+        for one in self._exits:
+            one.stop(max(0.0, until - self._clock.monotonic()))

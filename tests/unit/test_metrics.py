@@ -146,6 +146,6 @@ def test_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:  # 
         assert first != second and "# EOF" not in first
         assert [one.name for one in path.parent.iterdir() if not one.name.endswith(".tmp")] == ["agent.prom"]
     finally:
-        written.stop()
+        written.stop(5)
     assert not path.exists()
     assert all("No such file" in record.message or "again" in record.message for record in caplog.records)

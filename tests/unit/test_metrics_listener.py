@@ -3,6 +3,7 @@
 import http.client
 import socket
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -60,7 +61,7 @@ def everything(peer: socket.socket) -> bytes:
 def metrics(tmp_path: Path) -> Iterator[Metrics]:
     made = Metrics(str(tmp_path / "m.sock"), SystemClock())
     yield made
-    made.listener.stop()
+    made.listener.stop(5)
     assert not Path(made.where).exists()
 
 
@@ -79,7 +80,7 @@ def test_over_tcp() -> None:
         assert (answer.status, answer.read()) == (200, b"text")
         connection.close()
     finally:
-        listener.stop()
+        listener.stop(5)
 
 
 def test_formats_and_refusals(metrics: Metrics) -> None:
@@ -142,7 +143,7 @@ def test_time_is_short(tmp_path: Path, said: bytes) -> None:
             eventually(lambda: not metrics.listener._connections)
             assert len(everything(peer)) < 1 << 24
     finally:
-        metrics.listener.stop()
+        metrics.listener.stop(5)
 
 
 def test_a_flood_of_scrapes_is_answered_from_one_text(tmp_path: Path) -> None:
@@ -150,7 +151,7 @@ def test_a_flood_of_scrapes_is_answered_from_one_text(tmp_path: Path) -> None:
     try:
         assert {metrics.say(GET)[-5:] for _ in range(100)} == {b"plain"} and metrics.made == 1
     finally:
-        metrics.listener.stop()
+        metrics.listener.stop(5)
 
 
 def test_a_place_that_cannot_be_listened_on(tmp_path: Path) -> None:
@@ -162,5 +163,27 @@ def test_a_socket_that_is_another_ones_by_now_stays(tmp_path: Path) -> None:
     metrics = Metrics(str(tmp_path / "m.sock"), SystemClock())
     Path(metrics.where).rename(tmp_path / "old")
     Path(metrics.where).touch()
-    metrics.listener.stop()
+    metrics.listener.stop(5)
     assert Path(metrics.where).exists()
+
+
+def test_an_answer_in_the_making_holds_up_no_stop(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def text(_open_metrics: bool) -> bytes:
+        begun.set()
+        go_on.wait()
+        return b""
+
+    where = str(tmp_path / "m.sock")
+    listener = Listener(where, text, SystemClock())
+    listener.start()
+    with socket.socket(socket.AF_UNIX) as peer:
+        peer.connect(where)
+        peer.sendall(GET)
+        assert begun.wait(SECONDS)
+        listener.end()
+        listener.stop(0)  # of the stop's time nothing is left
+        assert not Path(where).exists()
+        go_on.set()
+        assert not everything(peer)
