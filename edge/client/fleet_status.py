@@ -18,8 +18,10 @@ from edge.fleet.document import Document
 from edge.fleet.files import Files, FleetRepositoryError, FolderFiles
 from edge.fleet.overview import Overview
 from edge.fleet.repository import FleetRepository
+from edge.fleet.standing import moment, standing
 from edge.text import counted, printable
 
+MANY_WORRIES = 20  # lines of what asks for a person
 MANY = 5  # devices that are named in a line; the others are counted
 
 
@@ -139,7 +141,21 @@ def _told(told: Overview, document: Document | None, now: float, silent_after: i
         "waiting": told.waiting(name),
         "silent": told.silent(now, silent_after),
         "versions": told.versions(),
+        "devices": {device: _device(one) for device, one in sorted(told.heartbeats.items())},
         "unreadable": told.unreadable,
+    }
+
+
+def _device(heartbeat: dict[str, Any]) -> dict[str, Any]:
+    """How a device stands; times in seconds since the epoch, 0 for what it has not told."""
+    stands = standing(heartbeat)
+    return {
+        "agent": str(heartbeat.get("agent", "")),
+        "deployment": str(heartbeat.get("deployment", "")),
+        "at": moment(heartbeat.get("at")),
+        "last_inference": stands.inference,
+        "last_capture": stands.capture,
+        "worries": list(stands.worries),
     }
 
 
@@ -159,6 +175,8 @@ def _lines(told: Overview, document: Document | None, now: float, silent_after: 
         lines.append(f"  {alias}: {serving}")
     if silent := told.silent(now, silent_after):
         lines.append(f"  silent for {counted(silent_after, 'day')} or longer: {_some(silent)}")
+    for worry, devices in list(told.worries().items())[:MANY_WORRIES]:
+        lines.append(f"  {_some(devices)}: {worry}")
     if told.unreadable:
         lines.append(f"  {counted(told.unreadable, 'report')} cannot be read")
     return [printable(line, show.PATH_CHARACTERS) for line in lines]

@@ -12,9 +12,9 @@ from typing import Any
 from edge import strict_json
 from edge.fleet.files import Entry, Files, UnreadableFileError
 from edge.fleet.reports import MAX_REPORT_BYTES, SUFFIX
+from edge.fleet.standing import moment, standing
 from edge.strict_json import JsonFault
 
-LATEST = 1e11  # seconds since the epoch; what is later is no time that a device told of
 SILENT_DAYS = 2.0  # after so long without a heartbeat a device counts as silent
 
 
@@ -60,6 +60,14 @@ class Overview:
                 version = str(model.get("version", "")) if isinstance(model, dict) else ""
                 found.setdefault(str(alias), Counter())[version] += 1
         return found
+
+    def worries(self) -> dict[str, list[str]]:
+        """What asks for a person, in words, and on which devices; the widest spread first."""
+        found: dict[str, list[str]] = {}
+        for device, one in sorted(self.heartbeats.items()):
+            for worry in standing(one).worries:
+                found.setdefault(worry, []).append(device)
+        return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
     def failed_share(self, deployment: str) -> float | None:
         """The share of the devices that reported, in percent, on which it failed; None where none did."""
@@ -107,10 +115,3 @@ def _value(found: Overview, files: Files, entry: Entry) -> dict[str, Any] | None
             return strict_json.parse_object(files.read(entry.path, MAX_REPORT_BYTES), max_bytes=MAX_REPORT_BYTES)
     found.unreadable += 1
     return None
-
-
-def moment(value: object) -> float:
-    """Seconds since the epoch, as a device told them; 0 for what is no such time."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= LATEST:
-        return 0.0
-    return float(value)

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from html import escape
 
 from edge.fleet.document import Document
-from edge.fleet.overview import Overview, moment
+from edge.fleet.overview import Overview
+from edge.fleet.standing import moment, standing
 
 DAYS = 14  # of failures that the page shows
 _STYLE = """
@@ -106,11 +107,12 @@ def _devices(overview: Overview, document: Document | None, now: float) -> str:
         )
         state = '<span class="silent">silent</span>' if device in silent else "heard of"
         state += ', <span class="failed">failed</span>' if device in failed else ""
-        at = moment(one.get("at"))
-        when = _when(at) if at else ""
-        rows.append([escape(device), state, escape(str(one.get("agent", ""))), escape(serving), when])
+        stands = standing(one)
+        state += "".join(f'<br><span class="silent">{escape(worry)}</span>' for worry in stands.worries)
+        times = [_when(at) if at else "" for at in (moment(one.get("at")), stands.inference, stands.capture)]
+        rows.append([escape(device), state, escape(str(one.get("agent", ""))), escape(serving), *times])
     return (
-        _table(["Device", "State", "Agent", "Serves", "Last heard of"], rows)
+        _table(["Device", "State", "Agent", "Serves", "Last heard of", "Last inference", "Last capture"], rows)
         if rows
         else "<p>No device has told of itself.</p>"
     )

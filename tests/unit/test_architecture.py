@@ -39,6 +39,7 @@ PURE = [
     "fleet/state.py",
     "fleet/times.py",
     "fleet/rollout.py",
+    "fleet/standing.py",
     "cloud/aws/sigv4.py",
     "histogram.py",
     "metrics/table.py",

@@ -20,6 +20,7 @@ from edge.fleet.membership import Outcome, Settings
 from edge.fleet.overview import Overview
 from edge.fleet.page import page
 from edge.fleet.reports import BucketOutlet, FolderOutlet, Reports
+from edge.fleet.standing import Standing, standing
 from edge.fleet.telling import Telling
 from tests.fakes.clock import FakeClock
 from tests.fakes.fleet import DAY, FLEET, NOW, FleetDevice, Operator
@@ -244,6 +245,44 @@ def test_commands(told: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "no device has reported n-3 yet" in capsys.readouterr().err
     assert main(["fleet", "status", str(operator.folder), "--html", str(tmp_path / "page.html")]) == 2
     assert main(["fleet", "status", str(operator.folder), "--reports", str(tmp_path / "nowhere")]) == 2
+
+
+def test_how_devices_stand() -> None:
+    """What an operator of many boards looks for first, on which of them, and where nothing ran for long."""
+    ill = {
+        "at": 9,
+        "clock_synchronised": False,
+        "last_error": "models.example.com: its name cannot be resolved",
+        "disk_free_bytes": 1 << 20,
+        "models": {"a": {"last_inference": 5, "failed": 3}, "b": {"last_inference": 7, "last_capture": 6}},
+        "captures": {"last_error": "<403>"},
+    }
+    well = {
+        "at": 9,
+        "clock_synchronised": True,
+        "disk_free_bytes": 1 << 30,
+        "models": {"a": {"failed": 0}},
+        "captures": {},
+    }
+    assert standing(well) == Standing(0, 0, ())
+    assert (
+        standing(
+            {"models": {"a": {"last_inference": "x", "failed": "y"}}, "captures": 5, "disk_free_bytes": -1}
+        ).worries
+        == ()
+    )
+    one = Overview(FLEET, {"press-1": ill, "press-2": well, "press-3": {**well, "clock_synchronised": False}})
+    assert (standing(ill).inference, standing(ill).capture) == (7, 6)
+    assert one.worries() == {
+        "the clock is not synchronised": ["press-1", "press-3"],
+        "last round: models.example.com: its name cannot be resolved": ["press-1"],
+        "less than 64 MiB of the disk are free": ["press-1"],
+        "inferences of a fail": ["press-1"],
+        "captures: <403>": ["press-1"],
+    }
+    made = page([(one, None)], NOW.timestamp())
+    assert "captures: &lt;403&gt;" in made
+    assert "<td>1970-01-01 00:00</td><td>1970-01-01 00:00</td><td>1970-01-01 00:00</td>" in made
 
 
 class _Balance(html.parser.HTMLParser):
