@@ -243,7 +243,7 @@ class Bringing:
         if known is not None and self._store.has(known):
             version = replace(known, package=url)
         else:
-            version = self._store.accept(url, id, self._in_time(caller))
+            version = self._kept.accept(one, url, id, self._in_time(caller), self._serves)
         state.lift(id)
         return version
 
@@ -273,6 +273,9 @@ class Bringing:
             return None
         versions = one.state.versions() if version is None else [version]
         return model if model.url in [str(self._store.path(one)) for one in versions] else None
+
+    def _serves(self, one: Managed, version: Version) -> bool:
+        return self.model(one, version) is not None
 
     def on_trial(self, name: str) -> LoadedModel | None:
         """What serves under a name, if it has yet to prove itself."""

@@ -1,11 +1,12 @@
 """What the agent knows of its declared models, and the store knows for the next run."""
 
 import logging
+from collections.abc import Callable
 
 from edge.deploy.managed import Managed
 from edge.deploy.state import MAX_ENDED, MAX_TRIES, Standing, State, Version
 from edge.deploy.store import Store
-from edge.errors import StoreError
+from edge.errors import StoreError, StoreFullError
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +120,33 @@ class Kept:
             State({name: one.state for name, one in self.aliases.items() if name != but}, self._ended)
         )
         self.unsaved = False
+
+    def accept(
+        self, one: Managed, url: str, id: str, go_on: Callable[[], None], serves: Callable[[Managed, Version], bool]
+    ) -> Version:
+        """`Store.accept`; where there is no room, versions that served before the current ones go, that alias's first (F-8)."""
+        spare = iter([one, *(other for other in self.all() if other is not one)])
+        while True:
+            try:
+                return self.store.accept(url, id, go_on)
+            except StoreFullError as error:
+                if not any(self._let_go(other, error, serves) for other in spare):
+                    raise
+
+    def _let_go(self, one: Managed, error: StoreFullError, serves: Callable[[Managed, Version], bool]) -> bool:
+        """Have the version before the current one go; false where there is none, or it serves."""
+        old = one.state.previous
+        if old is None or serves(one, old):
+            return False
+        one.state.previous = None
+        try:
+            self.save()
+        except StoreError:
+            one.state.previous = old
+            return False
+        log.warning("model %s: %s, which served before, goes to make room: %s", one.name, old, error)
+        self.tidy()
+        return True
 
     def tidy(self) -> None:
         """Have the store keep what is needed, and no more."""

@@ -206,7 +206,7 @@ class StubDeployments:
 
 def connect(url: str, clock: FakeClock) -> FleetWeb:
     """The real client of a server."""
-    return FleetWeb(url, Transport(Peer.of(url, None), _Real(clock), PATIENCE))
+    return FleetWeb(url, Transport(Peer.of(url, None), RealClock(clock), PATIENCE))
 
 
 class FleetDevice:
@@ -249,7 +249,7 @@ class FleetDevice:
             source, name = Folder(where), str(where)
         else:
             source, name = (
-                FleetWeb(where.url, Transport(Peer.of(where.url, None), _Real(self.clock), PATIENCE)),
+                FleetWeb(where.url, Transport(Peer.of(where.url, None), RealClock(self.clock), PATIENCE)),
                 where.url,
             )
         try:
@@ -270,7 +270,7 @@ class FleetDevice:
         return {p.name for p in folder.rglob("*") if p.is_file() and "tuf" not in p.parts} - {"state.json"}
 
 
-class _Real:
+class RealClock:
     """The test's clock, but for waits and time spans of a connection, which are real."""
 
     def __init__(self, clock: FakeClock) -> None:

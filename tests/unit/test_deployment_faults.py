@@ -336,3 +336,28 @@ def test_a_name_that_cannot_be_forgotten_serves_on(
     assert (one.refused, device.deployments.get("m")) == ("", None)
     with pytest.raises(ModelNotFoundError):
         device.predict()
+
+
+def test_what_served_before_goes_when_the_store_is_full(tmp_path: Path) -> None:  # [F-8] [M-6]
+    """The version before the current one, never that one, and only where there is no room without."""
+    device = Device(tmp_path, store_mib=1)
+    device.start()
+    try:
+        for version in ("1", "2"):
+            assert device.declare(device.package(version, spare=400_000)).refused == ""
+            device.predict(COMMIT_PREDICTS)
+            device.deployments.look()
+        assert device.state == ("", "2", "1")
+        assert device.declare(device.package("3", spare=400_000)).refused == ""
+        assert device.state == ("3", "2", "")
+        device.predict(COMMIT_PREDICTS)
+        device.deployments.look()
+        assert device.state == ("", "3", "2")
+        refused = device.declare(device.package("4", spare=1 << 20)).refused
+        assert "no room in the store" in refused
+        assert device.predict() == 3
+        device.restart()
+        assert device.predict() == 3
+        assert device.state == ("", "3", "")
+    finally:
+        device.end()
