@@ -224,7 +224,8 @@ def _by_address(view: Any) -> Any:
 def _filler(view: Any, pointer: ctypes.c_void_p | None) -> Callable[[Data], None]:
     """Gives an input that stays where it is its bytes; with a `pointer` to its address it may also be lent them."""
     flat = view.reshape(-1).view(np.uint8)
-    memory, address = memoryview(flat), view.ctypes.data
+    address = view.ctypes.data
+    memory = memoryview(flat)
 
     def fill(data: Data) -> None:
         memory[:] = data.memory if isinstance(data, Lent) else data

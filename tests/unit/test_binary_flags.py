@@ -1,4 +1,4 @@
-"""What the binary leaves out is not what the agent imports (packaging/nuitka/flags.txt)."""
+"""What the compiler is told and what it can take (packaging/nuitka/flags.txt)."""
 
 import ast
 from pathlib import Path
@@ -32,4 +32,17 @@ def test_nothing_that_is_imported_is_left_out() -> None:
         for module, file in imported().items()
         if any(module == name or module.startswith(f"{name}.") for name in names)
     }
+    assert not wrong
+
+
+def test_no_memoryview_is_made_in_an_assignment_of_several_names() -> None:
+    """Nuitka 4.3.3 fails on it ("Problem cloning node"), and no binary can be built."""
+    wrong = [
+        f"{path.relative_to(TOP)}:{node.lineno}"
+        for path in (TOP / "edge").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple)
+        for call in ast.walk(node.value)
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "memoryview"
+    ]
     assert not wrong
