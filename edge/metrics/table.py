@@ -53,9 +53,17 @@ def gauge(name: str, help: str, *labels: str) -> Metric:
     return _metric(Kind.GAUGE, name, help, *labels)
 
 
-BUILD = _metric(
-    Kind.INFO, "build", "The release, and the first choice of engine for models; always 1.", "version", "engine"
-)
+def histogram(name: str, help: str, *labels: str) -> Metric:
+    """How often each of some sizes was, since the start."""
+    return _metric(Kind.HISTOGRAM, name, help, *labels)
+
+
+def info(name: str, help: str, *labels: str) -> Metric:
+    """Words, as labels of a value that is always 1."""
+    return _metric(Kind.INFO, name, help, *labels)
+
+
+BUILD = info("build", "The release, and the first choice of engine for models; always 1.", "version", "engine")
 START = gauge("start_time_seconds", "When the agent started, in Unix time.")
 READY = gauge("ready", "1 where what is to serve from the start does, else 0.")
 RESIDENT = gauge("resident_memory_bytes", "Resident memory of the agent's process.")
@@ -82,17 +90,11 @@ MODEL_CALLS = counter(
     *_MODEL,
     "code",
 )
-INFERENCE = _metric(
-    Kind.HISTOGRAM,
-    "model_inference_seconds",
-    "How long calls that were answered had an instance of the model.",
-    *_MODEL,
+INFERENCE = histogram(
+    "model_inference_seconds", "How long calls that were answered had an instance of the model.", *_MODEL
 )
-QUEUE = _metric(
-    Kind.HISTOGRAM,
-    "model_queue_seconds",
-    "How long calls waited for an instance; those that did not wait are not in it.",
-    *_MODEL,
+QUEUE = histogram(
+    "model_queue_seconds", "How long calls waited for an instance; those that did not wait are not in it.", *_MODEL
 )
 RUNNING = gauge("model_running", "Calls in the engine now.", *_MODEL)
 WAITING = gauge("model_waiting", "Calls in the model's queue now.", *_MODEL)
@@ -144,13 +146,7 @@ BEAT = gauge(
     "watchdog_alive_timestamp_seconds", "When the watchdog last found the agent alive, in Unix time; 0: not yet."
 )
 
-FLEET = _metric(
-    Kind.INFO,
-    "fleet_deployment",
-    "The fleet, and what it has declared on this device; always 1.",
-    "fleet",
-    "deployment",
-)
+FLEET = info("fleet_deployment", "The fleet, and what it has declared on this device; always 1.", "fleet", "deployment")
 FLEET_STATE = gauge(
     "fleet_state",
     "1 for the state of the fleet's deployment: switching, trying, committed or refused; 0 for others.",

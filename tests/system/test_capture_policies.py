@@ -64,6 +64,7 @@ def agent(
         ("close", UNSURE, SURE, "margin_below"),
         ("eights", SURE, UNSURE, "class_seen"),
         ("broken", np.nan, SURE, "nan_or_inf"),
+        ("broken", np.inf, SURE, "nan_or_inf"),
     ],
 )
 def test_what_the_outputs_say(

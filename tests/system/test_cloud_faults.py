@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from edge.capture.statuses import CaptureState
-from edge.cloud.aws.client import TRUST_SECONDS
 from edge.cloud.aws.credentials import EnvironmentCredentials
+from edge.cloud.aws.trusted import TRUST_SECONDS
 from edge.errors import SpoolFullError
 from tests.fakes import captures, s3_stub
 from tests.fakes.clock import FakeClock

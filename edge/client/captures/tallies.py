@@ -121,8 +121,8 @@ def _moment(seconds: int) -> datetime:
 
 
 @dataclass
-class Tally:
-    """Captures of one version of a model."""
+class _Counted:
+    """How many were counted of one version of a model, and over which time."""
 
     model_name: str
     model_version: str
@@ -130,6 +130,17 @@ class Tally:
     first: datetime = LATEST
     last: datetime = EARLIEST
     classes: Words = field(default_factory=Words)
+
+    def count_one(self, begins: datetime, ends: datetime) -> None:
+        """Count one that was from a time to another."""
+        self.count += 1
+        self.first, self.last = min(self.first, begins), max(self.last, ends)
+
+
+@dataclass
+class Tally(_Counted):
+    """Captures of one version of a model."""
+
     reasons: Words = field(default_factory=Words)
     devices: Words = field(default_factory=Words)
     statuses: Words = field(default_factory=Words)
@@ -141,8 +152,7 @@ class Tally:
     def add(self, chosen: Chosen) -> None:
         """Count a capture."""
         capture, said = chosen.capture, chosen.prediction
-        self.count += 1
-        self.first, self.last = min(self.first, capture.time), max(self.last, capture.time)
+        self.count_one(capture.time, capture.time)
         self.devices.add(capture.device)
         for reason in capture.reasons:
             self.reasons.add(reason)
@@ -164,23 +174,16 @@ class Tally:
 
 
 @dataclass
-class SummaryTally:
-    """Summaries of one version of a model. Quantiles cannot be added up: `median` and `p99` are the largest of any hour."""
+class SummaryTally(_Counted):
+    """Summaries of one version of a model. Quantiles cannot be added up: `worst` has the largest of any period."""
 
-    model_name: str
-    model_version: str
-    count: int = 0
-    first: datetime = LATEST
-    last: datetime = EARLIEST
     calls: Words = field(default_factory=Words)
-    classes: Words = field(default_factory=Words)
     worst: dict[str, float] = field(default_factory=dict)
     latest: deque[tuple[str, ...]] = field(default_factory=lambda: deque(maxlen=LATEST_SUMMARIES))  # rows of `PERIODS`
 
     def add(self, summary: Summary) -> None:
         """Count a summary."""
-        self.count += 1
-        self.first, self.last = min(self.first, summary.begins), max(self.last, summary.ends)
+        self.count_one(summary.begins, summary.ends)
         for status, count in summary.calls.items():
             self.calls.add(status, count)
         for index, count in summary.classes.items():

@@ -20,6 +20,7 @@ from edge.cloud.aws.dialling import Peer
 from edge.cloud.aws.faults import StaleConnectionError, TransportError
 from edge.cloud.aws.pool import Pool
 from edge.cloud.aws.transport import Reply
+from edge.cloud.aws.trusted import Trusted, peer_of
 from edge.cloud.retry import (
     NO_CODE,
     Answer,
@@ -39,7 +40,6 @@ from edge.cloud.store import Body, Pace, StoreError
 log = logging.getLogger(__name__)
 
 HEAD_BYTES = 1024  # of a request beside its body, roughly: counts against the bandwidth
-TRUST_SECONDS = 300.0  # for which the CAs that were read are used: they are replaced while the agent runs
 _SECRET_CHARACTERS = 8  # what is shorter is not worth hiding, and may be part of any word
 _TRUST_FAULTS = {Fault.TLS_UNTRUSTED, Fault.TLS_NOT_YET_VALID, Fault.TLS_EXPIRED, Fault.TLS}
 
@@ -86,10 +86,8 @@ class S3Client:
         self._location = location
         self._credentials = credentials
         self._clock = clock
-        self._trust = trust
         self._lock = threading.Lock()  # guards what follows
-        self._tls: ssl.SSLContext | None = None
-        self._tls_made = 0.0  # monotonic
+        self._trusted = Trusted(trust, clock)
         self._told = ""  # of what answers taught
         self._region = location.region
         self._anchor: tuple[float, float] | None = None  # the store's time, and when it was that (monotonic)
@@ -142,7 +140,7 @@ class S3Client:
             verdict = judge_fault(error.fault, error.detail)
             with self._lock:
                 if error.fault in _TRUST_FAULTS:
-                    self._tls = None
+                    self._trusted.forget()
                 if verdict.outcome is Outcome.RETRY_LATER:  # it may be the region's host that is not there
                     self._region = self._location.region
             raise StoreError(worded(verdict, peer, keys)) from None
@@ -189,22 +187,8 @@ class S3Client:
         with self._lock:
             region = self._region
             url, base = address_of(self._location, region)
-            tls = self._context() if url.startswith("https:") else None
-        try:
-            return Peer.of(url, tls), base, region
-        except ValueError as error:
-            raise StoreError(Verdict(Outcome.RETRY_LATER, str(error), slow=True)) from None
-
-    def _context(self) -> ssl.SSLContext:
-        """The CAs that are trusted now, or were some minutes ago."""
-        now = self._clock.monotonic()
-        if self._tls is None or now - self._tls_made > TRUST_SECONDS:
-            try:
-                self._tls, self._tls_made = self._trust(), now
-            except OSError as error:
-                text = f"the trusted CAs cannot be read: {error.strerror or error}"
-                raise StoreError(Verdict(Outcome.RETRY_LATER, text, slow=True)) from None
-        return self._tls
+            tls = self._trusted.context(url)
+        return peer_of(url, tls), base, region
 
     def abort(self) -> None:
         """End what is under way."""

@@ -21,6 +21,7 @@ from edge.cloud.aws.credentials import CredentialSource
 from edge.cloud.aws.dialling import Peer
 from edge.cloud.aws.faults import StaleConnectionError, TransportError
 from edge.cloud.aws.transport import Reply, Transport
+from edge.cloud.aws.trusted import Trusted, peer_of
 from edge.cloud.retry import (
     NO_CODE,
     Answer,
@@ -64,8 +65,7 @@ class S3Reader:
         self._location = location
         self._credentials = credentials
         self._clock = clock
-        self._trust = trust
-        self._tls: ssl.SSLContext | None = None
+        self._trusted = Trusted(trust, clock)
         self._region = location.region
         self._ahead = 0.0  # of the store's clock before this device's, in seconds
         self._transport: Transport | None = None
@@ -179,16 +179,7 @@ class S3Reader:
 
     def _connect(self) -> tuple[Transport, str]:
         url, base = address_of(self._location, self._region)
-        if self._tls is None and url.startswith("https:"):
-            try:
-                self._tls = self._trust()
-            except OSError as error:
-                text = f"the trusted CAs cannot be read: {error.strerror or error}"
-                raise StoreError(Verdict(Outcome.RETRY_LATER, text, slow=True)) from None
-        try:
-            peer = Peer.of(url, self._tls)
-        except ValueError as error:
-            raise StoreError(Verdict(Outcome.RETRY_LATER, str(error), slow=True)) from None
+        peer = peer_of(url, self._trusted.context(url))
         if self._transport is None or self._transport.peer != peer:
             self.close()
             self._transport = Transport(peer, self._clock, self._location.patience)
