@@ -67,7 +67,7 @@ def _opened(options: Namespace, writes: str = "more") -> Iterator[FleetRepositor
     keys = Keys(Path(os.devnull), None)
     if "keys" in options:
         passphrase = _passphrase(options)
-        makes = getattr(options, "no_passphrase", None) is False and getattr(options, "new", None) is None
+        makes = getattr(options, "no_passphrase", None) is False and not getattr(options, "new", [])
         if passphrase is None and makes:
             raise InputError(
                 f"new keys are to be encrypted: set {PASSPHRASE} or name a --passphrase-file (or --no-passphrase)"
@@ -271,10 +271,11 @@ def renew(options: Namespace) -> Exit:
 def rotate(options: Namespace) -> Exit:
     """Replaces a key."""
     with _opened(options) as repository:
-        if options.dry_run and options.new is None:
+        if options.dry_run and not options.new:
             raise InputError("rotate makes a key, and is a dry run only with --new")
         new = repository.rotate(options.role, options.old, options.new)
-        return _finish(options, repository, f"{options.role} has the new key {new}", role=options.role, key=new)
+        said = f"{options.role} has the new {'key' if len(new) == 1 else 'keys'} {', '.join(new)}"
+        return _finish(options, repository, said, role=options.role, keys=new)
 
 
 def prune(options: Namespace) -> Exit:

@@ -118,8 +118,12 @@ def _add_upkeep(operator: Callable[..., Any], makes_keys: Callable[[Any], None])
     one = operator("rotate", "give a role a new key in place of an old one")
     makes_keys(one)
     one.add_argument("role", metavar="ROLE", help="root, targets, snapshot, timestamp, packages or a fleet")
-    one.add_argument("--old", metavar="NAME", help="the key that goes; else the role's first")
-    one.add_argument("--new", metavar="NAME", help="a key of KEYS that comes; else one is made")
+    one.add_argument(
+        "--old", action="append", metavar="NAME", help="a key that goes, by name or id; else the role's first"
+    )
+    one.add_argument(
+        "--new", action="append", default=[], metavar="NAME", help="a key of KEYS that comes; else one is made"
+    )
     one = operator("prune", "remove files that nothing names any more", signs=False)
     one.add_argument("--older-than", type=count, default=7, metavar="DAYS", help="and that are older (7)")
     one.add_argument("--dry-run", action="store_true", help="remove nothing, and say what would go")

@@ -7,7 +7,7 @@ elsewhere, `timestamp` takes over there what is new.
 
 import datetime
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from edge.text import shown
 
 DAYS = {"root": 3650, "targets": 365, "snapshot": 30, "timestamp": 14}
 ROLE_DAYS = 365  # of a role that signs packages or a fleet's document
+KEYID_CHARACTERS = 8  # by which a key can be told
 ROOT_KEYS, ROOT_THRESHOLD, TARGETS_KEYS = 3, 2, 2
 _SERIALIZER = JSONSerializer(compact=True)
 
@@ -139,10 +140,10 @@ class FleetRepository(Contents):
             self._sign(role, self.latest(role))
         self._online(first=role == "snapshot")
 
-    def rotate(self, role: str, old: str | None, new: str | None = None) -> str:
-        """Another key for a role in place of `old`, the first of its keys where None; returns its name.
+    def rotate(self, role: str, old: Sequence[str] | None, new: Sequence[str] = ()) -> list[str]:
+        """Other keys for a role in place of `old`, the first of its keys where there is none; returns their names.
 
-        It is made here, unless `new` names one that is among the keys.
+        They are made here, but for `new`, which are among the keys.
         """
         root, targets = self.latest("root"), self.latest("targets")
         roles = root.signed.roles if role in TOP else targets.signed.delegations.roles
@@ -150,25 +151,44 @@ class FleetRepository(Contents):
             raise FleetRepositoryError(
                 f"there is no role {shown(role)}; there are: {', '.join([*TOP, PACKAGES, *self.fleets()])}"
             )
-        keyids = roles[role].keyids
-        keyid = self._keys.public(old).keyid if old is not None else keyids[0]
-        if keyid not in keyids:
-            raise FleetRepositoryError(f"the key {shown(old or '')} is none of {role}'s")
-        if new is not None and self._keys.public(new).keyid in keyids:
-            raise FleetRepositoryError(f"the key {shown(new)} is one of {role}'s already")
-        name = new or next(f"{role}-{n}" for n in range(2, 1000) if not self._keys.has(f"{role}-{n}"))
-        signers = list(roles[role].keyids)
-        holder = root if role in TOP else targets
-        holder.signed.revoke_key(keyid, role)
-        holder.signed.add_key(self._keys.public(name) if new is not None else self._keys.make(name), role)
+        keyids = list(roles[role].keyids)
+        going = list(dict.fromkeys(self._one_of(role, keyids, name) for name in old)) if old else keyids[:1]
+        if len(new) > len(going):
+            raise FleetRepositoryError(f"{len(new)} keys cannot come where {len(going)} go")
+        for name in new:
+            if self._keys.public(name).keyid in keyids:
+                raise FleetRepositoryError(f"the key {shown(name)} is one of {role}'s already")
+        holder, coming = root if role in TOP else targets, {name: self._keys.public(name) for name in new}
+        for _ in range(len(going) - len(coming)):
+            name = next(f"{role}-{n}" for n in range(2, 1000) if not self._keys.has(f"{role}-{n}"))
+            coming[name] = self._keys.make(name)
+        for keyid in going:
+            holder.signed.revoke_key(keyid, role)
+        for key in coming.values():
+            holder.signed.add_key(key, role)
         if role in TOP:
-            self._sign("root", root, also=signers if role == "root" else ())
+            self._sign("root", root, also=keyids if role == "root" else ())
         else:
             self._sign("targets", targets)
         if role not in ("root", "snapshot", "timestamp"):
             self._sign(role, self.latest(role))
         self._online(first=role in ("snapshot", "timestamp"))
-        return name
+        return list(coming)
+
+    def _one_of(self, role: str, keyids: Sequence[str], name: str) -> str:
+        """The id of a role's key by its name or, where its public half is lost as well, by the beginning of its id.
+
+        Raises:
+            FleetRepositoryError: it is none of the role's.
+        """
+        if self._keys.has(name):
+            found = [self._keys.public(name).keyid]
+        else:
+            found = [keyid for keyid in keyids if len(name) >= KEYID_CHARACTERS and keyid.startswith(name)]
+        if len(found) != 1 or found[0] not in keyids:
+            known = ", ".join(keyid[:KEYID_CHARACTERS] for keyid in keyids)
+            raise FleetRepositoryError(f"the key {shown(name)} is none of {role}'s, whose ids begin with {known}")
+        return found[0]
 
     # --- signing -------------------------------------------------------------------
 

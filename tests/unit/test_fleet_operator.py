@@ -305,6 +305,23 @@ def test_a_new_key_is_signed_over(shell: Shell, role: str) -> None:
     assert shell("doctor", keys=False)["problems"] == []
 
 
+def test_keys_that_are_lost(shell: Shell, tmp_path: Path) -> None:
+    """Both of targets, with their public halves: two of root put others in their place."""
+    ids = [Keys(shell.keys, None).public(f"targets-{n}").keyid for n in (1, 2)]
+    for path in list(shell.keys.glob("targets-*")):
+        path.unlink()
+    said = shell("rotate", "targets", "--old", "targets-1", code=1)["error"]
+    assert f"the key 'targets-1' is none of targets's, whose ids begin with {ids[0][:8]}, {ids[1][:8]}" in said
+    assert "2 of the 2 keys of targets must sign" in shell("rotate", "targets", "--old", ids[0], code=1)["error"]
+    for path in list(shell.keys.glob("targets-*")):
+        path.unlink()
+    done = shell("rotate", "targets", "--old", ids[0][:8], "--old", ids[1])
+    assert done["keys"] == ["targets-2", "targets-3"]
+    assert "2 keys cannot come where 1 go" in shell("rotate", "root", "--new", "a", "--new", "b", code=1)["error"]
+    shell("add-fleet", "plant-south")
+    assert shell("doctor", keys=False)["problems"] == []
+
+
 def test_half_a_key_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys, real = Keys(tmp_path / "keys", b"secret"), os.fsync
     for failing in (1, 2, 3):  # .pem, .pub, the folder

@@ -254,14 +254,17 @@ def test_how_devices_stand() -> None:
         "clock_synchronised": False,
         "last_error": "models.example.com: its name cannot be resolved",
         "disk_free_bytes": 1 << 20,
-        "models": {"a": {"last_inference": 5, "failed": 3}, "b": {"last_inference": 7, "last_capture": 6}},
+        "models": {
+            "a": {"last_inference": 5, "failed": 3, "predicted": 297},
+            "b": {"last_inference": 7, "last_capture": 6},
+        },
         "captures": {"last_error": "<403>"},
     }
     well = {
         "at": 9,
         "clock_synchronised": True,
         "disk_free_bytes": 1 << 30,
-        "models": {"a": {"failed": 0}},
+        "models": {"a": {"failed": 1, "predicted": 100}},
         "captures": {},
     }
     assert standing(well) == Standing(0, 0, ())

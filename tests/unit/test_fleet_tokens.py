@@ -103,7 +103,7 @@ def test_a_token(module: str, shell: Shell, tmp_path: Path, monkeypatch: pytest.
         (Path(shell.keys) / f"{name}.pem").rename(tmp_path / name)
     (tmp_path / "root-2").rename(Path(shell.keys) / "root-2.pem")
     shell("import-key", "root-4", uri.replace("%01", "%03"))
-    assert shell("rotate", "root", "--old", "root-1", "--new", "root-4")["key"] == "root-4"
+    assert shell("rotate", "root", "--old", "root-1", "--new", "root-4")["keys"] == ["root-4"]
     assert "is one of root's already" in shell("rotate", "root", "--new", "root-4", code=1)["error"]
     shell("timestamp")
     archive = tmp_path / "digits.tar.gz"
