@@ -24,20 +24,12 @@ from edge.shm.posix import Loan, Regions
 from edge.shm.sysv import KEEP_UNUSED_SECONDS
 from edge.tensors import Lent
 from tests.data.make_models import add_one
+from tests.fakes.shm import SetClock
 from tests.system.segments import ShmFile
 
 PAGE = 4096
 SIZE = 64 * PAGE
 ONES = np.ones(SIZE // 4, np.float32).tobytes()
-
-
-class SetClock(SystemClock):
-    """A monotonic clock that a test moves."""
-
-    at = 0.0
-
-    def monotonic(self) -> float:
-        return self.at
 
 
 @pytest.fixture
@@ -277,7 +269,7 @@ def test_cut_again_and_again(regions: Regions, file: ShmFile) -> None:  # [O-20]
 
 
 ELSEWHERE = """
-import ctypes, logging, mmap, os, sys
+import ctypes, logging, mmap, os, resource, sys
 from edge.clock import SystemClock
 from edge.engine.litert_memory import copy
 from edge.shm.guard import Guard
@@ -286,6 +278,7 @@ from edge.shm.posix import Regions
 from tests.system.segments import ShmFile
 import faulthandler
 logging.basicConfig(level=logging.INFO)
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 if "faulthandler" in sys.argv:
     faulthandler.enable()
 regions = Regions(SystemClock(), guard=Guard(SystemClock()))

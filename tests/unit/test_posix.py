@@ -8,38 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from edge.clock import SystemClock
 from edge.errors import RegionExistsError, RegionNotFoundError, RegionsFullError, SharedMemoryError
 from edge.shm import posix
 from edge.shm.buffers import KEEP_UNUSED_SECONDS, MAX_KEPT_BYTES, Buffers
 from edge.shm.checks import FileStatus, Peer, check_file_peer, file_name
-from edge.shm.peers import Peers
 from edge.shm.posix import MAX_REGION_BYTES, MAX_REGIONS, UNLINKED_SECONDS, Regions
 from edge.shm.sysv import JUDGED_SECONDS
 from edge.tensors import READABLE_BEHIND_BYTES
+from tests.fakes.shm import Listed, SetClock
 from tests.system.segments import ShmFile
 
 OWNER, GROUP = 1001, 2001
-
-
-class SetClock(SystemClock):
-    """A monotonic clock that a test moves."""
-
-    at = 0.0
-
-    def monotonic(self) -> float:
-        return self.at
-
-
-class Listed(Peers):
-    """Clients that a test names."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.clients: list[Peer] = []
-
-    def connected(self) -> list[Peer]:
-        return self.clients
 
 
 @pytest.fixture

@@ -12,35 +12,13 @@ from edge.clock import SystemClock
 from edge.errors import SharedMemoryError
 from edge.shm import sysv
 from edge.shm.checks import Peer
-from edge.shm.peers import Peers
 from edge.shm.sysv import JUDGED_SECONDS, KEEP_UNUSED_SECONDS, MAX_KEPT, SegmentReader
 from edge.shm.unwritten import MAX_UNWRITTEN_BYTES
 from edge.tensors import READABLE_BEHIND_BYTES, Lent
+from tests.fakes.shm import Listed, SetClock
 from tests.system.segments import Segment
 
 MIB = 1 << 20
-
-
-class SetClock(SystemClock):
-    """A monotonic clock that a test moves."""
-
-    at = 0.0
-
-    def monotonic(self) -> float:
-        return self.at
-
-
-class Listed(Peers):
-    """Clients that a test names."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.clients: list[Peer] = []
-        self.asked = 0
-
-    def connected(self) -> list[Peer]:
-        self.asked += 1
-        return self.clients
 
 
 @pytest.fixture
