@@ -61,7 +61,7 @@ class Guard:
         Each needs its `end`, and the mapping's descriptor stays open until then.
         """
         with self._lock:
-            if self._thread is None and not self._start():
+            if self._closing or (self._thread is None and not self._start()):
                 return False
             if not self._used:
                 _sigaction(signal.SIGBUS, self._ours, self._before)
@@ -141,9 +141,9 @@ class Guard:
         )  # faulthandler reads the stacks of threads, best of those that stand still
 
     def close(self) -> None:
-        """End the thread, on the main thread, unless an inference still needs it."""
+        """End the thread, on the main thread, unless an inference still needs it; nothing is lent from then on."""
         with self._lock:
-            if self._used:
+            if self._used or self._closing:
                 return
             self._closing = True
         if self._thread is not None:

@@ -22,7 +22,6 @@ from edge.shm.guard import Guard
 from edge.shm.mapping import is_written
 from edge.shm.posix import Loan, Regions
 from edge.shm.sysv import KEEP_UNUSED_SECONDS
-from edge.tensors import Lent
 from tests.data.make_models import add_one
 from tests.fakes.shm import SetClock
 from tests.system.segments import ShmFile
@@ -103,15 +102,6 @@ def test_a_part_that_does_not_begin_at_a_page(regions: Regions) -> None:  # [O-2
         assert read(loan) == bytes(range(128)) + bytes(range(64))
         assert regions.take_back(loan) is None
         assert regions.lend("odd", 32, 64, 64) is None, "the engine wants it at a multiple of 64"
-
-
-def test_what_lies_behind_the_last_page_can_be_read(regions: Regions, file: ShmFile) -> None:  # [P-11]
-    loan = lent(regions)
-    own = np.ones(PAGE, np.uint8)
-    behind = Lent(memoryview(own), loan.lent.address + SIZE)
-    copy(own.ctypes.data, PAGE, behind)
-    assert not own.any()
-    assert regions.take_back(loan) is None
 
 
 def test_pages_that_nobody_wrote_are_read_by_descriptor(regions: Regions) -> None:  # [B-6]
