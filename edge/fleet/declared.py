@@ -28,6 +28,7 @@ from edge.text import printable
 log = logging.getLogger(__name__)
 
 STATE_FILE = "state.json"
+_SET, _FREE = "synchronised", "free"  # of the clock
 _BY_ANOTHER = "it switches together with "  # begins why an alias does not serve where that is another's fault
 
 
@@ -120,12 +121,13 @@ class Declared:
     def trust(self) -> str:
         """What a signer is judged by on this device: it changes where the trusted roots do, or the clock is set."""
         roots = mark(self._settings.roots) if self._settings.roots is not None else ""
-        return f"{roots} {'synchronised' if self._clock.synchronised() else 'free'}"
+        return f"{roots} {_SET if self._clock.synchronised() else _FREE}"
 
     def bad(self, sha256: str) -> str:
         """Why a package is not tried again (F-10); empty where it may be tried."""
         was = self.state.untrusted.get(sha256)
-        if was is not None and was != self.trust():
+        # A clock that is no longer set, as after each start, knows no better than one that was.
+        if was is not None and self.trust() not in (was, was.removesuffix(_SET) + _FREE):
             self.state.forgive(sha256)
         return self.state.bad.get(sha256, "")
 

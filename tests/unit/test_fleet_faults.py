@@ -178,6 +178,20 @@ def test_a_signer_is_judged_again_when_trust_changes(
     assert device.fleet.state.bad == {}
 
 
+def test_a_clock_that_is_not_set_yet_has_no_signer_judged_again(
+    operator: Operator, device: FleetDevice
+) -> None:  # [F-10]
+    """Each start begins so: what an untrusted signer has made is not fetched twice a day for that."""
+    device.serving.judge, device.serving.untrusted = (lambda alias, path: "no root certificate is trusted"), True
+    device.poll()
+    device.serving.judge = lambda alias, path: ""
+    for synchronised in (False, True):
+        device.clock.is_synchronised = synchronised
+        device.start()
+        device.poll()
+        assert device.runs == {}
+
+
 def test_want_of_memory_fetches_nothing_twice(operator: Operator, device: FleetDevice) -> None:  # [F-7] [F-10]
     device.serving.judge, device.serving.passing = (lambda alias, path: "no memory"), True
     with pytest.raises(FleetError, match="no memory"):
