@@ -12,7 +12,7 @@ SOURCES = $(shell git ls-files '*.py' '*.pyi' 2>/dev/null || echo .)
 ARCH ?= $(shell dpkg --print-architecture 2>/dev/null || echo amd64)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dev demo demo-fleet test test-models check proto unit system fuzz newcomer test-grpc test-fallback test-litert coverage audit clean
+.PHONY: help venv dev demo demo-fleet test test-models check proto unit system fuzz fuzz-service newcomer test-grpc test-fallback test-litert coverage audit clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 20
@@ -65,6 +65,11 @@ FUZZ_SECONDS ?= 600
 fuzz: $(VENV)/.tests ## Fuzz what comes from outside for FUZZ_SECONDS (600) in all, from FUZZ_SEED; failures stay in tests/fuzz/corpus
 	@$(PY) -m tests.fuzz --seconds $(FUZZ_SECONDS) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
 
+REQUESTS ?= 100000
+RPC_SERVER ?= core
+fuzz-service: $(VENV)/.tests ## REQUESTS (100000) hostile requests of the Open Inference Protocol at a real agent (RPC_SERVER=core, grpc; FUZZ_SEED)
+	@$(PY) -m tests.fuzz.service --requests $(REQUESTS) --server $(RPC_SERVER) $(if $(FUZZ_SEED),--seed $(FUZZ_SEED))
+
 DEBIAN ?= 13
 newcomer: ## README.md word for word, make check and make test in a pristine DEBIAN (12, 13) as an ordinary user; root
 	@tests/newcomer/run.sh $(if $(filter 12,$(DEBIAN)),bookworm,trixie) all
@@ -93,7 +98,7 @@ audit: venv ## Known vulnerabilities of the pinned versions (asks the advisory d
 	@build/audit/bin/pip-audit --strict --no-deps --disable-pip --progress-spinner off -r requirements.txt
 
 # What a user keeps in build/ (keys, packages, captures: README makes them there) is not a build's.
-BUILT = nuitka deb device bench audit grpcio-* engines yocto ipc_example street_small.bmp
+BUILT = nuitka deb device bench audit grpcio-* engines peers yocto ipc_example street_small.bmp
 clean: ## What builds left behind, but not your keys, packages and captures in build/
 	@rm -rf dist $(addprefix build/,$(BUILT)) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
