@@ -1,5 +1,5 @@
 # Benchmarks. `bench` needs what the C++ example needs: g++, cmake, pkg-config, libgrpc++-dev, protobuf-compiler-grpc.
-.PHONY: bench bench-inference bench-compare bench-build bench-cloud bench-link bench-engines bench-spool bench-swap soak
+.PHONY: bench bench-inference bench-compare bench-build bench-cloud bench-link bench-engines bench-peers bench-spool bench-swap soak
 
 ROUNDS ?= 7
 BASE ?= HEAD
@@ -26,6 +26,10 @@ bench-build: venv
 
 bench-engines: venv ## The engines that can be chosen, each in an environment of its own (build/engines)
 	@$(PY) -m bench.engines
+
+bench-peers: $(VENV)/.tests ## MLServer's and KServe's ModelInfer beside the agent's, each in an environment of its own (build/peers; ROUNDS=7)
+	@$(PY) -m bench.models >/dev/null
+	@$(PY) -m bench.peers --rounds $(ROUNDS)
 
 bench-swap: bench-build ## What Predict costs while its model is replaced: p99 with and without (SWAP_MODEL=tiny SWAP_CLIENTS=8)
 	@$(PY) -m bench.swap --model $(SWAP_MODEL) --clients $(SWAP_CLIENTS)
