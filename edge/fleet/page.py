@@ -10,6 +10,7 @@ from edge.fleet.overview import Overview
 from edge.fleet.standing import moment, standing
 
 DAYS = 14  # of failures that the page shows
+NAMED = 10  # devices with one worry that are named; the others are counted
 _STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:72rem;padding:0 1rem;color:#1b1f24}
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem}
@@ -18,7 +19,7 @@ table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.3rem .6
 .ok{background:#2da44e}.bad{background:#cf222e}.key span{display:inline-block;width:.8rem;height:.8rem;margin:0 .3rem 0 1rem}
 .days{display:grid;grid-template-columns:auto repeat(14,1.6rem);gap:.2rem;align-items:center;font-size:.8rem}
 .day{height:1.4rem;border-radius:.2rem;background:#eef1f4;text-align:center}
-.silent{color:#9a6700}.failed{color:#cf222e}small{color:#59636e}
+time,td:first-child{white-space:nowrap}.silent{color:#9a6700}.failed{color:#cf222e}small{color:#59636e}
 @media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}th,td{border-color:#30363d}.day,.bar{background:#30363d}}
 """
 
@@ -41,7 +42,7 @@ def _fleet(overview: Overview, document: Document | None, now: float) -> str:
         parts.append("<p>Nothing was deployed yet.</p>")
     else:
         parts.append(_progress(overview, document))
-    parts += [_versions(overview), _failures(overview, now), _devices(overview, document, now)]
+    parts += [_versions(overview), _worries(overview), _failures(overview, now), _devices(overview, document, now)]
     return "".join(parts)
 
 
@@ -65,6 +66,16 @@ def _versions(overview: Overview) -> str:
         for version, count in versions.most_common()
     ]
     return _table(["Alias", "Version", "Devices"], rows) if rows else ""
+
+
+def _worries(overview: Overview) -> str:
+    rows = []
+    for worry, devices in overview.worries().items():
+        more = len(devices) - NAMED
+        rows.append(
+            [str(len(devices)), escape(worry), escape(", ".join(devices[:NAMED])) + f" and {more} more" * (more > 0)]
+        )
+    return "<h3>What asks for a person</h3>" + _table(["Devices", "What", "Which"], rows) if rows else ""
 
 
 def _failures(overview: Overview, now: float) -> str:
@@ -111,8 +122,10 @@ def _devices(overview: Overview, document: Document | None, now: float) -> str:
         state += "".join(f'<br><span class="silent">{escape(worry)}</span>' for worry in stands.worries)
         times = [_when(at) if at else "" for at in (moment(one.get("at")), stands.inference, stands.capture)]
         rows.append([escape(device), state, escape(str(one.get("agent", ""))), escape(serving), *times])
+    rows.sort(key=lambda row: "class=" not in row[1])  # who is in trouble comes first
     return (
-        _table(["Device", "State", "Agent", "Serves", "Last heard of", "Last inference", "Last capture"], rows)
+        "<h3>Devices</h3>"
+        + _table(["Device", "State", "Agent", "Serves", "Last heard of", "Last inference", "Last capture"], rows)
         if rows
         else "<p>No device has told of itself.</p>"
     )
@@ -120,7 +133,7 @@ def _devices(overview: Overview, document: Document | None, now: float) -> str:
 
 def _when(at: float) -> str:
     try:
-        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
+        return datetime.fromtimestamp(at, UTC).strftime("<time>%Y-%m-%d %H:%M</time>")
     except (ValueError, OverflowError, OSError):
         return ""
 

@@ -285,7 +285,7 @@ def test_how_devices_stand() -> None:
     }
     made = page([(one, None)], NOW.timestamp())
     assert "captures: &lt;403&gt;" in made
-    assert "<td>1970-01-01 00:00</td><td>1970-01-01 00:00</td><td>1970-01-01 00:00</td>" in made
+    assert "<td><time>1970-01-01 00:00</time></td>" * 3 in made
 
 
 class _Balance(html.parser.HTMLParser):
