@@ -110,7 +110,8 @@ class Packages:
     def _check_room(self, needed: int) -> None:
         free = shutil.disk_usage(self.folder).free
         if needed > free - MIN_FREE_BYTES:
-            raise NoRoomError(f"the package needs {needed} bytes more; {max(0, free - MIN_FREE_BYTES)} are free")
+            stay = f"of {free} that are free, {MIN_FREE_BYTES} stay so"
+            raise NoRoomError(f"the package needs {needed} bytes more; {stay}")
 
     def tidy(self, keep: Collection[str]) -> None:
         """Remove archives and parts but those."""
