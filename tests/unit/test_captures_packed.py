@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 import shutil
 import subprocess
 import tracemalloc
@@ -117,3 +118,17 @@ def test_tools_that_know_gzip_read_it(tmp_path: Path) -> None:  # [R-18]
     [path] = (tmp_path / "disk").rglob("*.jsonl.gz")
     told = subprocess.run(["zcat", str(path)], capture_output=True, check=True).stdout
     assert json.loads(told)["eventMetadata"]["eventId"] == "a"
+
+
+def test_whatever_is_damaged_is_refused_in_words(tmp_path: Path) -> None:  # [V-9]
+    whole = gzip.compress(LINES[:4000]) + gzip.compress(LINES[4000:9000])
+    chance, ends = random.Random(7), 0
+    for _ in range(200):
+        data = bytearray(whole)
+        for _ in range(chance.randint(1, 5)):
+            data[chance.randrange(2, len(data))] = chance.randrange(256)
+        put(tmp_path, bytes(data[: chance.choice((None, chance.randrange(2, len(data))))]))
+        ids, refused = read(tmp_path)
+        ends += bool(refused) and "cannot be read to its end: " in refused[-1]
+        assert set(ids) <= set(IDS) or refused
+    assert ends > 150
