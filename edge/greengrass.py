@@ -74,7 +74,7 @@ def configuration(given: Mapping[str, str], *, thing: str, region: str, work: st
         given: the keys' values, as text; an empty one is as if it were not there.
         thing: the core device's AWS IoT thing, which is the device's name too.
         region: its AWS region.
-        work: the component's work folder, where captures are and wait unless a key says otherwise.
+        work: the component's work folder, where captures are and wait, and accepted packages are, unless a key says otherwise.
 
     Raises:
         ConfigError: a key that the component does not have, or Settings that are no JSON object.
@@ -87,6 +87,7 @@ def configuration(given: Mapping[str, str], *, thing: str, region: str, work: st
         if setting is not None and text != _text(setting):
             values[setting.name] = text
     values.setdefault("core_capture_data_disk_path", f"{work}/capture")
+    values["edge_package_store_path"] = f"{work}/packages"
     made = {full_key(name): value for name, value in values.items()}
     made |= parse_object((given.get(SETTINGS_KEY, "").strip() or "{}").encode(), SETTINGS_KEY)
     if made.get(full_key("core_capture_data_destination")) == "Cloud":

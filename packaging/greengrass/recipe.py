@@ -2,7 +2,7 @@
 
     python packaging/greengrass/recipe.py agent --version 1.20261128.0 --bucket s3://BUCKET/PREFIX --out FOLDER
     python packaging/greengrass/recipe.py model --name com.example.digits --version 1.0.0 --package digits-1.0.tar.gz \\
-        --bucket s3://BUCKET/PREFIX --out FOLDER
+        [--alias digits] --bucket s3://BUCKET/PREFIX --out FOLDER
 
 The keys are those of edge/greengrass.py. Greengrass looks for artefacts at BUCKET/COMPONENT/VERSION/FILE; FILE has the
 machine's folder before it for the agent.
@@ -54,6 +54,17 @@ Manifests:
         Script: |-
           rm -rf "{{work:path}}"/* && tar xzf "{{artifacts:path}}/{package}" -C "{{work:path}}"
 """
+# The package is declared once the agent, on which the component depends, runs; a package that serves already changes nothing.
+MODEL_SET = """\
+Manifests:
+  - Platform: {{os: "linux", runtime: "*"}}
+    Lifecycle:
+      run:
+        Script: |-
+          {{{agent}:artifacts:path}}/{binary} models set "{alias}" "{{artifacts:path}}/{package}" --copy --wait {seconds} \\
+          -a "{{{agent}:configuration:/{socket}}}"
+"""
+WAIT_SECONDS = 300  # for an agent that starts, and the trial
 
 
 def agent_recipe(version: str, bucket: str) -> str:
@@ -71,12 +82,17 @@ def agent_recipe(version: str, bucket: str) -> str:
     return text
 
 
-def model_recipe(name: str, version: str, package: str, bucket: str) -> str:
-    """A component that unpacks a package into its work folder."""
+def model_recipe(name: str, version: str, package: str, bucket: str, alias: str = "") -> str:
+    """A component that declares a package under an alias, or unpacks it into its work folder if there is none."""
     text = HEAD.format(name=name, version=version, description=f"The model package {package}")
     text += "ComponentDependencies:\n"
     text += f'  {COMPONENT}: {{VersionRequirement: ">=1.0.0", DependencyType: "HARD"}}\n'
-    return text + MODEL_INSTALL.format(package=package) + _artifact(bucket, name, version, package, "NONE")
+    if alias:
+        words = {"agent": COMPONENT, "socket": SOCKET_KEY, "seconds": WAIT_SECONDS}
+        text += MODEL_SET.format(binary=BINARY, alias=alias, package=package, **words)
+    else:
+        text += MODEL_INSTALL.format(package=package)
+    return text + _artifact(bucket, name, version, package, "NONE")
 
 
 def _artifact(bucket: str, name: str, version: str, file: str, execute: str) -> str:
@@ -90,6 +106,7 @@ def main() -> int:
     parser.add_argument("--name", default=COMPONENT, help="the model's component")
     parser.add_argument("--version", required=True, help="of the component: MAJOR.MINOR.PATCH, numbers")
     parser.add_argument("--package", help="file name of the model's package, a .tar.gz")
+    parser.add_argument("--alias", default="", help="declare the model under it, so that no application need load it")
     parser.add_argument(
         "--bucket", default="s3://BUCKET", help="where the artefacts are, s3://BUCKET/PREFIX; empty: brought along"
     )
@@ -100,7 +117,8 @@ def main() -> int:
     else:
         if not options.package or options.name == COMPONENT:
             parser.error("a model takes --name and --package")
-        text, name = model_recipe(options.name, options.version, options.package, options.bucket), options.name
+        name = options.name
+        text = model_recipe(name, options.version, options.package, options.bucket, options.alias)
     options.out.mkdir(parents=True, exist_ok=True)
     recipe = options.out / f"{name}-{options.version}.yaml"
     recipe.write_text(text)

@@ -8,6 +8,7 @@ import shlex
 import signal
 import stat
 import subprocess
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from edge.errors import ConfigError
 from edge.greengrass import COMPONENT, KEYS, SOCKET_KEY, configuration
 from tests.system.conftest import run_tool
 from tests.system.harness import ROOT, AgentProcess, agent_command
+from tests.system.managed import Site, adder
 
 # The documented keys, with their defaults.
 DOCUMENTED = {
@@ -190,3 +192,33 @@ def test_a_model_s_component_unpacks_what_applications_load(
     subprocess.run(["sh", "-c", script], check=True)
     assert agent.client.load(work, "add").name == "add"
     agent.client.unload("add")
+
+
+def test_a_model_s_component_declares_it(recipes: Any, signer: Any, agents: Any, tmp_path: Path) -> None:  # [M-2]
+    artifacts = tmp_path / "artifacts"
+    artifacts.mkdir()
+    site = Site.made(agents, tmp_path)
+    site.agent.start()
+    program = artifacts / recipes.BINARY
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(agent_command())} "$@"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    package = adder(signer, "1.0", 1, tmp_path)
+    with tarfile.open(artifacts / "add-1.0.tar.gz", "w:gz") as archive:
+        archive.add(package, "adder")
+    recipe = yaml.safe_load(recipes.model_recipe("com.example.add", "1.0.0", "add-1.0.tar.gz", "s3://b", "add"))
+    assert recipe["ComponentDependencies"] == {COMPONENT: {"VersionRequirement": ">=1.0.0", "DependencyType": "HARD"}}
+    script = recipe["Manifests"][0]["Lifecycle"]["run"]["Script"]
+    for name, value in {
+        "artifacts:path": str(artifacts),
+        f"{COMPONENT}:artifacts:path": str(artifacts),
+        f"{COMPONENT}:configuration:/{SOCKET_KEY}": site.agent.socket,
+    }.items():
+        script = script.replace("{" + name + "}", value)
+    assert re.search(r"\{[\w.]+:", script) is None
+    for _ in range(2):  # Greengrass runs it at each start of its own
+        subprocess.run(["sh", "-c", script], check=True)
+        assert site.added("add") == 1
+        assert site.managed("add").why == "declared"
+    (artifacts / "add-1.0.tar.gz").write_bytes(b"no package")
+    assert subprocess.run(["sh", "-c", script], check=False, capture_output=True).returncode == 1
+    assert site.added("add") == 1
