@@ -30,7 +30,7 @@ from edge.package.selftest import (
     format_selftest,
     parse_selftest,
 )
-from edge.serving.loading import default_threads, options_for, try_out
+from edge.serving.opening import default_threads, options_for, try_out
 from edge.serving.selftest import Model, run_selftest
 from edge.tensors import DType, TensorSpec, integer_range, positions
 from edge.text import shown

@@ -1,7 +1,7 @@
 """Bringing about what is declared: versions are accepted, written down as being tried, and swapped in, of a deployment all or none."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +29,7 @@ from edge.errors import (
 from edge.serving.aliases import Prepared
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
-from edge.serving.scheduler import Caller
+from edge.serving.scheduler import Caller, Nobody
 from edge.text import printable, shown
 
 T = TypeVar("T")
@@ -65,21 +65,6 @@ class Wish:
     deployment: str = ""
     changed: bool = False
     gap: bool = False
-
-
-def parts(names: Iterable[str], found: Declarations, kept: Kept) -> list[list[str]]:
-    """The names; those of a deployment together, with those of it that are not among them."""
-    made: dict[str, set[str]] = {}
-    for name in names:
-        declared, together = found.get(name), deployment_of(found.get(name))
-        deployment, those = "", {name}
-        known = kept.aliases.get(name)
-        if together is not None:
-            deployment, those = together.name, {name, *together.models}.difference(not_with(together, found))
-        elif known is not None and isinstance(declared, DeclarationError):
-            deployment = known.state.deployment
-        made.setdefault(f"of {deployment}" if deployment else name, set()).update(those)
-    return [sorted(part) for part in made.values()]
 
 
 class Bringing:
@@ -164,7 +149,6 @@ class Bringing:
             if any(wish.one.state != state for wish, state in before):
                 self._kept.save()
             if missing:
-                self._have_one_serve(missing, caller)
                 self.serve(missing, caller)
         except BaseException as error:
             if missing:
@@ -172,12 +156,24 @@ class Bringing:
             raise
         self._note_first(missing)
 
-    def _have_one_serve(self, wishes: Sequence[Wish], caller: Caller) -> None:
-        """At a start what served before serves first, while a version that never has is tried out beside it."""
-        for wish in wishes:
-            current = wish.one.state.current
-            if current is not None and not wish.version.since and not self._is_taken(wish.one.name):
-                self._serves_again([Wish(wish.one, current)], caller)
+    def serve_before(self, found: Declarations) -> set[str]:
+        """At a start: the names that have something new declared; what served there before serves, while that is tried out."""
+        new = {one.name for one in self._kept.all() if self._is_new(one, found.get(one.name))}
+        for one in self._kept.all():
+            before = (one.state.current or one.state.trying) if one.name in new else None
+            if before is not None and not self._kept.stopping and not self._is_taken(one.name):
+                self._serves_again([Wish(one, before)], Nobody())
+        return new
+
+    def _is_new(self, one: Managed, declared: Declaration | DeclarationError | None) -> bool:
+        if not isinstance(declared, Declaration):
+            return False
+        try:
+            id = self._store.identify(declared.package)
+        except (PackageNotFoundError, PackageError, OSError):
+            return False
+        served = (one.state.current, one.state.trying)
+        return all(version is None or version.id != id or not version.since for version in served)
 
     def _note_first(self, wishes: Sequence[Wish]) -> None:
         """From now on they have served."""

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from edge.clock import Clock
 from edge.deploy import folder
-from edge.deploy.bringing import Bringing, PartRefused, parts
+from edge.deploy.bringing import Bringing, PartRefused
 from edge.deploy.declaration import Declaration
-from edge.deploy.kept import Kept
+from edge.deploy.kept import Kept, parts
 from edge.deploy.managed import Managed
 from edge.deploy.proof import Proofs, Verdict
 from edge.deploy.state import Standing, Version
@@ -169,7 +169,11 @@ class Deployments:
         with self._changing(Nobody()):
             self._kept.count_starts()
             found = self._declared()
-            for part in parts(sorted({*found, *self._kept.aliases}), found, self._kept):
+            new = self._bringing.serve_before(found)
+            every = parts(sorted({*found, *self._kept.aliases}), found, self._kept)
+            for part in sorted(
+                every, key=lambda part: not new.isdisjoint(part)
+            ):  # the trial of a new one may take minutes
                 if self._kept.stopping:
                     return
                 for one in self._bringing.settle(part, found, Nobody()):

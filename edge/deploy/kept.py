@@ -1,12 +1,14 @@
 """What the agent knows of its declared models, and the store knows for the next run."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
+from edge.deploy.declaration import deployment_of, not_with
+from edge.deploy.folder import Declarations
 from edge.deploy.managed import Managed
 from edge.deploy.state import MAX_ENDED, MAX_TRIES, Standing, State, Version
 from edge.deploy.store import Store
-from edge.errors import StoreError, StoreFullError
+from edge.errors import DeclarationError, StoreError, StoreFullError
 
 log = logging.getLogger(__name__)
 
@@ -170,3 +172,18 @@ class Kept:
         finally:
             if idle:
                 self.store.close()
+
+
+def parts(names: Iterable[str], found: Declarations, kept: Kept) -> list[list[str]]:
+    """The names; those of a deployment together, with those of it that are not among them."""
+    made: dict[str, set[str]] = {}
+    for name in names:
+        declared, together = found.get(name), deployment_of(found.get(name))
+        deployment, those = "", {name}
+        known = kept.aliases.get(name)
+        if together is not None:
+            deployment, those = together.name, {name, *together.models}.difference(not_with(together, found))
+        elif known is not None and isinstance(declared, DeclarationError):
+            deployment = known.state.deployment
+        made.setdefault(f"of {deployment}" if deployment else name, set()).update(those)
+    return [sorted(part) for part in made.values()]

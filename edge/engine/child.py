@@ -10,7 +10,7 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from edge.selfexec import self_command
 FLAG = "--probe-model"
 MAX_LINE_BYTES = 1 << 20  # of what a trial says at once; more is no answer
 KEPT_LAST_WORDS_BYTES = 2000
+LOOK_SECONDS = 1.0  # between looks at whether it is still wanted
 MAX_WAITS = 10  # times its time that an idle child is given more, for having found no core free
 _OWN_VARIABLES = ("NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID")  # of the agent alone
 _CHOSEN_BY_OOM_KILLER = "1000"  # the highest oom_score_adj: before any other process
@@ -67,8 +68,10 @@ class Child:
         self._last_words = b""
         self._monotonic = SystemClock().monotonic
 
-    def hear(self, seconds: float) -> dict[str, Any] | None:
+    def hear(self, seconds: float, go_on: Callable[[], None] = lambda: None) -> dict[str, Any] | None:
         """The next thing that it says; None where it has ended.
+
+        `go_on` is called every LOOK_SECONDS; to stop waiting, it raises.
 
         Raises:
             TimeoutError: it says nothing for so long.
@@ -79,8 +82,10 @@ class Child:
         poll.register(self._out, select.POLLIN)
         poll.register(self._err, select.POLLIN)
         while b"\n" not in self._said:
-            ready = [number for number, _ in poll.poll(max(0.0, deadline - self._monotonic()) * 1000)]
-            if not ready:
+            left = max(0.0, deadline - self._monotonic())
+            ready = [number for number, _ in poll.poll(min(LOOK_SECONDS, left) * 1000)]
+            go_on()
+            if not ready and left <= LOOK_SECONDS:
                 deadline = begun + seconds + min(self._kept_waiting() - waited, MAX_WAITS * seconds)
                 if self._monotonic() >= deadline:
                     raise TimeoutError

@@ -10,7 +10,7 @@ import logging
 import mmap
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -59,8 +59,11 @@ def probe(
     run_seconds: float,
     engines: Sequence[str] = (TFLITE,),
     idle: bool = False,
+    go_on: Callable[[], None] = lambda: None,
 ) -> ProbeResult:
     """Try the model out in a child process, an `idle` one if wanted (`Child`), in one engine after another until it runs.
+
+    `go_on` is called now and then; to stop, it raises.
 
     Raises:
         ModelRefusedError: the runtime refuses it, crashes on it, or an inference takes longer than `run_seconds`.
@@ -74,7 +77,7 @@ def probe(
     while True:
         try:
             trial = _Trial(model_fd, options, sample, kinds[len(endless) :], engines=engines, idle=idle)
-            found = trial.result(run_seconds)
+            found = trial.result(run_seconds, go_on)
             return replace(found, passed_over=found.passed_over or crash)
         except _CrashError as error:
             crash, engines = str(error), engines[1:]
@@ -155,10 +158,10 @@ class _Trial:
         self._lenient = False  # a failure is that of shapes that nobody gave
         self._answer: dict[str, Any] | None = None
 
-    def result(self, run_seconds: float) -> ProbeResult:
+    def result(self, run_seconds: float, go_on: Callable[[], None]) -> ProbeResult:
         patience = 0.0
         try:
-            while (said := self._child.hear(self._seconds(run_seconds))) is not None:
+            while (said := self._child.hear(self._seconds(run_seconds), go_on)) is not None:
                 if "step" in said:
                     self._step, self._lenient = said["step"], said["lenient"]
                     self._engine, self._others = said.get("engine", self._engine), said.get("others", self._others)

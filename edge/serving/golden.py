@@ -19,7 +19,7 @@ from edge.host import signals, threads
 from edge.package.manifest import parse_manifest
 from edge.package.selftest import Case, GoldenTensor, parse_selftest
 from edge.serving.binding import InputBinder, TensorArgument
-from edge.serving.loading import adapted
+from edge.serving.opening import adapted
 from edge.serving.selftest import case_text
 from edge.tensors import DType, positions, shape_text
 from edge.text import printable, shown

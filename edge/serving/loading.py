@@ -4,7 +4,6 @@ When each of it may go on is in `edge.serving.loads`.
 """
 
 import logging
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,18 +13,18 @@ from edge.clock import Clock
 from edge.engine.engine import GPU, LITERT_GPU, TFLITE, DelegateRef, Session, SessionOptions
 from edge.engine.engines import Engines
 from edge.engine.gpu_session import GpuSession
-from edge.engine.probe import ProbeResult, probe
+from edge.engine.probe import ProbeResult
 from edge.engine.samples import Sample
 from edge.engine.shapes import ShapeTrials
 from edge.errors import InferenceError, ModelRefusedError, TargetError
 from edge.host import threads
 from edge.host.huge_pages import use_huge_pages
-from edge.package.adapter import view
 from edge.package.manifest import Manifest, check_target
 from edge.serving import selftest
 from edge.serving.binding import InputBinder
 from edge.serving.failed import FailedCall
 from edge.serving.loads import MIB, Load, Loads
+from edge.serving.opening import adapted, default_threads, options_for, try_out
 from edge.serving.remarks import Remarks
 from edge.serving.scheduler import Scheduler
 from edge.tally import Tally
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SPARE_THREADS = 4  # left to calls when a model takes its threads
-DEFAULT_MAX_THREADS = 4
 MAX_EARLIER = 16  # models that served an alias before, that are remembered
 
 
@@ -164,7 +162,13 @@ class Loader:
                 threads.make_sure_of(1 + options.threads + SPARE_THREADS)  # the child's count as the agent's
                 try:
                     options, trial = try_out(
-                        package.model_fd, manifest, options, sample, engines=self._engines, idle=idle
+                        package.model_fd,
+                        manifest,
+                        options,
+                        sample,
+                        engines=self._engines,
+                        idle=idle,
+                        go_on=load.go_on,
                     )
                     self._run_selftest(package, options, load, idle=idle)
                 except ModelRefusedError:
@@ -210,7 +214,15 @@ class Loader:
             options = options_for(manifest, threads=threads_each, delegate=self._delegate(manifest))
             sample = Sample(manifest.sample_shapes, package.sample_fd)
             with self._loads.trial(load):
-                options, _ = try_out(package.model_fd, manifest, options, sample, engines=self._engines, idle=True)
+                options, _ = try_out(
+                    package.model_fd,
+                    manifest,
+                    options,
+                    sample,
+                    engines=self._engines,
+                    idle=True,
+                    go_on=load.go_on,
+                )
                 model = selftest.Model(package.model_fd, manifest, options, self._engines.describe(options.engine))
                 return selftest.answers(model, call, load.go_on)
 
@@ -324,60 +336,6 @@ class Loader:
         if options.engine == LITERT_GPU:
             return GpuSession(self._engines, model_fd, options, name)
         return self._engines.open(f"/proc/self/fd/{model_fd}", options)
-
-
-def options_for(manifest: Manifest, *, threads: int, delegate: DelegateRef | None) -> SessionOptions:
-    """How a package wants its model to be opened, before it was tried out; with so many `threads` unless it says."""
-    return SessionOptions(
-        threads=manifest.threads or threads,
-        delegate=delegate,
-        signature=manifest.signature,
-        signature_names=manifest.names == "signature",
-        keeps_state=manifest.state == "keep",
-        accelerator=manifest.accelerator,
-        precision=manifest.precision,
-        fallback=manifest.fallback,
-    )
-
-
-def try_out(
-    model_fd: int, manifest: Manifest, options: SessionOptions, sample: Sample, *, engines: Engines, idle: bool = False
-) -> tuple[SessionOptions, ProbeResult]:
-    """Try a model out in a process of its own; the options to serve it with, and what was found.
-
-    Raises:
-        EdgeError: as `probe`.
-    """
-    names = engines.for_model(options)
-    trial = probe(model_fd, options, sample, run_seconds=manifest.trial_seconds, engines=names, idle=idle)
-    found = replace(
-        options, engine=trial.engine, allocate=trial.allocate, in_place=trial.in_place, borrows=trial.borrows
-    )
-    return found, trial
-
-
-def adapted(sessions: list[Session], manifest: Manifest) -> list[Session]:
-    """The sessions as applications see them: these, unless the package has an adapter.
-
-    Raises:
-        ManifestError: it does not fit the model.
-    """
-    if not manifest.inputs and not manifest.outputs:
-        return sessions
-    from edge.engine.adapting import AdaptedSession
-
-    inputs = view(sessions[0].inputs, manifest.inputs, "inputs")
-    outputs = view(sessions[0].outputs, manifest.outputs, "outputs")
-    return [AdaptedSession(session, inputs, outputs) for session in sessions]
-
-
-def default_threads(instances: int) -> int:
-    """Threads of an interpreter: all cores but one, shared out among the instances; 1 to DEFAULT_MAX_THREADS.
-
-    An interpreter's threads wait for each other spinning: one that finds no free core holds up the inference for many
-    times what it takes. The core kept back is the application's.
-    """
-    return max(1, min(DEFAULT_MAX_THREADS, (len(os.sched_getaffinity(0)) - 1) // instances))
 
 
 def _close(sessions: list[Session]) -> None:

@@ -56,7 +56,7 @@ def run_selftest(
         data_fd: a file with the tensors' bytes, as in `selftest.bin`.
         record_fd: gets the bytes of the outputs of cases that have none.
         idle: run it when nothing else wants to.
-        go_on: called between cases; to stop, it raises.
+        go_on: called between cases, and now and then; to stop, it raises.
 
     Raises:
         SelfTestError: an output is another, or the engine fails, crashes or does not end within `runtime.trial_seconds`.
@@ -113,12 +113,12 @@ class _Run:
         done: list[Case] = []
         said: dict[str, Any] | None = {}
         try:
-            said = self._child.hear(OPENING_SECONDS)
+            said = self._child.hear(OPENING_SECONDS, go_on)
             for case in cases:
                 if said is None or "ready" not in said:
                     break
                 go_on()
-                said = self._hear(model, case)
+                said = self._hear(model, case, go_on)
                 if said is None or "refused" in said:
                     break
                 done.append(_recorded(case, said["outputs"]))
@@ -138,10 +138,10 @@ class _Run:
             raise SelfTestError(f"{crash_text(model.engine, ended_by)} {where}")
         raise SelfTestError(f"the runtime fails {where}")
 
-    def _hear(self, model: Model, case: Case) -> dict[str, Any] | None:
+    def _hear(self, model: Model, case: Case, go_on: Callable[[], None]) -> dict[str, Any] | None:
         self._child.ask({"go": True})
         try:
-            return self._child.hear(model.manifest.trial_seconds)
+            return self._child.hear(model.manifest.trial_seconds, go_on)
         except TimeoutError:
             raise SelfTestError(
                 f"{case_text(case.name)} did not end within {model.manifest.trial_seconds} s; say runtime.trial_seconds in"

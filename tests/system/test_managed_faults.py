@@ -12,14 +12,18 @@ from edge.package.identity import load_identity
 from edge.package.making import make_package
 from edge.package.manifest import Manifest
 from edge.rpc._generated import agent_pb2 as pb
+from edge.rpc._generated import operations_pb2 as ops
 from tests.data import make_models
+from tests.fakes.compiler import shared_library
 from tests.system.conftest import Signer
-from tests.system.harness import array_of, eventually
-from tests.system.managed import Site
+from tests.system.harness import EVENT_PATIENCE, array_of, eventually
+from tests.system.managed import Site, adder
 from tests.system.segments import Segment
+from tests.system.test_delegates import SOURCE
 from tests.system.test_predict import by_segment
 
 Refused = Callable[..., Any]
+NOT_YET = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE)
 
 
 def table(signer: Signer, version: str, entries: int, folder: Path) -> Path:
@@ -83,3 +87,43 @@ def test_a_version_that_fails_where_the_one_before_answers_is_taken_back(site: S
     assert "was taken back" in site.apply()["table"].refused
     assert site.managed("table").version == "table 1.0"
     assert site.apply("table", retry=True)["table"].version == "table 2.0"  # whoever names it has his way
+
+
+def serving(site: Site, name: str) -> float | None:
+    """What a model adds; None where nothing serves under the name."""
+    try:
+        return site.added(name)
+    except grpc.RpcError as error:
+        assert error.code() in NOT_YET, error  # type: ignore[attr-defined]
+        return None
+
+
+def test_a_trial_that_hangs_holds_up_no_other_model(
+    agents: Any, signer: Signer, tmp_path: Path
+) -> None:  # [M-4] [L-12]
+    library = str(shared_library(SOURCE, tmp_path / "libtest_delegate.so", "-O1", "-DPREPARE_SLEEPS"))
+    site = Site.made(agents, tmp_path, edge_delegate_paths=[library])
+    for name in ("add", "other"):
+        (tmp_path / name).mkdir()
+        site.declare(name, adder(signer, "1.0", 1, tmp_path / name))
+    site.agent.start()
+    model = tmp_path / "adder.tflite"
+    model.write_bytes(make_models.add_one(amount=2))
+    identity = load_identity(signer.key, signer.certificate, None)
+    make_package(Manifest("adder", "2.0", model.name, delegate=library), model, [], identity, tmp_path / "hangs")
+    site.declare("add", tmp_path / "hangs")
+    apply = site.agent.channel.unary_unary(
+        "/edge.v1.Operations/ApplyModels",
+        request_serializer=ops.ApplyModelsRequest.SerializeToString,
+        response_deserializer=ops.ApplyModelsResponse.FromString,
+    )
+    with pytest.raises(grpc.RpcError) as refused:
+        apply(ops.ApplyModelsRequest(names=["add"]), timeout=2 * EVENT_PATIENCE)
+    assert refused.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    site.declare("other", adder(signer, "1.1", 2, tmp_path / "other"))
+    assert site.apply("other")["other"].version == "adder 1.1"  # with its caller the trial has ended
+    site.agent.kill()
+    site.agent.begin(force=True)  # it is READY when the trial has ended, or after a minute
+    eventually(lambda: serving(site, "other") == 2, what="the model that comes after it serves")
+    eventually(lambda: serving(site, "add") == 1, what="what served before serves")
+    assert site.agent.stop() == 0

@@ -9,6 +9,7 @@ import pytest
 
 from edge.engine import child
 from edge.engine.child import Child
+from edge.errors import StoppingError
 
 NEVER_SECONDS = 60.0
 ANSWERS = 'read line; echo "{\\"heard\\": true}"'
@@ -84,3 +85,15 @@ def test_only_an_idle_one_is_given_more(start: Callable[..., Child]) -> None:
     with pytest.raises(TimeoutError):
         made.hear(0.1)
     assert made._kept_waiting() == 0.0
+
+
+@pytest.mark.parametrize("idle", [True, False])
+def test_who_waits_for_it_may_give_up(
+    start: Callable[..., Child], monkeypatch: pytest.MonkeyPatch, idle: bool
+) -> None:  # [L-12]
+    def go_on() -> None:
+        raise StoppingError("the agent is stopping")
+
+    monkeypatch.setattr(child, "LOOK_SECONDS", 0.01)
+    with pytest.raises(StoppingError):
+        start("exec sleep 600", idle=idle).hear(NEVER_SECONDS, go_on)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from edge.serving.loading import default_threads
+from edge.serving.opening import default_threads
 
 
 @pytest.mark.parametrize(
