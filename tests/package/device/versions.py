@@ -18,7 +18,8 @@ COMPILERS = {"amd64": "x86_64-linux-gnu-gcc", "arm64": "aarch64-linux-gnu-gcc"}
 WHERE = "/srv/test/delegates"  # of the machine under test
 TRIAL_SECONDS = 3
 LATER = "2.0"
-LATER_SECONDS = {"amd64": 15, "arm64": 60}  # a trial is over before
+FAILING = "5.0"  # fails to divide by 3
+LATER_SECONDS = {"amd64": 15, "arm64": 180}  # a trial is over before
 
 
 def make_versions(folder: Path, ca: Path, architecture: str) -> dict[str, str]:
@@ -30,6 +31,8 @@ def make_versions(folder: Path, ca: Path, architecture: str) -> dict[str, str]:
     identity = load_identity(ca / "signing.key", ca / "signing.pem", None)
     model = folder / "division.tflite"
     model.write_bytes(hard_models.division())
+    no_threes = folder / "no-threes.tflite"
+    no_threes.write_bytes(hard_models.division(less=3))
 
     def package(version: str, made: dict[str, bytes] | None = None, delegate: str | None = None) -> None:
         manifest = Manifest("division", version, model.name, delegate=delegate, trial_seconds=TRIAL_SECONDS)
@@ -37,6 +40,8 @@ def make_versions(folder: Path, ca: Path, architecture: str) -> dict[str, str]:
 
     for version in ("1.0", "3.0", "4.0"):
         package(version)
+    manifest = Manifest("division", FAILING, no_threes.name, trial_seconds=TRIAL_SECONDS)
+    make_package(manifest, no_threes, [], identity, folder / f"packages/division-{FAILING}")
     package("1.1", _wrong_selftest())
     refused = {"1.1": "self-test"}
     compiler = shutil.which(COMPILERS[architecture])

@@ -22,7 +22,7 @@ from harness import (
     wait_active,
 )
 
-LATER = "2.0"
+LATER, FAILING = "2.0", "5.0"
 
 # --- models that stay -----------------------------------------------------------
 
@@ -93,6 +93,15 @@ def _() -> None:
     assert "ended 2 times before it had proved itself" in managed()["refused"], managed()
     restart()
     assert serves("1.0"), managed()  # the declaration still names the other
+
+
+@check("a version whose inferences fail where the one before answers is taken back by itself")
+def _() -> None:
+    declare(FAILING)
+    assert managed()["version"] == f"division {FAILING}" and '"ok": true' in divide(4), managed()
+    assert '"ok": false' in divide(3, ok=False)
+    eventually(lambda: managed()["version"] == "division 1.0", 60, "the version before serves again")
+    assert serves("1.0") and "a call that the version before answers" in managed()["refused"], managed()
 
 
 @check("a version with which the agent crashes twice is taken back by itself")
