@@ -12,7 +12,7 @@ SOURCES = $(shell git ls-files '*.py' '*.pyi' 2>/dev/null || echo .)
 ARCH ?= $(shell dpkg --print-architecture 2>/dev/null || echo amd64)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv dev demo demo-fleet test test-models check proto unit system fuzz fuzz-service newcomer test-grpc test-fallback test-litert coverage audit clean
+.PHONY: help venv dev demo demo-fleet test test-models check proto unit system fuzz fuzz-service newcomer test-grpc test-fallback test-interpreter coverage audit clean
 
 help: ## This list
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | expand -t 20
@@ -87,8 +87,8 @@ test-grpc: $(VENV)/.tests ## The serving tests with each of GRPC_VERSIONS: the f
 test-fallback: $(VENV)/.tests ## The system tests with calls served by grpc.server (edge_rpc_server: grpc)
 	@AGENT_SETTINGS='{"edge_rpc_server": "grpc"}' $(PYTEST) tests/system
 
-test-litert: $(VENV)/.tests ## The system tests with models in LiteRT where they run in it (edge_engine: litert)
-	@AGENT_SETTINGS='{"edge_engine": "litert"}' EDGE_ENGINE=litert $(PYTEST) tests/system tests/adversary
+test-interpreter: $(VENV)/.tests ## The system tests with models in the interpreter alone (edge_engine: tflite)
+	@AGENT_SETTINGS='{"edge_engine": "tflite"}' EDGE_ENGINE=tflite $(PYTEST) tests/system tests/adversary
 
 coverage: $(VENV)/.tests ## What the unit and system tests run of edge/, by file
 	@$(PYTEST) --cov --cov-report=term

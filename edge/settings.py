@@ -261,7 +261,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         "edge_engine",
         Kind.CHOICE,
-        "What runs models: litert, LiteRT's own library where it is installed, and the interpreter for what that does not take; tflite, the interpreter alone; auto, for now the same as tflite.",
+        "What runs models: litert, LiteRT's own library, and the interpreter for what that does not take; tflite, the interpreter alone; auto, litert where its library is installed.",
         default="auto",
         choices=("auto", "litert", "tflite"),
     ),

@@ -7,23 +7,39 @@ which it is (docs/adr/0028-litert.md).
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from edge.engine.engine import CPU, GPU, LITERT, LITERT_GPU, TFLITE, Engine, Session, SessionOptions
-from edge.engine.litert import LitertEngine
+from edge.engine.litert import LitertEngine, library
 from edge.engine.tflite import TfliteEngine
 from edge.errors import ModelRefusedError, TargetError
+
+AUTO = "auto"
 
 
 class Engines:
     """See `Engine`; `open` takes the engine that the options name."""
 
-    def __init__(self, choice: str = "auto", accelerators: Sequence[str] = (CPU, GPU)) -> None:
-        """`accelerators` are those that packages may ask for; `choice` is what edge_engine says: litert, tflite, or auto, which is the interpreter."""
+    def __init__(self, choice: str = AUTO, accelerators: Sequence[str] = (CPU, GPU)) -> None:
+        """`choice` is what edge_engine says: litert, tflite, or auto, which is litert where its library is there.
+
+        `accelerators` are those that packages may ask for.
+        """
         self.tflite = TfliteEngine()
         self.gpu = LitertEngine(gpu=True)
         self._by_name: dict[str, Engine] = {LITERT: LitertEngine(), LITERT_GPU: self.gpu, TFLITE: self.tflite}
         self._accelerators = accelerators
-        self._first = LITERT if choice == LITERT else TFLITE
+        self._choice = choice
+
+    @cached_property
+    def _first(self) -> str:
+        if self._choice != AUTO:
+            return self._choice
+        try:
+            library()
+        except TargetError:
+            return TFLITE
+        return LITERT
 
     def for_model(self, options: SessionOptions) -> tuple[str, ...]:
         """The engines to try a model with, the first choice first.

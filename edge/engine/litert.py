@@ -32,20 +32,23 @@ _GPU_FLOAT16, _GPU_FLOAT32 = 1, 2  # precisions, as gpu_options has them
 RELEASE = "2.3"  # whose calls `edge.engine.litert_api` knows: other releases have others
 
 
-def library() -> str:
-    """Where the library is.
+def library() -> tuple[str, str]:
+    """Where the library is, and its release.
+
+    A binary has it beside an interpreter of another release, with its own release behind its name.
 
     Raises:
         TargetError: there is none, or it is of another release.
     """
     spec = importlib.util.find_spec(PACKAGE)
     folders = spec.submodule_search_locations if spec else None
-    found = next((path for folder in folders or () if (path := Path(folder) / LIBRARY).exists()), None)
+    found = next((path for folder in folders or () for path in Path(folder).glob(f"{LIBRARY}*")), None)
     if found is None:
         raise TargetError(f"LiteRT's library ({LIBRARY}) is not installed; ai-edge-litert {RELEASE} has it")
-    if (release := _release()) != RELEASE and not release.startswith(f"{RELEASE}."):
+    release = found.name.removeprefix(LIBRARY).removeprefix(".") or _installed()
+    if release != RELEASE and not release.startswith(f"{RELEASE}."):
         raise TargetError(f"{found} is of ai-edge-litert {release or 'unknown'}; this agent needs {RELEASE}")
-    return str(found)
+    return str(found), release
 
 
 def gpu_folder() -> str:
@@ -54,13 +57,13 @@ def gpu_folder() -> str:
     Raises:
         TargetError: it is not installed.
     """
-    for folder in (Path(GPU_FOLDER), Path(library()).parent):
+    for folder in (Path(GPU_FOLDER), Path(library()[0]).parent):
         if (folder / GPU_LIBRARY).exists():
             return str(folder)
     raise TargetError(f"the GPU's library ({GPU_LIBRARY}) is not installed; sagemaker-edge-agent-gpu has it")
 
 
-def _release() -> str:
+def _installed() -> str:
     try:
         return importlib.metadata.version(PACKAGE.replace("_", "-"))
     except importlib.metadata.PackageNotFoundError:
@@ -80,13 +83,17 @@ class LitertEngine:
 
     def describe(self) -> str:
         """The engine and its release, as `LiteRT 2.3.0`."""
-        return f"LiteRT {_release() or RELEASE}" + (" on the GPU" if self._gpu else "")
+        try:
+            release = library()[1]
+        except TargetError:
+            release = RELEASE
+        return f"LiteRT {release}" + (" on the GPU" if self._gpu else "")
 
     def prepare(self) -> object:
         """See `Engine.prepare`."""
         with self._lock:
             if self._environment is None:
-                path = library()
+                path, _ = library()
                 folder = gpu_folder() if self._gpu else ""
                 try:
                     with as_log_lines():

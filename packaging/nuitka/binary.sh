@@ -44,6 +44,7 @@ fi
 step "assemble"
 rm -rf "$TREE" && cp -r "$source/out/agent.dist" "$TREE"
 mv "$TREE/agent.bin" "$TREE/sagemaker_edge_agent"
+cp "$WORK"/litert/* "$TREE/ai_edge_litert/"
 # The compiler's own libraries are those of the old root, also where this machine's newer ones were found first.
 for library in libstdc++.so.6 libgcc_s.so.1; do
   rm -f "$TREE/$library"

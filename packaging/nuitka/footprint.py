@@ -31,7 +31,7 @@ MEGABYTE = 1_000_000
 WARM_STARTS = 9
 READY_SECONDS = 120
 NATIVE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
-AIMS = {"warm": "0.3", "first": "1.5", "pss": "60", "download": "25", "disk": "80"}
+AIMS = {"warm": "0.3", "first": "1.5", "pss": "60", "download": "28", "disk": "80"}
 
 
 @dataclass

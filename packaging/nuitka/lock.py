@@ -1,4 +1,7 @@
-"""Write the locks of the binary's parts: every version with the sha256 of the one file used on each architecture."""
+"""Write the locks of the binary's parts: every version with the sha256 of the one file used on each architecture.
+
+LiteRT's library has a lock of its own: it is that of requirements.txt, and the interpreter beside it is of another release.
+"""
 
 import hashlib
 import re
@@ -12,7 +15,13 @@ PINS = HERE.parents[1] / "requirements.txt"
 # The C libraries whose wheels may be taken: none newer than the floor that `make binary` promises.
 FLOORS = ("2014", "_2_17", "_2_26", "_2_27", "_2_28", "_2_31")
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+LITERT = "ai-edge-litert"
 HEADER = "# Written by `make binary-lock` from requirements.in. Do not edit.\n"
+
+
+def pinned() -> dict[str, str]:
+    """The versions in requirements.txt, the first where there are several."""
+    return dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", PINS.read_text(), re.MULTILINE)[::-1])
 
 
 def wanted() -> list[str]:
@@ -21,7 +30,7 @@ def wanted() -> list[str]:
     Raises:
         SystemExit: a requirement has no version here or in requirements.txt.
     """
-    pins = dict(re.findall(r"^([A-Za-z0-9_.-]+)==([^\s;]+)", PINS.read_text(), re.MULTILINE)[::-1])
+    pins = pinned()
     result = []
     for line in HERE.joinpath("requirements.in").read_text().splitlines():
         requirement = line.partition("#")[0].strip()
@@ -48,14 +57,21 @@ def fetch(requirement: str, machine: str, directory: Path) -> Path:
     return new
 
 
+def lock(requirements: list[str], machine: str) -> str:
+    """The text of a lock."""
+    lines = []
+    with tempfile.TemporaryDirectory() as directory:
+        for requirement in requirements:
+            digest = hashlib.sha256(fetch(requirement, machine, Path(directory)).read_bytes()).hexdigest()
+            lines.append(f"{requirement} --hash=sha256:{digest}\n")
+    return HEADER + "".join(lines)
+
+
 def main() -> None:
+    litert = f"{LITERT}=={pinned()[LITERT]}"
     for arch, machine in MACHINES.items():
-        lines = []
-        with tempfile.TemporaryDirectory() as directory:
-            for requirement in wanted():
-                digest = hashlib.sha256(fetch(requirement, machine, Path(directory)).read_bytes()).hexdigest()
-                lines.append(f"{requirement} --hash=sha256:{digest}\n")
-        HERE.joinpath(f"requirements-{arch}.lock").write_text(HEADER + "".join(lines))
+        HERE.joinpath(f"requirements-{arch}.lock").write_text(lock(wanted(), machine))
+        HERE.joinpath(f"litert-{arch}.lock").write_text(lock([litert], machine))
 
 
 if __name__ == "__main__":

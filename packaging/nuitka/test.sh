@@ -27,7 +27,10 @@ if [ "$ARCH" = "$(dpkg --print-architecture)" ]; then
   exec "$PY" -m pytest "$@"
 fi
 
-need "/usr/bin/qemu-$MACHINE-static" qemu-user-static unshare util-linux
+need unshare util-linux
+. "$HERE/emulator.sh"
+emulator
+[ "$MACHINE" != aarch64 ] || export QEMU_CPU=cortex-a76 # a board's processor; all that QEMU can do takes longer
 # The emulated program gets the C library of the oldest system served, and no other file of that root.
 export QEMU_LD_PREFIX=$WORK/libc
 rm -rf "$QEMU_LD_PREFIX" && mkdir -p "$QEMU_LD_PREFIX/lib/$TRIPLE"
@@ -35,13 +38,13 @@ cp -P "$ROOT"/lib/ld-linux* "$QEMU_LD_PREFIX/lib/"
 cp -P "$ROOT/lib/$TRIPLE"/*.so* "$QEMU_LD_PREFIX/lib/$TRIPLE/"
 export KILL_ROUNDS=${KILL_ROUNDS:-5} KILL_ROUNDS_DRIVER=${KILL_ROUNDS_DRIVER:-2} AGENT_START_SECONDS=300 AGENT_CALL_SECONDS=600 AGENT_EMULATED=1 AGENT_MACHINE=$MACHINE
 table=/proc/sys/fs/binfmt_misc
-if [ -e "$table/qemu-$MACHINE" ] && grep -q '^enabled' "$table/qemu-$MACHINE"; then
+if [ -e "$table/qemu-$MACHINE" ] && grep -q '^enabled' "$table/qemu-$MACHINE" && grep -qx "interpreter $EMULATOR" "$table/qemu-$MACHINE"; then
   exec "$PY" -m pytest "$@"
 fi
 elf='\x7f\x45\x4c\x46\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00'
 mask='\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff'
 case $MACHINE in aarch64) number='\xb7\x00' ;; x86_64) number='\x3e\x00' ;; esac
-entry=":qemu-$MACHINE:M::$elf$number:$mask:/usr/bin/qemu-$MACHINE-static:PF" # P: the program sees the name that it was called by
+entry=":qemu-$MACHINE:M::$elf$number:$mask:$EMULATOR:PF" # P: the program sees the name that it was called by
 export ENTRY=$entry
 exec unshare --user --map-root-user --mount --propagation private bash -c '
   set -e

@@ -1,11 +1,13 @@
 #!/bin/bash
-# wheels.sh: the locked parts into the root's site-packages, made lean. Needs ARCH and the root.
+# wheels.sh: the locked parts into the root's site-packages, made lean, and LiteRT's library into $WORK/litert. Needs ARCH
+# and the root.
 . "$(dirname "$0")/lib.sh"
 . "$HERE/toolchain.sh"
 
 LOCK=$HERE/requirements-$ARCH.lock
 SITE=$ROOT/opt/python/lib/python3.11/dist-packages
-key=$(cat "$LOCK" "$0" "$HERE"/{small_blas.c,left_out.py,litert_stub.c} | sha256sum | cut -c1-16)
+LITERT_LOCK=$HERE/litert-$ARCH.lock
+key=$(cat "$LOCK" "$LITERT_LOCK" "$0" "$HERE"/{small_blas.c,left_out.py,litert_stub.c,litert_compat.c,lower_floor.py,glibc_floor.py} | sha256sum | cut -c1-16)
 [ ! -f "$SITE/.ready-$key" ] || exit 0
 
 step "wheels"
@@ -25,8 +27,8 @@ platforms=()
 for floor in 2014 _2_17 _2_26 _2_27 _2_28 _2_31; do platforms+=(--platform "manylinux${floor}_$MACHINE"); done
 grep -E '^(sdnotify|nuitka)==' "$LOCK" >"$WORK/sources.lock"
 grep -vE '^(sdnotify|nuitka|setuptools|wheel)==' "$LOCK" >"$WORK/wheels.lock"
-"${pip[@]}" -q install --require-hashes --no-deps --no-compile --only-binary=:all: "${platforms[@]}" --python-version 3.11 \
-  --implementation cp --abi cp311 --abi abi3 --abi none --target "$SITE" -r "$WORK/wheels.lock" 2>"$WORK/pip.log" || { tail -n 20 "$WORK/pip.log" >&2; exit 1; }
+target=(--only-binary=:all: "${platforms[@]}" --python-version 3.11 --implementation cp --abi cp311 --abi abi3 --abi none)
+"${pip[@]}" -q install --require-hashes --no-deps --no-compile "${target[@]}" --target "$SITE" -r "$WORK/wheels.lock" 2>"$WORK/pip.log" || { tail -n 20 "$WORK/pip.log" >&2; exit 1; }
 "${pip[@]}" -q install --require-hashes --no-deps --no-compile --no-build-isolation --no-binary=:all: \
   --target "$WORK/pure" --upgrade -r "$WORK/sources.lock" 2>"$WORK/pip.log" || { tail -n 20 "$WORK/pip.log" >&2; exit 1; }
 cp -r "$WORK/pure/." "$SITE/" && rm -rf "$WORK/pure"
@@ -59,4 +61,20 @@ gcc "${flags[@]}" -Wl,-soname,libLiteRtRuntimeCApi.so "-Wl,--version-script=$WOR
   -o "$SITE/ai_edge_litert/libLiteRtRuntimeCApi.so" "$HERE/litert_stub.c"
 patchelf --set-rpath '$ORIGIN' "$SITE/ai_edge_litert/libpywrap_litert_common.so" \
   "$SITE/ai_edge_litert/_pywrap_tensorflow_interpreter_wrapper.so" 
+
+# LiteRT's own library, of a later release than the interpreter beside it, and nothing else of that release's wheel.
+litert=$WORK/litert
+rm -rf "$litert" && mkdir "$litert"
+"${pip[@]}" -q download --require-hashes --no-deps "${target[@]}" --dest "$WORK/litert.wheel" -r "$LITERT_LOCK" 2>"$WORK/pip.log" || { tail -n 20 "$WORK/pip.log" >&2; exit 1; }
+"$tools/bin/python" -m zipfile -e "$WORK"/litert.wheel/*.whl "$WORK/litert.wheel/out"
+library=$litert/libLiteRt.so.$(sed -n 's/^ai-edge-litert==\([^ ]*\).*/\1/p' "$LITERT_LOCK")
+mv "$WORK/litert.wheel/out/ai_edge_litert/libLiteRt.so" "$WORK/litert.wheel/whole"
+strip --strip-unneeded "$WORK/litert.wheel/whole"
+freed=$("$tools/bin/python" "$HERE/lower_floor.py" "$WORK/litert.wheel/whole" "$library" 2.31 3.4.28)
+if [ -n "$freed" ]; then # aarch64's is linked with a later C library
+  gcc "${flags[@]}" -Wl,-soname,libLiteRtCompat.so -Wl,--no-as-needed -o "$litert/libLiteRtCompat.so" "$HERE/litert_compat.c" -lpthread -ldl
+  patchelf --add-needed libLiteRtCompat.so "$library"
+fi
+patchelf --set-rpath '$ORIGIN:$ORIGIN/..' "$library"
+rm -r "$WORK/litert.wheel"
 touch "$SITE/.ready-$key"

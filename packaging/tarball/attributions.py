@@ -16,6 +16,7 @@ import sbom
 
 HERE = Path(__file__).parent
 LICENCE_FILE = re.compile(r"(licen[cs]e|copying|notice)", re.IGNORECASE)
+NUMBERED = re.compile(r"(.*\.so)\.[0-9.]+")  # a library with its release behind its name
 COMMON = re.compile(r"/usr/share/common-licenses/([A-Za-z0-9.-]*[A-Za-z0-9])")
 RULE = "=" * 100
 NUITKA = (
@@ -91,6 +92,17 @@ def agent_components(report: Path, site: Path, table: dict[str, dict[str, object
     return [found[name] for name in sorted(found, key=str.lower)]
 
 
+def numbered_libraries(tree: Path, table: dict[str, dict[str, str]]) -> list[Component]:
+    """Libraries of another release of a distribution than the one whose modules are used: they have it behind their names.
+
+    Raises:
+        AttributionError: one has no licence text.
+    """
+    found = ((path, NUMBERED.fullmatch(path.name)) for path in sorted(tree.rglob("*.so.*.*")))
+    parts = [(table["files"][match[1]], path.name.removeprefix(f"{match[1]}.")) for path, match in found if match]
+    return [Component(name, release, listed_text(table["text"][name])) for name, release in parts]
+
+
 def core_components(root: Path, site: Path, core: dict[str, list[str]]) -> list[Component]:
     """Interpreter, C libraries, start program and the compiler's runtime.
 
@@ -141,7 +153,11 @@ def check_files(tree: Path, site: Path, names: set[str], files: dict[str, str]) 
     known = {re.sub(r"[-_.]+", "-", name).lower() for name in names}
     for path in sorted(p for p in tree.rglob("*") if p.is_file()):
         inside = path.relative_to(tree)
-        owner = files.get(path.name) or tops.get(str(inside).split(".", maxsplit=1)[0])
+        owner = (
+            files.get(path.name)
+            or files.get(NUMBERED.sub(r"\1", path.name))
+            or tops.get(str(inside).split(".", maxsplit=1)[0])
+        )
         if owner != "own" and owner not in known:
             raise AttributionError(f"{inside} belongs to no component; list it in components.toml")
 
@@ -178,6 +194,7 @@ def main() -> None:
     site = options.root / "opt/python/lib/python3.11/dist-packages"
     try:
         agent = agent_components(options.report, site, table)
+        agent += numbered_libraries(options.tree, table)
         core = core_components(options.root, site, table["core"])
         check_files(options.tree, site, {c.name for c in (*agent, *core)}, table["files"])
         options.output.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,8 @@
 """Which engines are there to be tested."""
 
+import json
+import os
+
 from edge.engine import litert
 from edge.errors import TargetError
 
@@ -20,3 +23,14 @@ def gpu_is_there() -> bool:
     except TargetError:
         return False
     return True
+
+
+def litert_serves() -> bool:
+    """Whether the agent under test has LiteRT: a binary does, unless an emulator runs it in which that crashes."""
+    return "AGENT_OLD_EMULATOR" not in os.environ if "AGENT_COMMAND" in os.environ else litert_is_there()
+
+
+def plain_engine() -> str:
+    """What serves a plain model in the agent under test, by its configuration's name."""
+    settings = json.loads(os.environ.get("AGENT_SETTINGS", "{}"))
+    return "litert" if litert_serves() and settings.get("edge_engine") != "tflite" else "tflite"

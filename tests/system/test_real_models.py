@@ -1,6 +1,6 @@
 """Models as they are in the field: state, odd shapes, values without an answer, names; none ends the agent.
 
-Each runs on the interpreter that is shipped; from source also on the last choice, and on LiteRT, which leaves it some.
+Each runs on LiteRT, which leaves some to the interpreter, on the interpreter alone, and from source on the last choice.
 """
 
 import contextlib
@@ -15,15 +15,15 @@ import pytest
 
 from edge.rpc._generated import operations_pb2 as ops
 from tests.data import hard_models, make_models
-from tests.fakes.engines import litert_is_there
+from tests.fakes.engines import litert_serves
 from tests.system.conftest import good_config, run_tool
 from tests.system.harness import CALL_SECONDS, EMULATED, AgentProcess, Client, array_of, from_source, tensor_of
 
 Refused = Callable[..., Any]
 SHIPPED, FALLBACK, LITERT = "ai_edge_litert", "tflite_runtime", "LiteRT"
-ENGINES = [SHIPPED]
+ENGINES = [LITERT] * litert_serves() + [SHIPPED] * (not EMULATED or not litert_serves())
 if from_source():
-    ENGINES += [FALLBACK] * bool(importlib.util.find_spec(FALLBACK)) + [LITERT] * litert_is_there()
+    ENGINES += [FALLBACK] * bool(importlib.util.find_spec(FALLBACK))
 
 
 @pytest.fixture(scope="module", params=ENGINES)

@@ -178,19 +178,19 @@ def test_memory(tmp_path: Path) -> None:
 
 def test_the_engine_that_serves_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not one that is installed beside it, or before it and cannot be loaded."""
-    (found,) = doctor.check_engine()
-    assert (found.level, found.text) == (Level.OK, Engines().describe())
+    (found,) = doctor.check_engine("tflite")
+    assert (found.level, found.text) == (Level.OK, Engines("tflite").describe())
     monkeypatch.setattr(tflite, "PACKAGES", ("nowhere_at_all", "tests", "ai_edge_litert"))
-    (found,) = doctor.check_engine()
+    (found,) = doctor.check_engine("tflite")
     assert found.level is Level.OK and found.text.startswith("ai_edge_litert ")
     monkeypatch.setattr(tflite, "PACKAGES", ("tests",))
-    (found,) = doctor.check_engine()
+    (found,) = doctor.check_engine("tflite")
     assert (found.level, found.fix) == (Level.FAIL, "install the agent's requirements again")
 
 
 @pytest.mark.skipif(not litert_is_there(), reason="no LiteRT library is installed for this platform")
 def test_both_engines_are_named_where_both_are_used() -> None:
-    found = list(doctor.check_engine("litert"))
+    found = list(doctor.check_engine())
     assert levels(found) == [Level.OK, Level.OK]
     assert [one.text.split(" ")[0] for one in found] == ["LiteRT", "ai_edge_litert"]
 

@@ -89,17 +89,23 @@ def test_a_model_that_crashes_one_engine_is_tried_in_the_other(
 def test_a_delegate_is_the_interpreter_s() -> None:
     plain, delegated = SessionOptions(), SessionOptions(delegate=DelegateRef("/x.so"))
     assert [Engines("litert").for_model(options) for options in (plain, delegated)] == [BOTH, (TFLITE,)]
-    assert [Engines(choice).for_model(plain) for choice in ("auto", "tflite")] == [(TFLITE,), (TFLITE,)]
+    assert Engines("tflite").for_model(plain) == (TFLITE,)
+
+
+@needs_litert
+def test_litert_is_first_unless_another_is_asked_for() -> None:
+    engines = Engines()
+    assert engines.for_model(SessionOptions()) == BOTH
+    assert engines.describe() == Engines("litert").describe() == engines.describe(LITERT)
 
 
 def test_where_litert_is_missing_the_interpreter_serves(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:  # [L-7]
-    def missing() -> str:
-        raise TargetError("LiteRT's library is not installed")
-
-    monkeypatch.setattr(litert, "library", missing)
+    monkeypatch.setattr(litert, "LIBRARY", "nowhere.so")
     (tmp_path / "model.tflite").write_bytes(add_one((1, 4)))
+    assert Engines().for_model(SessionOptions()) == (TFLITE,)  # and no word of it with each model
+    assert Engines().describe() == Engines("tflite").describe()
     engines = Engines("litert")
     engines.prepare()
     with pytest.raises(TargetError):

@@ -273,6 +273,6 @@ def test_a_library_that_is_not_the_one_is_not_used(  # [L-5]
     monkeypatch: pytest.MonkeyPatch, library: str, release: str, words: str
 ) -> None:
     monkeypatch.setattr(litert, "LIBRARY", library)
-    monkeypatch.setattr(litert, "_release", lambda: release)
+    monkeypatch.setattr(litert, "_installed", lambda: release)
     with pytest.raises(TargetError, match=words):
         LitertEngine().prepare()
