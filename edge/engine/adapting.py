@@ -26,7 +26,7 @@ class AdaptedSession:
         self.inputs, self.outputs = inputs, outputs
         self._session = session
         self._enter = tuple(map(_entry, inputs, session.inputs))
-        self._leave = tuple(map(conversion, session.outputs, outputs))
+        self._leave = tuple(map(_exit, session.outputs, outputs))
         self.steady = session.steady
         self.borrows = frozenset(position for position in session.borrows if self._enter[position] is None)
 
@@ -63,6 +63,15 @@ def _entry(seen: TensorSpec, own: TensorSpec) -> Callable[[Data, tuple[int, ...]
         return made.reshape(-1).view(np.uint8).data
 
     return enter
+
+
+def _exit(own: TensorSpec, seen: TensorSpec) -> Callable[[Output], Output] | None:
+    """Makes the model's output an application's; None where it is. An engine's own buffer may not say what its elements are."""
+    convert = conversion(own, seen)
+    if convert is None:
+        return None
+    dtype = numpy_dtype(own.dtype)
+    return lambda output: convert(np.asarray(output).view(dtype))
 
 
 def conversion(source: TensorSpec, target: TensorSpec) -> Callable[[Array], Any] | None:

@@ -9,6 +9,7 @@ import pytest
 
 from edge import address
 from edge.rpc._generated import open_inference_pb2 as pb
+from tests.fakes.engines import plain_engine
 from tests.system import triton as calls
 from tests.system.harness import AgentProcess, Client, array_of, tensor_of, zeros_for
 
@@ -50,7 +51,7 @@ def test_model_ready(ask: Triton, client: Client, package_of: PackageOf) -> None
 def test_model_metadata(ask: Triton, client: Client, package_of: PackageOf) -> None:  # [O-4]
     client.load(package_of("dynamic_batch"), "m")
     found = ask("get_model_metadata", "m")
-    assert (found["name"], found["versions"], found["platform"]) == ("m", ["1.0"], "tflite")
+    assert (found["name"], found["versions"], found["platform"]) == ("m", ["1.0"], plain_engine())
     assert found["inputs"] == [{"name": "x", "datatype": "FP32", "shape": ["-1", "4"]}]
     with pytest.raises(calls.Refused) as refused:
         ask("get_model_metadata", "m", "2")

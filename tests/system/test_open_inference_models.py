@@ -10,6 +10,7 @@ import pytest
 
 from edge import address
 from edge.rpc._generated import open_inference_pb2 as pb
+from tests.fakes.engines import plain_engine
 from tests.system import triton as calls
 from tests.system.harness import AgentProcess, Client, eventually, tensor_of
 
@@ -30,7 +31,7 @@ def config(package: Path) -> str:
 def test_model_config(ask: Triton, client: Client, package_of: PackageOf) -> None:  # [O-12]
     client.load(package_of("dynamic_batch"), "m")
     found = ask("get_model_config", "m")["config"]
-    assert (found["name"], found["backend"], found["platform"]) == ("m", "tflite", "tflite")
+    assert (found["name"], found["backend"], found["platform"]) == ("m", *[plain_engine()] * 2)
     assert found["input"] == [{"name": "x", "data_type": "TYPE_FP32", "dims": ["-1", "4"]}]
     assert [one["data_type"] for one in found["output"]] == ["TYPE_FP32"]
     assert found["instance_group"] == [{"name": "m", "count": 1, "kind": "KIND_CPU"}]

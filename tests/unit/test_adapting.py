@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from edge.arrays import numpy_dtype
 from edge.engine.adapting import ELEMENTS_AT_ONCE, AdaptedSession, conversion
-from edge.engine.engine import SessionOptions
+from edge.engine.engine import LITERT, TFLITE, SessionOptions
+from edge.engine.engines import Engines
 from edge.engine.lending import MIN_BYTES
 from edge.engine.tflite import TfliteEngine
 from edge.package.adapter import TensorAdapter, view
 from edge.tensors import DType, Lent, TensorSpec
 from tests.data.make_models import add_one, identity
+from tests.fakes.engines import litert_is_there
 
 INF, NAN = float("inf"), float("nan")
 DIGITS_INT8 = Path(__file__).parents[2] / "demo" / "data" / "digits_int8.tflite"
@@ -84,6 +86,17 @@ def test_large_tensors_are_converted_whole() -> None:  # [S-9]
 def adapted(model: Path, *adapters: TensorAdapter, outputs: tuple[TensorAdapter, ...] = ()) -> AdaptedSession:
     session = TfliteEngine().open(str(model), SessionOptions())
     return AdaptedSession(session, view(session.inputs, adapters, "inputs"), view(session.outputs, outputs, "outputs"))
+
+
+@pytest.mark.parametrize("engine", [LITERT, TFLITE])
+def test_outputs_are_converted_whatever_the_engine_calls_their_elements(tmp_path: Path, engine: str) -> None:  # [S-9]
+    if engine == LITERT and not litert_is_there():
+        pytest.skip("no LiteRT library is installed for this platform")
+    (tmp_path / "m").write_bytes(identity("float32", (1, 4)))
+    session = Engines().open(str(tmp_path / "m"), SessionOptions(engine=engine))
+    as_integers = view(session.outputs, (TensorAdapter("y", DType.INT32),), "outputs")
+    shown = AdaptedSession(session, session.inputs, as_integers)
+    assert [one.tolist() for one in ran(shown, np.asarray([[0.4, 2, -7, 5.5]], "<f4").tobytes())] == [[[0, 2, -7, 6]]]
 
 
 def ran(session: AdaptedSession, data: Any) -> list[Any]:
