@@ -14,6 +14,11 @@ def self_command() -> list[str]:
     return [sys.executable, str(Path(__file__).resolve().parent.parent / "agent.py")]
 
 
+def program_folder() -> Path | None:
+    """Where the compiled program and the files that came with it are; None from source."""
+    return Path("/proc/self/exe").readlink().parent if "__compiled__" in globals() else None
+
+
 def called_as() -> str:
     """The name that this program was called by (X-6); the compiled program's `sys.argv[0]` has lost it."""
     if "__compiled__" in globals():

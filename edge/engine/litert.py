@@ -4,7 +4,7 @@ import importlib.metadata
 import importlib.util
 import mmap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from edge.engine.native_words import as_log_lines
 from edge.engine.specs import check_state, chosen_signature
 from edge.errors import ModelRefusedError, TargetError
 from edge.host import memory
+from edge.selfexec import program_folder
 from edge.tensors import shape_text
 
 if TYPE_CHECKING:
@@ -32,6 +33,14 @@ _GPU_FLOAT16, _GPU_FLOAT32 = 1, 2  # precisions, as gpu_options has them
 RELEASE = "2.3"  # whose calls `edge.engine.litert_api` knows: other releases have others
 
 
+def _folders() -> Iterator[Path]:
+    """Where the library may be: beside a compiled program, whose packages are no folders, or in the installed package."""
+    if (program := program_folder()) is not None:
+        yield program / PACKAGE
+    spec = importlib.util.find_spec(PACKAGE)
+    yield from map(Path, (spec.submodule_search_locations if spec else None) or ())
+
+
 def library() -> tuple[str, str]:
     """Where the library is, and its release.
 
@@ -40,9 +49,7 @@ def library() -> tuple[str, str]:
     Raises:
         TargetError: there is none, or it is of another release.
     """
-    spec = importlib.util.find_spec(PACKAGE)
-    folders = spec.submodule_search_locations if spec else None
-    found = next((path for folder in folders or () for path in Path(folder).glob(f"{LIBRARY}*")), None)
+    found = next((path for folder in _folders() for path in folder.glob(f"{LIBRARY}*")), None)
     if found is None:
         raise TargetError(f"LiteRT's library ({LIBRARY}) is not installed; ai-edge-litert {RELEASE} has it")
     release = found.name.removeprefix(LIBRARY).removeprefix(".") or _installed()
