@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from edge.engine.engine import FLOAT16, SessionOptions
 from edge.engine.litert_api import MAX_RANK, Api, LitertError
@@ -143,12 +143,11 @@ class LitertEngine:
         number = signature.graph if signature else 0
         check_state(facts, number, options)
         with Path(model_path).open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
-        graph = _graph(memoryview(mapped), number, signature)
-        if self._gpu and any(size < 0 for end in graph.inputs for size in end.signature):
-            raise ModelRefusedError(
-                "a GPU takes no model whose inputs have a choice of shapes"
-            )  # its answers are wrong
+            with _mapped(file) as read, memoryview(read) as data:
+                graph = _graph(data, number, signature)
+            if self._gpu and any(size < 0 for end in graph.inputs for size in end.signature):  # its answers are wrong
+                raise ModelRefusedError("a GPU takes no model whose inputs have a choice of shapes")
+            mapped = _mapped(file)
         environment = self._enter()
         compiled = _Compiled(environment, partial(self._left, environment), mapped, options, gpu=self._gpu)
         try:
@@ -163,6 +162,10 @@ class LitertEngine:
         except BaseException:
             compiled.close()
             raise
+
+
+def _mapped(file: BinaryIO) -> mmap.mmap:
+    return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
 
 
 def _graph(data: memoryview, number: int, signature: Signature | None) -> Graph:
@@ -276,6 +279,7 @@ class _Compiled:
         if self._model:
             self.api.destroy("Model", self._model)
             self._model = 0
+        self._file.close()  # it keeps a descriptor
         if self._left is not None:
             self._left()
             self._left = None

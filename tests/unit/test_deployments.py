@@ -101,7 +101,7 @@ class Device:
         for _ in range(times):
             with model.scheduler.session(Call()) as session:
                 (y,) = session.run([np.zeros((1, 4), np.float32).tobytes()], ((1, 4),))
-                added = float(np.frombuffer(y.data, np.float32)[0])
+                added = float(np.frombuffer(y, np.float32)[0])
         return added
 
     @property
