@@ -336,7 +336,7 @@ SETTINGS: tuple[Setting, ...] = (
     ),
     _int(
         "edge_requests_max_mib",
-        128,
+        48,
         1,
         1 << 20,
         "Requests being answered or waiting to be, all together, in MiB; at least one fits.",

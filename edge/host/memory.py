@@ -17,6 +17,8 @@ KEPT_MESSAGES = (
     2  # of the largest size: the freed memory that malloc may keep while calls come; `Trim` returns it afterwards
 )
 LARGEST_KEPT_BYTES = 32 << 20  # of one block; the most that glibc allows
+LARGEST_KEPT_OF_SEVERAL_BYTES = 1 << 20  # and while several large messages come
+_libc = ctypes.CDLL(None)
 
 
 def system_available(proc: Path = Path("/proc")) -> int:
@@ -48,9 +50,8 @@ def check(what: str, needed: int, there: int) -> None:
 
 def give_back() -> None:
     """Return freed heap pages to the system; without it glibc keeps an unloaded model's memory."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
+    if hasattr(_libc, "malloc_trim"):
+        _libc.malloc_trim(0)
 
 
 def settle() -> None:
@@ -65,11 +66,19 @@ def tune_allocator(max_message_bytes: int) -> None:
     By default each such buffer is mapped and unmapped anew, and its page faults cost more than the copying. One arena
     for all threads keeps a single set of them.
     """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(_M_ARENA_MAX, 1)
-        libc.mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
-        libc.mallopt(_M_TRIM_THRESHOLD, min(KEPT_MESSAGES * max_message_bytes, 2**31 - 1))
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(_M_ARENA_MAX, 1)
+        _libc.mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES)
+        _libc.mallopt(_M_TRIM_THRESHOLD, min(KEPT_MESSAGES * max_message_bytes, 2**31 - 1))
+
+
+def keep_large_blocks(keep: bool) -> None:
+    """Whether malloc keeps the buffers of large messages, as it does since `tune_allocator`.
+
+    Where several come at a time, those of many sizes leave holes that are larger than what is in use. Mapped ones leave none.
+    """
+    if hasattr(_libc, "mallopt"):
+        _libc.mallopt(_M_MMAP_THRESHOLD, LARGEST_KEPT_BYTES if keep else LARGEST_KEPT_OF_SEVERAL_BYTES)
 
 
 class Trim:

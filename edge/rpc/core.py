@@ -127,8 +127,8 @@ class Call:
         self._call.start_server_batch((_METADATA, *data, end, *close), ended or self._ended)
 
     def _received(self, event: Any) -> bool:
-        self._server.receipts.done(self)
         raw = event.batch_operations[0].message()
+        self._server.receipts.done(self, len(raw or b""))
         if raw is None:
             self._server.receipts.dropped += 1
             self.answer((None, status.UNIMPLEMENTED, "the request has no message"))

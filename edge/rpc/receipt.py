@@ -3,7 +3,8 @@
 gRPC receives the messages of all its calls at the same time, each up to the size that is allowed, for as long as the client
 likes. Here what is incomplete is bounded in number, in time and in bytes, and at a bound the call that has been incomplete
 for longest is ended: an honest client's message is complete in the millisecond it begins, however many others are not. While
-there are more bytes than the bound, no further message is asked for: gRPC then keeps little of it, and its client waits.
+there are more bytes than the bound, no further message is asked for: gRPC then keeps little of it, and its client waits. While
+large messages come, a few are asked for at a time, in the order of their calls.
 
 gRPC does not tell how much of a message has come. But it keeps what came on the heap, so the heap is measured: what it
 grew by since nothing was incomplete is taken to be theirs.
@@ -15,7 +16,8 @@ from typing import Protocol
 
 from edge.clock import Clock
 from edge.errors import RequestsFullError
-from edge.host.heap import heap_growth, heap_mark
+from edge.host.heap import heap_free, heap_growth, heap_mark
+from edge.host.memory import give_back, keep_large_blocks
 from edge.rpc import status
 from edge.tally import Tally
 
@@ -23,16 +25,25 @@ MAX_INCOMPLETE_CALLS = 256  # calls that wait for their messages; one more ends 
 INCOMPLETE_SECONDS = 10.0  # for a message to come, from the beginning of its call
 LOOK_SECONDS = 0.01  # between looks at what is incomplete
 YOUNG_SECONDS = 0.05  # younger messages are not ended for their bytes: an honest large one is on its way for so long
+ASKED_TOGETHER = 2  # young messages, while large ones come
+WAIT_SECONDS = 0.1  # after which one is asked for beside them: it may be a small one
 YOUNG_PART = 1.5  # times the bound; with more than this on their way the young are ended too
 LARGE_REQUEST_BYTES = 64 * 1024  # a smaller one is not counted: 512 of them are 32 MiB
+NOTICED_BYTES = 4 << 20  # of incomplete messages: large ones come
+ROOM_BYTES = 16 << 20  # for incomplete messages, however many bytes of others are being answered
+TRIM_BYTES = 32 << 20  # of freed memory that malloc keeps while several large messages come
+CROWDED_SECONDS = 1.0  # after the last that had to wait
+TRIM_SECONDS = 0.05  # between looks at that
 _KEPT_PART = 0.75  # of the bound in bytes, once it was passed
+_MEASURE_SECONDS = 0.001  # a measure of the heap is this good
+_CALL_BYTES = 16 * 1024  # what a call takes on the heap, about; more is of its message
 
 
 class Held:
     """The large requests that are being answered, or wait for it. Safe to use from any thread."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._lock = threading.Lock()
         self.bytes = 0
         self.taken = 0  # requests up to now
@@ -45,10 +56,10 @@ class Held:
         """
         with self._lock:
             self.taken += 1
-            if self.bytes and self.bytes + size > self._max_bytes:
+            if self.bytes and self.bytes + size > self.max_bytes:
                 raise RequestsFullError(
                     f"requests of {self.bytes} bytes are being answered; {size} more would pass edge_requests_max_mib "
-                    f"({self._max_bytes} bytes)"
+                    f"({self.max_bytes} bytes)"
                 )
             self.bytes += size
 
@@ -71,7 +82,7 @@ class Incomplete(Protocol):
 
 
 class Receipts:
-    """The bounds on messages that are not complete. For the one thread that handles gRPC's events."""
+    """The bounds on messages that are not complete. Safe to use from any thread: all sockets of an agent share them."""
 
     def __init__(self, clock: Clock, held: Held, *, max_message_bytes: int, max_bytes: int) -> None:
         """`max_bytes` of all of them; `held`: what is complete, and is on the heap too."""
@@ -79,36 +90,44 @@ class Receipts:
         self._max_message_bytes = max_message_bytes
         self._max_bytes = max_bytes
         self._held = held
+        self._lock = threading.Lock()
         self._incomplete: dict[Incomplete, float] = {}  # with the time of their beginning, oldest first
-        self._not_asked: dict[Incomplete, None] = {}  # the last of them, while there are too many bytes
-        self._full = False
+        self._not_asked: dict[Incomplete, None] = {}  # those of them that have to wait, oldest first
+        self._full = self._crowded = False
+        self._trimmed = self._crowded_at = 0.0
         self._due = self._look_at = 0.0  # on the monotonic clock, and in unix seconds
         self.dropped = 0  # messages that were ended, or that gRPC refused
         self.refused = Tally("RESOURCE_EXHAUSTED", "UNIMPLEMENTED")  # calls, before their messages were asked for
         self._mark, self._held_then = heap_mark(), 0  # when nothing was incomplete
+        self._received, self._measured = 0, 0.0  # bytes, and when that was
 
     def begin(self, call: Incomplete) -> None:
         """Ask for a message, now or when there is room."""
         now = self._monotonic()
-        if now >= self._due:
-            self._look(now)
-        if len(self._incomplete) >= MAX_INCOMPLETE_CALLS:
-            text = f"{MAX_INCOMPLETE_CALLS} calls wait for their messages, and this one has waited longest"
-            self._end(next(iter(self._incomplete)), status.RESOURCE_EXHAUSTED, text)
-        self._incomplete[call] = now
-        if self._full:
-            self._not_asked[call] = None
-        else:
-            call.ask()
+        with self._lock:
+            if now >= self._due:
+                self._look(now)
+            if len(self._incomplete) >= MAX_INCOMPLETE_CALLS:
+                text = f"{MAX_INCOMPLETE_CALLS} calls wait for their messages, and this one has waited longest"
+                self._end(next(iter(self._incomplete)), status.RESOURCE_EXHAUSTED, text)
+            self._incomplete[call] = now
+            several = len(self._incomplete) > ASKED_TOGETHER
+            if self._full or (several and self._places(now) < 0 and self._large_ones_come(now)):
+                self._not_asked[call] = None
+                self._crowd(now, comes=True)
+            else:
+                call.ask()
 
-    def done(self, call: Incomplete) -> None:
-        """It came, or will not."""
-        self._incomplete.pop(call, None)
-        if self._not_asked:
-            self._not_asked.pop(call, None)
-            if len(self._not_asked) == len(self._incomplete):
-                self._start_anew()
-                self._ask(self._monotonic())
+    def done(self, call: Incomplete, size: int = 0) -> None:
+        """It came, with so many bytes that will be held, or will not."""
+        with self._lock:
+            self._incomplete.pop(call, None)
+            if self._not_asked:
+                self._not_asked.pop(call, None)
+                if not self._asked:
+                    self._start_anew(size)
+                if not self._full:
+                    self._ask(self._monotonic())
 
     def wake_at(self) -> float | None:
         """Until when the thread may wait for events, in unix seconds, before it looks; None: as long as it likes."""
@@ -116,51 +135,108 @@ class Receipts:
 
     def look(self) -> None:
         """End what has been incomplete for too long, or has too much."""
-        self._look(self._clock.monotonic())
+        with self._lock:
+            self._look(self._monotonic())
+
+    @property
+    def _asked(self) -> int:
+        """How many messages gRPC receives."""
+        return len(self._incomplete) - len(self._not_asked)
 
     def _look(self, now: float) -> None:
         self._due, self._look_at = now + LOOK_SECONDS, self._clock.now() + LOOK_SECONDS
         if not self._incomplete:
             self._look_at += YOUNG_SECONDS  # what begins from now on is not ended before
             self._start_anew()
+            self._crowd(now, comes=False)
             return
         for call, since in list(self._incomplete.items()):
             if now - since < INCOMPLETE_SECONDS:
                 break
             text = f"the request's message did not arrive within {INCOMPLETE_SECONDS:g} s"
             self._end(call, status.DEADLINE_EXCEEDED, text)
+        self._measure(now)
+        most = self._most(now)
+        self._full = self._received > most
+        if self._crowded and now - self._trimmed > TRIM_SECONDS and heap_free() > TRIM_BYTES:
+            self._trimmed = now
+            give_back()
+        if self._full:
+            self._make_room(now, most)
+        elif self._not_asked:
+            self._ask(now, late=self._received <= most // 2)
+
+    def _most(self, now: float) -> int:
+        """The bytes that there is room for now: those of one message of any size, or of several beside what is being answered."""
+        several = 0
+        for call, since in self._incomplete.items():
+            if now - since < LOOK_SECONDS or several > 1:
+                break
+            several += call not in self._not_asked
+        if several <= 1:
+            return max(self._max_bytes, self._max_message_bytes)
+        together = max(self._max_bytes, self._held.max_bytes)
+        return min(self._max_bytes, max(together - self._held.bytes, ROOM_BYTES))
+
+    def _measure(self, now: float) -> None:
         received = heap_growth(self._mark) - (self._held.bytes - self._held_then)
         # Others take memory as well; so many messages cannot have more than this.
-        received = min(received, (len(self._incomplete) - len(self._not_asked)) * self._max_message_bytes)
-        self._full = received > self._max_bytes
-        if self._full:
-            self._make_room(now, received)
-        elif self._not_asked:
-            self._ask(now)
+        self._received, self._measured = min(received, self._asked * self._max_message_bytes), now
 
-    def _start_anew(self) -> None:
-        """No message has come in part."""
+    def _large_ones_come(self, now: float) -> bool:
+        """Whether there is more than calls alone take: the bytes that a call may send ahead are enough to tell."""
+        if now - self._measured > _MEASURE_SECONDS:
+            self._measure(now)
+        return self._received > len(self._incomplete) * _CALL_BYTES + NOTICED_BYTES
+
+    def _crowd(self, now: float, *, comes: bool) -> None:
+        """Several large messages come, or none does: malloc keeps no large blocks of theirs from then on and for a while."""
+        if comes:
+            self._crowded_at = now
+        if comes != self._crowded and (comes or now - self._crowded_at > CROWDED_SECONDS):
+            self._crowded = comes
+            keep_large_blocks(not comes)
+
+    def _start_anew(self, size: int = 0) -> None:
+        """No message has come in part; `size` bytes of one that is complete are not held yet."""
         self._full = False
-        self._mark, self._held_then = heap_mark(), self._held.bytes
+        self._mark, self._held_then = heap_mark(), self._held.bytes + size * (size >= LARGE_REQUEST_BYTES)
+        self._received = 0
 
-    def _ask(self, now: float) -> None:
-        """Ask for what had to wait; it is young from now on."""
-        calls, self._not_asked = self._not_asked, {}
-        for call in calls:
-            self._incomplete.pop(call)
+    def _places(self, now: float) -> int:
+        """How many more may be asked for while large messages come: one that is not young does not keep others waiting."""
+        places = ASKED_TOGETHER
+        for call in reversed(self._incomplete):
+            if places < 0 or now - self._incomplete[call] >= YOUNG_SECONDS:
+                break
+            places -= call not in self._not_asked
+        return places
+
+    def _ask(self, now: float, *, late: bool = False) -> None:
+        """Ask for what had to wait, for a few where large messages come; they are young from now on.
+
+        `late`: for one that has waited for long besides.
+        """
+        places = self._places(now) if self._large_ones_come(now) else len(self._not_asked)
+        if late and places <= 0 and now - self._incomplete[next(iter(self._not_asked))] >= WAIT_SECONDS:
+            places = 1
+        for call in list(self._not_asked)[: max(places, 0)]:
+            del self._not_asked[call]
+            del self._incomplete[call]
             self._incomplete[call] = now
             call.ask()
 
-    def _make_room(self, now: float, received: int) -> None:
+    def _make_room(self, now: float, most: int) -> None:
         """End the oldest, on the supposition that each has as much as the others."""
-        asked = len(self._incomplete) - len(self._not_asked)
-        surplus = math.ceil(asked * (1 - _KEPT_PART * self._max_bytes / received))
+        received = self._received
+        surplus = math.ceil(self._asked * (1 - _KEPT_PART * most / received))
         text = (
-            f"messages of more than {self._max_bytes} bytes (edge_receive_max_mib) are incomplete, and this one has been so "
-            "for longest"
+            f"messages of more than {most} bytes are incomplete beside those that are being answered (edge_receive_max_mib, "
+            "edge_requests_max_mib), and this one has been so for longest"
         )
-        young = 0.0 if received > YOUNG_PART * self._max_bytes else YOUNG_SECONDS
-        for call, since in list(self._incomplete.items())[:surplus]:
+        young = 0.0 if received > YOUNG_PART * most else YOUNG_SECONDS
+        asked = [(call, since) for call, since in self._incomplete.items() if call not in self._not_asked]
+        for call, since in asked[:surplus]:
             if now - since >= young:
                 self._end(call, status.RESOURCE_EXHAUSTED, text)
 

@@ -125,11 +125,10 @@ def _call_server(kind: str, options: Mapping[str, int | str], clock: Clock, rece
 
 
 class _Door(NamedTuple):
-    """A socket, what serves the calls that come by it, and its messages that are not complete."""
+    """A socket, and what serves the calls that come by it."""
 
     file: SocketFile
     calls: CallServer
-    receipts: Receipts
 
 
 class Server:
@@ -151,14 +150,13 @@ class Server:
         admins: Admins | None = None,
         tls: grpc.ServerCredentials | None = None,
     ) -> None:
-        """Each of the bounds on all calls together (B-4, B-5) is one message's, `max_message_bytes`, at least."""
+        """The bounds on all calls together (B-4, B-5) have room for one message, of `max_message_bytes`, at least."""
         clock = clock or SystemClock()
         self._listen, self._tls = listen, tls
         self._admins = admins
         self._health = Health()
         self.calls: dict[tuple[str, str], Tally] = {}  # by service and method, by status
-        self._held = Held(max(max_message_bytes, max_requests_bytes))
-        max_receive_bytes = max(max_message_bytes, max_receive_bytes)
+        self._held = Held(max_requests_bytes or max_message_bytes)
         options = {
             "grpc.max_send_message_length": max_message_bytes,
             "grpc.max_receive_message_length": max_message_bytes,
@@ -179,26 +177,22 @@ class Server:
             options["grpc.keepalive_time_ms"] = KEEPALIVE_MS
             options["grpc.keepalive_permit_without_calls"] = 1
 
-        def door(file: SocketFile) -> _Door:
-            receipts = Receipts(clock, self._held, max_message_bytes=max_message_bytes, max_bytes=max_receive_bytes)
-            return _Door(file, _call_server(kind, options, clock, receipts), receipts)
-
-        self._doors = [door(SocketFile(path))]
+        self._receipts = Receipts(
+            clock, self._held, max_message_bytes=max_message_bytes, max_bytes=max_receive_bytes or max_message_bytes
+        )
+        files = [SocketFile(path)]
         if admins is not None:
-            self._doors.append(door(SocketFile(admins.socket, ADMIN_SOCKET_UMASK)))
+            files.append(SocketFile(admins.socket, ADMIN_SOCKET_UMASK))
+        self._doors = [_Door(file, _call_server(kind, options, clock, self._receipts)) for file in files]
 
     @property
     def large_requests(self) -> int:
         """How many requests there were that left much memory behind: large ones, and those that were not received."""
-        return self._held.taken + sum(door.receipts.dropped for door in self._doors)
+        return self._held.taken + self._receipts.dropped
 
     def refused(self) -> dict[str, int]:
         """Calls that no method saw, by status; the server of gRPC's own does not tell of them."""
-        found: dict[str, int] = {}
-        for door in self._doors:
-            for code, count in door.receipts.refused.counts().items():
-                found[code] = found.get(code, 0) + count
-        return found
+        return dict(self._receipts.refused.counts())
 
     def register(self, servicer: Servicer, inference: InferenceServicer) -> None:
         """Offer the agent's own services, the Open Inference Protocol, health and reflection ([N])."""

@@ -1,11 +1,23 @@
 """What comes in is bounded in number, in time and in bytes (B-3 to B-5)."""
 
+from pathlib import Path
+
 import pytest
 
 from edge.clock import SystemClock
 from edge.errors import RequestsFullError
 from edge.rpc import status
-from edge.rpc.receipt import INCOMPLETE_SECONDS, MAX_INCOMPLETE_CALLS, YOUNG_SECONDS, Held, Receipts
+from edge.rpc.admins import Admins
+from edge.rpc.receipt import (
+    ASKED_TOGETHER,
+    INCOMPLETE_SECONDS,
+    MAX_INCOMPLETE_CALLS,
+    WAIT_SECONDS,
+    YOUNG_SECONDS,
+    Held,
+    Receipts,
+)
+from edge.rpc.server import Server
 
 MIB = 1 << 20
 MESSAGE = 8 * MIB
@@ -145,10 +157,53 @@ def test_what_comes_while_there_are_too_many_bytes_waits(receipts: Receipts, clo
     assert [call.asked for call in (*calls, *late)] == [1, 1, 1, 0, 0]
     receive(calls[:1], 0)
     receipts.done(calls[0])
-    clock.at += YOUNG_SECONDS
+    clock.at += 2 * YOUNG_SECONDS
     receipts.look()
     assert [call.asked for call in late] == [1, 1]
     assert not any(call.ended for call in (*calls, *late))
+
+
+def test_large_messages_come_a_few_at_a_time(receipts: Receipts, clock: SetClock) -> None:  # [B-4]
+    """In the order of their calls; a small one waits for a moment at most, and what waits is not ended for its bytes."""
+    coming = begin(receipts, ASKED_TOGETHER)
+    receive(coming, 3 * MIB)
+    late = begin(receipts, 4)
+    assert [call.asked for call in late] == [0] * 4
+    coming[0].received = b""
+    receipts.done(coming[0], 3 * MIB)
+    assert [call.asked for call in late] == [1, 0, 0, 0]
+    receive(late[:1], 3 * MIB)
+    clock.at += 1.5 * YOUNG_SECONDS
+    receipts.look()  # those are not young any more
+    assert [call.asked for call in late] == [1, 1, 1, 0]
+    receive([*coming[1:], *late[:3]], MESSAGE - MIB)
+    receipts.look()
+    assert coming[1].ended is not None and late[3].ended is None and not late[3].asked
+
+
+def test_small_messages_do_not_wait_for_one_another(receipts: Receipts) -> None:  # [B-4]
+    calls = begin(receipts, MAX_INCOMPLETE_CALLS)
+    assert all(call.asked for call in calls)
+
+
+def test_a_small_one_waits_for_a_moment(receipts: Receipts, clock: SetClock) -> None:  # [B-4]
+    """Large ones that are young may come all the time."""
+    receive(begin(receipts, ASKED_TOGETHER), 3 * MIB)
+    (small,) = begin(receipts, 1)
+    assert not small.asked
+    clock.at += WAIT_SECONDS
+    for call in receipts._incomplete:
+        if call is not small:
+            receipts._incomplete[call] = clock.at
+    receipts.look()
+    assert small.asked
+
+
+def test_the_sockets_of_an_agent_share_the_bounds(tmp_path: Path) -> None:  # [B-3] [B-4]
+    admins = Admins(str(tmp_path / "admin" / "agent.sock"), (), frozenset(), frozenset())
+    server = Server(str(tmp_path / "agent.sock"), max_message_bytes=MESSAGE, admins=admins)
+    first, second = (door.calls.receipts for door in server._doors)  # type: ignore[attr-defined]
+    assert first is second
 
 
 def test_what_waits_is_asked_for_after_the_last_that_did_not(receipts: Receipts, clock: SetClock) -> None:  # [B-4]
