@@ -16,7 +16,7 @@ REQUESTS = 300 if from_source() else 60
 
 @pytest.mark.parametrize("server", ["core", "grpc"])
 def test_none_fails(server: str) -> None:
-    words = ["--requests", str(REQUESTS), "--seed", "1", "--server", server]
+    words = ["--requests", str(REQUESTS), "--clients", "1", "--seed", "1", "--server", server]
     done = subprocess.run(
         [sys.executable, "-m", "tests.fuzz.service", *words], cwd=ROOT, capture_output=True, text=True, check=False
     )
