@@ -109,7 +109,7 @@ class Trial:
             try:
                 answer, inputs = self._run_in(name)
                 if answer.kind:
-                    return answer, inputs
+                    return replace(answer, passed_over=refusal), inputs
                 refusal = answer.reason
             except (ModelRefusedError, TargetError, InferenceError) as error:
                 refusal = str(error)
