@@ -13,8 +13,9 @@ cd "$TOP"
 if [ $# = 0 ]; then
   set -- -n "${WORKERS:-$(nproc)}" --dist loadfile tests/system tests/package/test_binary.py tests/package/test_tarball.py
   if [ -n "${MACHINE_TESTS:-}" ]; then
-    for name in capture_kill\* captures_\* client cloud_[b-z]\* cloud_addresses demo\* fleet_\* greengrass hostile_\* managed_kill metrics \
-      open_inference_clients perf_analyzer readme standard_streams summaries top traces; do
+    for name in admins adoption capture_kill\* capture_policies captures_\* client cloud_[b-z]\* cloud_addresses demo\* field_files fleet\* \
+      greengrass hostile_\* listen_tls managed_faults managed_kill managed_sets metrics model_check model_signing_tool \
+      open_inference_clients perf_analyzer readme selftest standard_streams summaries top traces; do
       set -- "$@" "--ignore-glob=tests/system/test_$name.py"
     done
   fi
