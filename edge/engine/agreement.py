@@ -1,4 +1,4 @@
-"""Whether a GPU calculates what the CPU does: asked in the trial of a model that wants one (docs/adr/0041-gpu.md)."""
+"""Whether a GPU calculates what the CPU does: asked in the trial of a model that wants one (docs/adr/0038-gpu.md)."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""A session on the GPU that outlives its device: it is set up anew once, then the CPU takes over (docs/adr/0041-gpu.md)."""
+"""A session on the GPU that outlives its device: it is set up anew once, then the CPU takes over (docs/adr/0038-gpu.md)."""
 
 import logging
 import os

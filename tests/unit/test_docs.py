@@ -64,6 +64,12 @@ def test_cited_behaviours_are_in_the_specification() -> None:
         assert set(cited.findall(text)) <= DEFINED, name
 
 
+def test_pages_of_decisions_that_are_named_exist() -> None:
+    for name, text in texts("edge", "tests", "docs", "packaging").items():
+        for page in re.findall(r"\badr/(\d{4}-[a-z0-9-]+\.md)", text):
+            assert (ROOT / "docs" / "adr" / page).exists(), f"{name}: {page}"
+
+
 def test_every_behaviour_is_cited_by_a_test() -> None:
     cited = re.findall(r"\[([A-Z]+(?:-\d+)?)\]", "".join(texts("tests").values()))
     assert DEFINED - set(cited) == set()
