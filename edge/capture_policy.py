@@ -14,11 +14,11 @@ from typing import Any
 from edge.text import cut, shown
 
 EVERY_OTHER = "*"  # in place of an alias: all that are not named
-MAX_POLICIES = 256  # of a configuration
-MAX_CLASSES = 1000  # that a policy names
-MAX_OUTPUT_CHARACTERS = 1024  # of the name of an output
-MAX_SEED = 2**63 - 1  # of a policy's sampling
-MAX_SHOWN_CHARACTERS = 40  # of a number in a message
+MAX_POLICIES = 256  # capture policies in a configuration
+MAX_CLASSES = 1000  # classes that a capture policy names
+MAX_OUTPUT_CHARACTERS = 1024  # of an output's name in a capture policy
+MAX_SEED = 2**63 - 1  # of the sampling of a capture policy
+MAX_SHOWN_CHARACTERS = 40  # of a number that an error message repeats
 _ALIAS = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
 _METADATA_KEY = re.compile(r"(?!grpc-)[a-z0-9_.-]{1,64}(?<!-bin)")
 

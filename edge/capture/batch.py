@@ -53,6 +53,7 @@ class OpenBatch:
     attempts: int = 0
     flushed: int = 0  # large entries that are on the device
     retry_at: float = 0.0  # monotonic
+    placed: bool = False  # the record is where the uploader takes it, since an attempt that failed after that
     broken: bool = False  # bytes lie behind `size` that could not be cut off
     packed: bool = False  # the file is compressed; until then it holds plain lines, whatever its name
     saved_bytes: int = 0  # by that: what it takes less than was reserved for it
@@ -99,10 +100,14 @@ class OpenBatch:
             self.broken = True
 
     def close(self) -> None:
-        """Close the record file; sealing opens it again by name."""
-        if self.fd is not None:
-            os.close(self.fd)
-            self.fd = None
+        """Close the record file; sealing opens it again by name.
+
+        Raises:
+            OSError: it is closed, but what was written may be lost: a disk on the network may say so only now.
+        """
+        fd, self.fd = self.fd, None  # also where it fails the number is free, and may be another file's at once
+        if fd is not None:
+            os.close(fd)
 
 
 class OpenFolder:
@@ -180,6 +185,11 @@ def seal(
     Raises:
         OSError: the batch is still open, or partly in place; nothing is lost.
     """
+    folder = (root / batch.key).parent
+    if batch.placed:  # by now it may be uploaded and gone
+        folders.make(folder)
+        durable.fsync_folder(folder)
+        return True
     if not batch.flushed:
         if batch.large:
             for path in (*([] if batch.packs else [batch.path]), *(entry.path for entry in batch.large)):
@@ -191,20 +201,29 @@ def seal(
         batch.flushed += 1
     if batch.flushed < len(batch.large):
         return False
-    folder = (root / batch.key).parent
     for needed in {folder, *((root / entry.key).parent for entry in batch.large)}:
         folders.make(needed)
     beat()
     durable.rename_all((entry.path, root / entry.key) for entry in batch.large)
     beat()
     note()
-    durable.rename_all([(batch.path, root / batch.key)])
+    _place(batch, root / batch.key)
+    durable.fsync_folder(folder)
     return True
+
+
+def _place(batch: OpenBatch, place: Path) -> None:
+    try:
+        batch.path.replace(place)
+    except FileNotFoundError:
+        if not place.exists():
+            raise
+    batch.placed = True
 
 
 def _flush_record(batch: OpenBatch, beat: Callable[[], None]) -> None:
     if not batch.path.exists():
-        return  # in place since an earlier attempt; rename_all checks
+        return  # in place, or lost; _place checks
     if batch.packs and _pack(batch, beat):
         return
     if batch.attempts or batch.broken:

@@ -1,4 +1,4 @@
-"""A batch that could not be sealed, read again: what the disk damaged or somebody removed is FAILURE, the rest stays."""
+"""Reading a batch again that could not be sealed: captures that were damaged or removed meanwhile become FAILURE."""
 
 import logging
 
@@ -12,14 +12,18 @@ log = logging.getLogger(__name__)
 
 
 def reload(batch: OpenBatch, spool: Spool, buffer: Buffer) -> None:
-    """Have the batch be what is left of it, and give back what is not.
+    """Reduce the batch to what is still whole on the disk, and release the room of the rest.
 
     Raises:
         OSError: the batch is as it was.
     """
     batch.close()
-    if not batch.path.exists() and (spool.root / batch.key).exists():
-        return  # it is in place, but its folder is not synced
+    if not batch.path.exists():
+        if (spool.root / batch.key).exists():
+            return  # it is in place, but its folder is not synced
+        if batch.placed and spool.uploads:
+            return  # it was, and the uploader has settled it or dropped it
+    batch.placed = False
     had, size, entries = batch.ids, batch.total_bytes, batch.entry_count
     rest = reload_batch(batch, spool.root)
     batch.ids, batch.size, batch.large, batch.broken = rest.ids, rest.size, rest.large, False
@@ -28,5 +32,5 @@ def reload(batch: OpenBatch, spool: Spool, buffer: Buffer) -> None:
     if lost:
         log.error("%s: damaged or removed before it was durable; %s failed", batch.key, counted(len(lost), "capture"))
         spool.fail(batch.key, lost)
-    spool.give(size - batch.total_bytes, entries - batch.entry_count)
-    buffer.give(len(lost), size - batch.total_bytes)
+    spool.release_room(size - batch.total_bytes, entries - batch.entry_count)
+    buffer.release(len(lost), size - batch.total_bytes)

@@ -32,8 +32,8 @@ class Buffer:
         with self._lock:
             return 2 * self._captures >= max(2, self._max_captures) or 2 * self._bytes >= self._max_bytes
 
-    def take(self, size: int) -> None:
-        """Reserve a place for a capture.
+    def reserve(self, size: int) -> None:
+        """Reserve room for a capture of `size` bytes.
 
         Raises:
             BufferFullError: naming the bound and its setting.
@@ -60,8 +60,8 @@ class Buffer:
             self._captures += captures
             self._bytes += size
 
-    def give(self, captures: int, size: int) -> None:
-        """Return places."""
+    def release(self, captures: int, size: int) -> None:
+        """Give room back."""
         self.restore(-captures, -size)
 
 
@@ -108,8 +108,8 @@ class Room:
             self._usage.files += files
             self._usage.captures += captures
 
-    def take(self, size: int, files: int) -> None:
-        """Reserve room.
+    def reserve(self, size: int, files: int) -> None:
+        """Reserve room for `size` bytes in `files` files.
 
         Raises:
             SpoolFullError: naming the bound and its setting.
@@ -126,7 +126,7 @@ class Room:
             self._usage.files += files
 
     def lacks(self, size: int, files: int) -> bool:
-        """Whether there is no room for so much; a disk that does not answer lacks none that could be made."""
+        """Whether there is no room for so much; false where the disk cannot be asked: dropping captures would not help."""
         try:
             state = os.statvfs(self._folder)
         except OSError:

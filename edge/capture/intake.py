@@ -1,20 +1,29 @@
 """The open batches: calls append to them, one at a time, and the worker takes them when they are due.
 
-No lock is held over the disk but the turn of whoever writes, so that a disk that does not answer holds up writers alone.
-They wait for their turn with an end, and no more of them than leave threads to all other calls.
+Two locks, so that a disk that hangs stops the writers and nothing else: `_writing` is held while a call writes, `_lock` never
+over disk access. Writers wait for `_writing` with a timeout, and at most MAX_WRITERS of them, which leaves threads for other calls.
 """
 
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from edge.capture.batch import OpenBatch, OpenLarge
 from edge.capture.settings import CaptureSettings
 from edge.clock import Clock
 from edge.errors import BufferFullError, SpoolFullError
 
-MAX_WRITERS = 64  # calls that store at a time: half the threads that serve calls
-TURN_SECONDS = 5.0  # for the writers before
+MAX_WRITERS = 64  # captures being written at a time: half of the threads that serve calls
+TURN_SECONDS = 5.0  # that a capture waits for those written before it; then it is refused
+
+
+class WrittenCapture(NamedTuple):
+    """A capture about to be appended: its record line, and its large entries, which are written already."""
+
+    capture_id: str
+    line: bytes
+    large: list[OpenLarge]
 
 
 class Intake:
@@ -23,67 +32,66 @@ class Intake:
     def __init__(self, settings: CaptureSettings, clock: Clock) -> None:
         self._settings = settings
         self._clock = clock
-        self._places = threading.BoundedSemaphore(MAX_WRITERS)
-        self._turn = threading.Lock()  # held over the disk
-        self._lock = threading.Lock()  # never held over the disk; guards all below
-        self._open: dict[str, OpenBatch] = {}  # by place: a model's, in an hour
+        self._writers = threading.BoundedSemaphore(MAX_WRITERS)
+        self._writing = threading.Lock()
+        self._lock = threading.Lock()  # guards all below
+        self._open: dict[str, OpenBatch] = {}  # by the prefix of their keys, one for each model and hour
         self._sealing: list[OpenBatch] = []
-        self._written: OpenBatch | None = None  # somebody appends to it
+        self._written: OpenBatch | None = None  # the batch that a call appends to now
         self._hurry = False
         self.epoch = 0  # how often all batches were taken away
 
     # --- calls ---------------------------------------------------------------
 
     @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """For a call that is about to store.
+    def writer(self) -> Iterator[None]:
+        """Count the calling thread as a writer for the length of the `with` block.
 
         Raises:
-            BufferFullError: too many are at it.
+            BufferFullError: there are MAX_WRITERS already.
         """
-        if not self._places.acquire(blocking=False):
+        if not self._writers.acquire(blocking=False):
             raise BufferFullError(f"{MAX_WRITERS} captures are being written already")
         try:
             yield
         finally:
-            self._places.release()
+            self._writers.release()
 
     def append(
         self,
-        place: str,
+        prefix: str,
         new_batch: Callable[[], OpenBatch],
-        capture: tuple[str, bytes, list[OpenLarge]],
+        capture: WrittenCapture,
         accept: Callable[[], None],
         epoch: int,
     ) -> bool:
-        """Write a capture (id, line, large entries that are written already) to the batch of its place, and accept it.
+        """Write a capture to the open batch of its prefix, made by `new_batch` if there is none, and call `accept`.
 
-        Returns whether the worker has to look.
+        Returns whether the worker must be woken. `epoch` is `self.epoch` from before the capture took any room.
 
         Raises:
             OSError, SpoolFullError: nothing was added.
         """
-        if not self._turn.acquire(timeout=TURN_SECONDS):
+        if not self._writing.acquire(timeout=TURN_SECONDS):
             raise SpoolFullError(f"the disk has not taken the captures before this one for {TURN_SECONDS:g} s")
         try:
             with self._lock:
                 if epoch != self.epoch:
                     raise SpoolFullError("the spool was replaced while the capture was written")
-                batch = self._open.get(place)
+                batch = self._open.get(prefix)
                 if batch is not None and (batch.broken or 0 < self._settings.records_per_file <= len(batch.ids)):
-                    self._sealing.append(self._open.pop(place))
+                    self._sealing.append(self._open.pop(prefix))
                     batch = None
                 self._written = batch
             new = batch is None
             if batch is None:
                 batch = new_batch()
                 with self._lock:
-                    self._open[place] = self._written = batch
-            capture_id, line, large = capture
+                    self._open[prefix] = self._written = batch
             try:
-                batch.write(line)
+                batch.write(capture.line)
                 with self._lock:
-                    batch.add(capture_id, line, large)
+                    batch.add(*capture)
                     accept()
             finally:
                 with self._lock:
@@ -91,7 +99,7 @@ class Intake:
             with self._lock:
                 return new or self._is_full() or self._is_due(batch, self._clock.monotonic())
         finally:
-            self._turn.release()
+            self._writing.release()
 
     # --- the worker ----------------------------------------------------------
 
@@ -105,9 +113,9 @@ class Intake:
         with self._lock:
             everything = stopping or self._hurry or self._is_full()
             self._hurry = False
-            for place, batch in self._takeable():
+            for prefix, batch in self._takeable():
                 if everything or self._is_due(batch, now):
-                    self._sealing.append(self._open.pop(place))
+                    self._sealing.append(self._open.pop(prefix))
             due = [batch for batch in self._sealing if stopping or now >= batch.retry_at]
         return sorted(due, key=lambda batch: len(batch.large))
 
@@ -117,12 +125,12 @@ class Intake:
             self._hurry = True
 
     def sealed(self, batch: OpenBatch) -> None:
-        """Forget a batch that is in its place."""
+        """Forget a batch that is sealed."""
         with self._lock:
             self._sealing.remove(batch)
 
     def seconds_to_next(self, now: float) -> float:
-        """Seconds until a batch is due; one that is written to does not count, for its writer calls the worker."""
+        """Seconds until a batch is due; one that is being written to does not count, for its writer wakes the worker."""
         with self._lock:
             if self._is_full():
                 return 0.0
@@ -131,8 +139,8 @@ class Intake:
         return max(0.0, min(times, default=float("inf")) - now)
 
     def take_all(self) -> list[OpenBatch] | None:
-        """Take every batch away, whatever its state; None while somebody writes and does not end."""
-        if not self._turn.acquire(timeout=TURN_SECONDS):
+        """Take every batch away, whatever its state; None if a writer is stuck."""
+        if not self._writing.acquire(timeout=TURN_SECONDS):
             return None
         try:
             with self._lock:
@@ -142,7 +150,7 @@ class Intake:
                 self._sealing.clear()
                 return taken
         finally:
-            self._turn.release()
+            self._writing.release()
 
     def batches(self) -> list[OpenBatch]:
         """All that are open or being sealed."""
@@ -150,10 +158,11 @@ class Intake:
             return [*self._open.values(), *self._sealing]
 
     def _takeable(self) -> list[tuple[str, OpenBatch]]:
-        return [(place, batch) for place, batch in self._open.items() if batch is not self._written]
+        """Open batches that no call writes to now, with their prefixes."""
+        return [(prefix, batch) for prefix, batch in self._open.items() if batch is not self._written]
 
     def _is_full(self) -> bool:
-        """Whether enough waits for a batch."""
+        """Whether the open batches hold enough to seal them before their time."""
         waiting = [batch for _, batch in self._takeable()]
         return (
             sum(len(batch.ids) for batch in waiting) >= self._settings.batch_captures

@@ -29,15 +29,15 @@ from edge.text import counted
 
 log = logging.getLogger(__name__)
 
-MAX_HANDED_OVER = 256  # calls that were chosen and are not stored yet; more are not captured
-MAX_HANDED_OVER_BYTES = 16 << 20  # of them together; one larger than that finds room alone
-MAX_WATCHES = 1024  # of models, remembered
+MAX_HANDED_OVER = 256  # calls chosen by policies and not stored yet; further ones are not captured
+MAX_HANDED_OVER_BYTES = 16 << 20  # of those calls together; a single larger one is accepted when no other waits
+MAX_WATCHES = 1024  # models whose policy decisions are remembered
 ROOM_SECONDS = 5.0  # for captures that are being written to make room
 LOOK_SECONDS = 0.05  # between looks for that room
 TURN_SECONDS = 5.0  # between looks for a new day
 NOTE_SECONDS = 10.0  # between notes of what the budgets have
 NOTE = "policies.json"  # in the spool
-MAX_NOTE_BYTES = 1 << 20  # of that note; it is read whole
+MAX_NOTE_BYTES = 1 << 20  # of the file with the policies' budgets, which is read whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +285,7 @@ class Keeper:
     def _store(self, chosen: Chosen) -> None:
         taken = 0
 
-        def take(size: int) -> None:
+        def charge(size: int) -> None:
             nonlocal taken
             if not taken:  # it may be tried again
                 chosen.watch.budget.take(size)
@@ -294,7 +294,7 @@ class Keeper:
         try:
             request = chosen.make()
             end = self._clock.monotonic() + ROOM_SECONDS
-            while not self._captures.submit_promised(request, take):
+            while not self._captures.submit_promised(request, charge):
                 if self._clock.monotonic() > end:
                     raise BufferFullError("captures wait to be written")
                 self._clock.wait(self._pause, LOOK_SECONDS)

@@ -1,5 +1,6 @@
 """The lock file of a spool: one agent uses a spool at a time, and knows when the spool is not the one that it took."""
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
@@ -47,6 +48,7 @@ class SpoolLock:
 
     def release(self) -> None:
         """Let go of it."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        fd, self._fd = self._fd, None  # also where it fails the number is free, and may be another file's at once
+        if fd is not None:
+            with contextlib.suppress(OSError):  # nothing was written
+                os.close(fd)

@@ -1,4 +1,4 @@
-"""Records and their names, as one process of this device makes them."""
+"""Names of record files and large entries, unique among the processes of all devices, and the records with them."""
 
 import itertools
 import os
@@ -20,7 +20,7 @@ class Naming:
         self._numbers = itertools.count(1)
 
     def record(self, request: CaptureRequest, now: float) -> tuple[str, Record]:
-        """The place of a capture that is accepted now, and its record."""
+        """The prefix of the record file's key, which captures of one model and hour share, and the record."""
         folder = self._names.folder(request.model_name, now)
         stem = self._names.stem(now, next(self._numbers))
         made = record.build_record(
@@ -34,10 +34,10 @@ class Naming:
         )
         return f"{folder}/{layout.SUMMARY if request.summary else ''}", made
 
-    def key(self, place: str, now: float) -> str:
-        """The key of a new record file at a place: what comes before its name's stem."""
+    def key(self, prefix: str, now: float) -> str:
+        """The key of a new record file with a prefix."""
         packed = layout.PACKED if self._settings.compress else ""
-        return f"{place}{self._names.stem(now, next(self._numbers))}{layout.RECORD}{packed}"
+        return f"{prefix}{self._names.stem(now, next(self._numbers))}{layout.RECORD}{packed}"
 
     def _uri(self, key: str) -> str:
         if self._settings.bucket is not None:

@@ -46,7 +46,7 @@ def unpacked(file: BinaryIO) -> BinaryIO:
     return cast(BinaryIO, gzip.GzipFile(fileobj=file, mode="rb"))
 
 
-DAMAGES = (EOFError, zlib.error, OSError)
+DAMAGES = (EOFError, zlib.error, OSError)  # gzip.BadGzipFile, without its import; but also what the disk raises
 
 
 def _is_packed(file: BinaryIO) -> bool:
@@ -79,5 +79,7 @@ def lines(path: Path, damaged: Callable[[], None] = lambda: None) -> Iterator[by
         try:
             yield from content
         except DAMAGES as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # of the disk, which may answer the next time; gzip's own has no number
             log.error("%s: its compressed bytes are damaged: %s", path.name, error)
             damaged()

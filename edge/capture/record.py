@@ -16,13 +16,13 @@ from edge.errors import CaptureContentError, CaptureIdError, CaptureTimeError
 from edge.tensors import DType, byte_count_fault
 from edge.text import shown
 
-MAX_ID_CHARACTERS = 128  # of a capture's id (C-1): it is part of a file's name
-MAX_ENTRIES = 1024  # of one capture: each may become a file
+MAX_ID_CHARACTERS = 128  # of a capture id (C-1), which is part of file names
+MAX_ENTRIES = 1024  # tensors and auxiliary entries of a capture; each may become a file
 _PART_BYTES = 256 * 1024
 INPUT_TENSOR, OUTPUT_TENSOR = "input tensor", "output tensor"
 AUXILIARY_INPUT, AUXILIARY_OUTPUT = "auxiliary input", "auxiliary output"
-FUTURE_SECONDS = 5.0  # a client's clock may be this much ahead (C-4)
-MAX_INFERENCE_TIME = 253402300799  # 9999-12-31T23:59:59Z
+FUTURE_SECONDS = 5.0  # that a capture's timestamp may be ahead of the device's clock (C-4)
+MAX_INFERENCE_TIME = 253402300799  # largest timestamp of a capture: 9999-12-31T23:59:59Z
 EVENT_VERSION = "0"
 
 _CAPTURE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -125,6 +125,11 @@ class Record:
 
     line: bytes
     large: tuple[LargeEntry, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the line and the files."""
+        return len(self.line) + sum(len(entry.data) for entry in self.large)
 
 
 def check_id(capture_id: str) -> None:
@@ -312,14 +317,10 @@ def iso_seconds(unix_seconds: float) -> str:
 
 @dataclass(frozen=True)
 class RecordSummary:
-    """What the agent needs to know of a stored line again: the id, and the keys of the files that it names.
-
-    `stray` are references that lead elsewhere than to this agent's own files.
-    """
+    """What the agent needs to know of a stored line again: the id, and the keys of the files that it names."""
 
     capture_id: str
     large: tuple[str, ...]
-    stray: int = 0
 
 
 def read_line(line: bytes, record_key: str) -> RecordSummary | None:
@@ -339,8 +340,7 @@ def read_line(line: bytes, record_key: str) -> RecordSummary | None:
         keys = [layout.raw_key_of(reference, record_key) for reference in references]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, CaptureIdError):
         return None
-    known = tuple(key for key in keys if key is not None)
-    return RecordSummary(capture_id, known, len(keys) - len(known))
+    return RecordSummary(capture_id, tuple(key for key in keys if key is not None))
 
 
 # Both look at a part at a time: a thread that works on all of a large entry at once keeps every other from running.

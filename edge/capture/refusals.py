@@ -9,12 +9,15 @@ from edge.clock import Clock
 
 log = logging.getLogger(__name__)
 
-MAX_LATEST = 1024  # models whose last capture is remembered
+MAX_LATEST = 1024  # models whose last capture's time is remembered
 REPORT_SECONDS = 60.0  # between lines of the log, however many are refused
 
 
 class Refusals:
-    """Counts refusals; they last from the first one to the next capture that is taken. Safe from any thread."""
+    """Counts captures that are accepted and refused. Safe from any thread.
+
+    The agent counts as refusing from the first refusal until a capture is accepted.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -29,8 +32,8 @@ class Refusals:
         self.since = 0.0  # unix seconds; 0: the last capture was taken
         self._latest: dict[str, float] = {}  # unix seconds, of the last capture of a model, by its package's name
 
-    def refused(self, reason: str) -> None:
-        """Note a capture that was refused."""
+    def note_refused(self, reason: str) -> None:
+        """Count a capture that was refused."""
         now = self._clock.now()
         with self._lock:
             self.total += 1
@@ -39,8 +42,8 @@ class Refusals:
             self.since = self.since or now
         self.report()
 
-    def taken(self, model: str) -> None:
-        """Note a capture that was taken, of a model by its package's name."""
+    def note_accepted(self, model: str) -> None:
+        """Count a capture that was accepted; `model` is its package's name."""
         now = self._clock.now()
         with self._lock:
             self.accepted += 1

@@ -44,12 +44,16 @@ class BatchContents:
 
 
 class SealedFolder:
-    """The sealed files below `root`, of keys that start with `prefix` and of `device` alone where that is given."""
+    """The sealed files below `root`, of keys that start with `prefix` and of `device` alone where that is given.
 
-    def __init__(self, root: Path, prefix: str = "", device: str | None = None) -> None:
+    `spool` is left out: it may lie below `root` and have keys of its own.
+    """
+
+    def __init__(self, root: Path, prefix: str = "", device: str | None = None, *, spool: Path | None = None) -> None:
         self.root = root
         self._base = root / prefix
         self._device = device
+        self._spool = spool
 
     def waiting(self, suffix: str = "") -> Iterator[SealedBatch]:
         """Record files whose name is one and `suffix`, oldest first; files may come and go meanwhile."""
@@ -112,10 +116,14 @@ class SealedFolder:
         """The folders that may hold record files, oldest hour first."""
         found = []
         for at, folders, _ in os.walk(self._base):
-            folders[:] = [name for name in folders if name != layout.RAW_DATA and not name.startswith(".")]
             path = Path(at)
             if layout.is_hour_folder(self.key_of(path)):
                 found.append(path)
+                # Below an hour there are many files; above it, a prefix, fleet or model may have that name, or any other.
+                # A prefix may look like an hour, too, so that the rest is walked.
+                folders[:] = [name for name in folders if name != layout.RAW_DATA]
+            elif path == self._spool:
+                folders.clear()
         return sorted(found, key=hour_of)
 
 

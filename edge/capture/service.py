@@ -1,9 +1,6 @@
-"""Captures from the call to the disk: checks, the open batches, and the state that is asked for.
+"""The captures of a device: `submit` accepts them, and the worker's `turn` makes them durable (the way: `edge.capture`)."""
 
-`submit` returns once the capture is in the page cache. The worker makes batches durable; where they are uploaded, the
-uploader takes over from the spool.
-"""
-
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -11,7 +8,7 @@ from edge import durable
 from edge.capture import batch_again, layout, record
 from edge.capture.batch import NO_ROOM, OpenBatch, OpenLarge
 from edge.capture.bounds import Buffer
-from edge.capture.intake import Intake
+from edge.capture.intake import Intake, WrittenCapture
 from edge.capture.naming import Naming
 from edge.capture.record import CaptureRequest, Record
 from edge.capture.refusals import Refusals
@@ -34,7 +31,7 @@ from edge.text import counted
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.1  # between looks for the spool, however many captures come
+CHECK_SECONDS = 0.1  # between checks that the spool is still there, however many captures come
 _LOST = "the spool was removed, replaced or mounted over; it is made anew"
 
 
@@ -52,8 +49,8 @@ class CaptureService:
         self._ready = False
         self._stopping = False
         self._uploading = False
-        self._looked = 0.0  # monotonic
-        self._leaving = False  # the spool is not there any more, and not let go of yet
+        self._checked = 0.0  # monotonic, when the spool was
+        self._leaving = False  # the spool is gone, and its batches are not closed yet
         self._intake = Intake(settings, clock)
         self._refusals = Refusals(clock)
         self._buffer = Buffer(settings.buffer_captures, settings.buffer_bytes)
@@ -96,7 +93,8 @@ class CaptureService:
             self._uploader.stop(max(0.0, deadline_s - (self._clock.monotonic() - begun)))
         if ended:
             for batch in self._intake.batches():
-                batch.close()
+                with contextlib.suppress(OSError):  # the next start finishes what is there
+                    batch.close()
             self._spool.close()
 
     def heartbeat(self) -> float:
@@ -125,25 +123,17 @@ class CaptureService:
     def _retry_open(self, why: str) -> None:
         self._open_attempts += 1
         self._open_retry_at = self._clock.monotonic() + retry_delay(self._open_attempts)
-        self._failed(why)
+        self._note_error(why)
 
     # --- calls ---------------------------------------------------------------
 
-    def check_id(self, capture_id: str) -> None:
-        """[C-1]
-
-        Raises:
-            CaptureIdError: with what is allowed.
-        """
-        record.check_id(capture_id)
-
     def check_new(self, capture_id: str, inference_time: float | None) -> None:
-        """[C-3] [C-4] ahead of `submit`, which checks again: nothing is copied for a capture that cannot be.
+        """[C-3] [C-4] What `submit` would refuse anyway, before the request's tensors are copied.
 
         Raises:
             CaptureExistsError, CaptureTimeError
         """
-        if self._statuses.taken(capture_id):
+        if self._statuses.get(capture_id) is not None:
             raise _exists(capture_id)
         record.check_time(inference_time, self._clock.now())
 
@@ -166,22 +156,22 @@ class CaptureService:
         except BaseException as error:
             self._statuses.release(request.capture_id)
             if isinstance(error, BufferFullError | SpoolFullError):
-                self._refusals.refused(str(error))
+                self._refusals.note_refused(str(error))
             raise
-        self._refusals.taken(request.model_name)
+        self._refusals.note_accepted(request.model_name)
 
     def promise(self, capture_id: str) -> None:
-        """Have an id of the agent's own be IN_PROGRESS until `submit_promised` or `break_promise`."""
+        """Make an id, which the agent chose, IN_PROGRESS; `submit_promised` or `break_promise` must follow."""
         self._statuses.accept(capture_id)
 
     def break_promise(self, capture_id: str) -> None:
-        """What was promised is not captured: FAILURE."""
+        """Make a promised id FAILURE: its call is not captured."""
         self._statuses.finish([capture_id], CaptureState.FAILURE)
 
-    def submit_promised(self, request: CaptureRequest, take: Callable[[int], None]) -> bool:
-        """As `submit`, of a promised id; `take` is called with its bytes first, and may raise.
+    def submit_promised(self, request: CaptureRequest, charge: Callable[[int], None]) -> bool:
+        """As `submit`, for a promised id. `charge` is called with the record's size in bytes first, and may raise.
 
-        False where half of the buffer is taken, for the other half is the applications': what waits is then written soon.
+        Returns false if half of the buffer is full, for the other half is kept for applications: it is then written out soon.
 
         Raises:
             CaptureContentError, SpoolFullError, StoppingError: as `submit`.
@@ -190,15 +180,15 @@ class CaptureService:
         try:
             if self._buffer.is_half_full():
                 raise BufferFullError("half of it is the applications'")
-            self._accept(request, self._clock.now(), take)
+            self._accept(request, self._clock.now(), charge)
         except BufferFullError:
             self._intake.hurry()
             self._worker.wake()
             return False
         except SpoolFullError as error:
-            self._refusals.refused(str(error))
+            self._refusals.note_refused(str(error))
             raise
-        self._refusals.taken(request.model_name)
+        self._refusals.note_accepted(request.model_name)
         return True
 
     def status(self, capture_id: str) -> CaptureState:
@@ -213,10 +203,10 @@ class CaptureService:
         return state
 
     def snapshot(self) -> CaptureSnapshot:
-        """The state now, without a look at the disk: since when captures wait may be as of some seconds ago."""
+        """The state now, without reading the disk: the time of the oldest capture may be some seconds old."""
         oldest = [batch.opened for batch in self._intake.batches()]
         error = max(self._error, self._refusals.current(), key=lambda item: item[1])
-        # In this order: a batch that goes from the buffer to the spool meanwhile is counted twice rather than not at all.
+        # The buffer first: a batch that moves to the spool meanwhile is then counted twice, not missed.
         buffered = self._buffer.captures
         usage = self._spool.usage()
         pending = max(0, buffered + usage.captures)
@@ -246,19 +236,18 @@ class CaptureService:
 
     # --- accepting -----------------------------------------------------------
 
-    def _accept(self, request: CaptureRequest, now: float, take: Callable[[int], None] | None = None) -> None:
-        place, made = self._naming.record(request, now)
-        size = len(made.line) + sum(len(entry.data) for entry in made.large)
-        if take is not None:
-            take(size)
+    def _accept(self, request: CaptureRequest, now: float, charge: Callable[[int], None] | None = None) -> None:
+        prefix, made = self._naming.record(request, now)
+        if charge is not None:
+            charge(made.size)
         epoch = self._intake.epoch
-        self._check_ready()
-        with self._intake.place():
-            self._buffer.take(size)
+        with self._intake.writer():
+            self._check_ready()  # it asks the disk, which may not answer
+            self._buffer.reserve(made.size)
             try:
-                due = self._store(request.capture_id, made, place, now, epoch)
+                due = self._store(request.capture_id, made, prefix, now, epoch)
             except BaseException:
-                self._buffer.give(1, size)
+                self._buffer.release(1, made.size)
                 raise
         if due:
             self._worker.wake()
@@ -267,62 +256,62 @@ class CaptureService:
         if self._stopping:
             raise StoppingError("the agent is stopping")
         now = self._clock.monotonic()
-        if self._ready and now - self._looked >= LOOK_SECONDS:
-            self._looked = now
-            self._look()
+        if self._ready and now - self._checked >= CHECK_SECONDS:
+            self._checked = now
+            self._check_spool()
         if not self._ready:
             raise SpoolFullError(self._error[0] or "the capture folder cannot be used")
 
-    def _look(self) -> None:
-        """Notice a spool that is not there any more; the worker lets go of it and takes what is there now."""
+    def _check_spool(self) -> None:
+        """Notice a spool that was removed or replaced; the worker then closes it and opens what is there now."""
         if self._spool.lost():
             self._ready, self._leaving = False, True
-            self._failed(_LOST)
+            self._note_error(_LOST)
             self._worker.wake()
 
-    def _store(self, capture_id: str, made: Record, place: str, now: float, epoch: int) -> bool:
-        """Write a capture to the spool; true if the worker has to look.
+    def _store(self, capture_id: str, made: Record, prefix: str, now: float, epoch: int) -> bool:
+        """Write a capture to the spool; true if the worker must be woken.
 
         Raises:
             SpoolFullError: nothing is left of it.
         """
-        size, files = len(made.line) + sum(len(entry.data) for entry in made.large), 1 + len(made.large)
+        size, files = made.size, 1 + len(made.large)
         while True:
-            self._spool.take(size, files)
+            self._spool.reserve_room(size, files)
             large: list[OpenLarge] = []
             try:
                 for entry in made.large:
                     large.append(self._spool.open_folder.write_large(entry))
                 return self._intake.append(
-                    place,
-                    lambda: self._new_batch(place, now),
-                    (capture_id, made.line, large),
+                    prefix,
+                    lambda: self._new_batch(prefix, now),
+                    WrittenCapture(capture_id, made.line, large),
                     lambda: self._statuses.accept(capture_id),
                     epoch,
                 )
             except BaseException as error:
                 for written in large:
                     written.path.unlink(missing_ok=True)
-                self._spool.give(size, files)
+                self._spool.release_room(size, files)
                 if not isinstance(error, OSError):
                     raise
-                # A quota shows in no free space: only the attempt tells. Each turn of the loop drops something.
+                # A quota is not part of what statvfs reports: only writing tells. Each round of this loop drops something.
                 if error.errno not in NO_ROOM or not self._spool.drop_oldest(size, files):
                     raise SpoolFullError(f"the capture cannot be stored: {durable.why(error)}") from error
 
-    def _new_batch(self, place: str, now: float) -> OpenBatch:
-        key = self._naming.key(place, now)
+    def _new_batch(self, prefix: str, now: float) -> OpenBatch:
+        key = self._naming.key(prefix, now)
         return self._spool.open_folder.create_batch(key, opened=now, opened_monotonic=self._clock.monotonic())
 
     # --- the worker's turn ---------------------------------------------------
 
     def turn(self, *, stopping: bool) -> float:
-        """Seal what is due (everything, when stopping); returns the seconds until more is."""
+        """Seal the batches that are due (all, when stopping); returns the seconds until the next one is."""
         now = self._clock.monotonic()
         self._refusals.report()
         if self._ready:
-            self._look()
-        if self._leaving and not self._leave():
+            self._check_spool()
+        if self._leaving and not self._leave_spool():
             return RETRY_FIRST_SECONDS
         if not self._ready:
             if now < self._open_retry_at:
@@ -335,26 +324,27 @@ class CaptureService:
                 return self._open_retry_at - now
             self._start_uploader()
         self._prune()
-        self._spool.look_now_and_then()
+        self._spool.refresh_oldest()
         for batch in self._intake.take_due(now, stopping=stopping):
             while not self._seal(batch) and stopping:
                 pass
         return self._intake.seconds_to_next(self._clock.monotonic())
 
-    def _leave(self) -> bool:
-        """Let go of a spool that is not there any more; false while a call still writes to it."""
+    def _leave_spool(self) -> bool:
+        """Close a spool that is gone; false while a call still writes to it."""
         batches = self._intake.take_all()
         if batches is None:
             return False
         for batch in batches:
-            batch.close()
-            self._buffer.give(len(batch.ids), batch.total_bytes + batch.saved_bytes)
+            self._buffer.release(len(batch.ids), batch.total_bytes + batch.saved_bytes)
+            with contextlib.suppress(OSError):  # what is there is read when it is opened again
+                batch.close()
         self._spool.close()
         self._leaving = False
         return True
 
     def _seal(self, batch: OpenBatch) -> bool:
-        """Go on with a batch; false while there is more to do at once."""
+        """Seal a batch, or a part of a large one; false if it is not finished and should go on at once."""
         try:
             if batch.attempts:
                 batch_again.reload(batch, self._spool, self._buffer)
@@ -365,10 +355,10 @@ class CaptureService:
                 batch.close()
                 batch.path.unlink(missing_ok=True)
         except OSError as error:
-            self._later(batch, error)
+            self._postpone(batch, error)
             return True
-        self._spool.give(batch.saved_bytes, 0)
-        self._buffer.give(len(batch.ids), batch.total_bytes + batch.saved_bytes)
+        self._spool.release_room(batch.saved_bytes, 0)
+        self._buffer.release(len(batch.ids), batch.total_bytes + batch.saved_bytes)
         self._intake.sealed(batch)
         self._error = ("", 0.0)
         return True
@@ -380,17 +370,18 @@ class CaptureService:
             self._spool.prune()
             self._pruned_hour = hour
 
-    def _later(self, batch: OpenBatch, error: OSError) -> None:
-        """Keep a batch that cannot be sealed now."""
+    def _postpone(self, batch: OpenBatch, error: OSError) -> None:
+        """Try a batch again later that cannot be sealed now."""
         batch.attempts += 1
         batch.flushed = 0
         batch.retry_at = self._clock.monotonic() + retry_delay(batch.attempts)
-        self._failed(f"{counted(len(batch.ids), 'capture')} cannot be made durable yet: {durable.why(error)}")
+        self._note_error(f"{counted(len(batch.ids), 'capture')} cannot be made durable yet: {durable.why(error)}")
 
-    def _failed(self, text: str) -> None:
-        news = self._error[0] != text
+    def _note_error(self, text: str) -> None:
+        """Show an error in the status, and log it if it is a new one."""
+        is_new = self._error[0] != text
         self._error = (text, self._clock.now())
-        log.log(logging.ERROR if news else logging.DEBUG, "%s", text)
+        log.log(logging.ERROR if is_new else logging.DEBUG, "%s", text)
 
 
 def _exists(capture_id: str) -> CaptureExistsError:

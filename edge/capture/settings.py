@@ -9,7 +9,7 @@ from edge.config import Config
 from edge.settings import full_key
 
 MIB = 1 << 20
-MAX_BATCH_BYTES = 16 * MIB  # a batch is sealed at this size, however few captures it has
+MAX_BATCH_BYTES = 16 * MIB  # of a batch, which is sealed at this size however few captures it has
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from edge.text import counted
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 5.0
+OLDEST_SECONDS = 5.0  # between walks to the oldest sealed batch
 _HEADROOM = 64  # dropping the oldest frees a 64th of the bounds more than needed, so that it does not walk each time
 
 
@@ -60,7 +60,10 @@ class Spool:
         self.open_folder = open_batch.OpenFolder(settings.spool_path / "open")
         # Others may use the capture folder too: there only this fleet's and device's files are ours.
         prefix = f"{settings.folder_prefix.strip('/')}/{settings.fleet}".lstrip("/")
-        self._folder = SealedFolder(self.root, prefix, settings.device) if self._on_disk else SealedFolder(self.root)
+        if self._on_disk:
+            self._folder = SealedFolder(self.root, prefix, settings.device, spool=settings.spool_path)
+        else:
+            self._folder = SealedFolder(self.root)
         # An id is noted when it is sealed and, where it is uploaded, when that is done: a full file knows MAX_IDS.
         self._log = StatusLog(settings.spool_path, MAX_IDS if self._on_disk else 2 * MAX_IDS)
         self._room = Room(settings, self.open_folder.root)
@@ -72,8 +75,8 @@ class Spool:
         self._lock = SpoolLock(settings.spool_path / "lock")
         self._counting = threading.Lock()  # what is sealed, while the uploader may remove of it
         self._taken_before = False
-        self._looked = 0.0  # monotonic
-        self.oldest: float | None = None  # unix seconds since which a sealed batch waits, or did some seconds ago
+        self._refreshed = 0.0  # monotonic, when `oldest` was
+        self.oldest: float | None = None  # unix seconds since which the oldest sealed batch waits, as last found
 
     # --- start and end -------------------------------------------------------
 
@@ -126,17 +129,19 @@ class Spool:
         if self._taken_before and (lost := self._statuses.fail_but(there)):
             log.error("the spool that is not there any more had %s, which failed", counted(lost, "capture"))
         self.prune()
-        self._look()
+        self._find_oldest()
         self._taken_before = True
         return found
 
     def _check_one_file_system(self) -> None:
         probe, target = self.open_folder.root / "probe.tmp", self.root / ".probe.tmp"
-        probe.touch()
         try:
+            probe.touch()
             probe.replace(target)
         except OSError as error:
             probe.unlink(missing_ok=True)
+            if error.errno in open_batch.NO_ROOM:
+                return  # this check only tells of a mistake; what waits makes room as it is uploaded
             if error.errno != errno.EXDEV:
                 raise
             raise ConfigError(
@@ -190,7 +195,7 @@ class Spool:
 
     # --- bounds --------------------------------------------------------------
 
-    def take(self, size: int, files: int) -> None:
+    def reserve_room(self, size: int, files: int) -> None:
         """Reserve room for `size` bytes in `files` files, dropping the oldest batches if that is the policy.
 
         Raises:
@@ -199,7 +204,7 @@ class Spool:
         if self.uploads and self._room.lacks(size, files):
             with self._drop_lock:
                 self._make_room(size, files)
-        self._room.take(size, files)
+        self._room.reserve(size, files)
 
     def drop_oldest(self, size: int, files: int) -> bool:
         """Drop what takes so much room, whatever the bounds say, if that is the policy; false if nothing could be dropped."""
@@ -214,8 +219,8 @@ class Spool:
 
             return self._drop(enough) > 0
 
-    def give(self, size: int, files: int) -> None:
-        """Return room."""
+    def release_room(self, size: int, files: int) -> None:
+        """Give room back."""
         self._room.add(-size, -files)
 
     def usage(self) -> Usage:
@@ -279,20 +284,20 @@ class Spool:
             self._room.add(files=1 - len(batch.ids), captures=len(batch.ids))  # each capture took a file for its line
             self.sealed.set()
         else:
-            self.give(batch.total_bytes, batch.entry_count)
+            self.release_room(batch.total_bytes, batch.entry_count)
         return True
 
     def batches(self) -> Iterator[SealedBatch]:
         """Sealed batches that wait for the uploader, oldest first; files may come and go meanwhile."""
         return self._folder.waiting() if self.uploads else iter(())
 
-    def look_now_and_then(self) -> None:
-        """Look since when a sealed batch waits, if that was not done in the last seconds."""
-        if self._clock.monotonic() - self._looked >= LOOK_SECONDS:
-            self._look()
+    def refresh_oldest(self) -> None:
+        """Find the oldest sealed batch again, at most every OLDEST_SECONDS."""
+        if self._clock.monotonic() - self._refreshed >= OLDEST_SECONDS:
+            self._find_oldest()
 
-    def _look(self) -> None:
-        self._looked = self._clock.monotonic()
+    def _find_oldest(self) -> None:
+        self._refreshed = self._clock.monotonic()
         first = next(self.batches(), None)
         self.oldest = None if first is None else first.accepted
 

@@ -24,8 +24,8 @@ from edge.errors import CaptureIdError
 
 log = logging.getLogger(__name__)
 
-MAX_IDS = 100_000  # whose state is remembered (G-5); the oldest are forgotten
-MAX_LOG_BYTES = 32 << 20  # of one of the two log files
+MAX_IDS = 100_000  # capture ids whose state is remembered (G-5); the oldest are forgotten
+MAX_LOG_BYTES = 32 << 20  # of each of the two files of the status log
 _NEW, _OLD = "statuses.log", "statuses.old.log"
 # Of a release before. The spool may lie in the capture folder, where whatever ends in .jsonl is read as records.
 _FORMER = {_NEW: "statuses.jsonl", _OLD: "statuses.old.jsonl"}
@@ -58,10 +58,6 @@ class Statuses:
         """The state of an accepted id, or None."""
         with self._lock:
             return self._states.get(_digest(capture_id))
-
-    def taken(self, capture_id: str) -> bool:
-        """Whether the id was accepted, by now."""
-        return self.get(capture_id) is not None
 
     def reserve(self, capture_id: str) -> bool:
         """Take an id; false if it is accepted already, or another call holds it and has not decided."""
@@ -197,7 +193,8 @@ class StatusLog:
                     error.strerror,
                 )
                 self._fails = True
-                self._close()  # the next append ends the torn line
+                with contextlib.suppress(OSError):
+                    self._close()  # the next append ends the torn line
 
     def _open(self) -> int:
         fd = durable.open_regular(self._new, os.O_RDWR | os.O_CREAT | os.O_APPEND)
@@ -216,15 +213,17 @@ class StatusLog:
         with self._lock:
             if self._fd is not None:
                 try:
-                    os.fsync(self._fd)
+                    try:
+                        os.fsync(self._fd)
+                    finally:
+                        self._close()
                 except OSError as error:
                     log.warning("the status log cannot be flushed: %s", error.strerror)
-                self._close()
 
     def _close(self) -> None:
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        fd, self._fd = self._fd, None  # also where it fails the number is free, and may be another file's at once
+        if fd is not None:
+            os.close(fd)
 
 
 def _remove_unless_regular(path: Path) -> None:

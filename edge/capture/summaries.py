@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 SUMMARY_VERSION = 1
 SAMPLE_SECONDS = 0.1  # between calls of a model whose values are looked at
-MAX_SAMPLE_VALUES = 16_384  # of a tensor: of an input spread over it, of an output its first rows
-MAX_TOLD_CLASSES = 1000  # of an output; of one with more no classes are told
-MAX_COLLECTORS = 256  # models that are summarised at a time
+MAX_SAMPLE_VALUES = 16_384  # taken from a tensor for a summary: spread over an input, the first rows of an output
+MAX_TOLD_CLASSES = 1000  # classes of an output that a summary counts; an output with more is not counted by class
+MAX_COLLECTORS = 256  # models with a summary at a time
 
 
 class CallCounts(NamedTuple):
@@ -76,7 +76,7 @@ class Collector:
         self._begin()
 
     def _begin(self) -> None:
-        from edge.capture.statistics import Statistics
+        from edge.capture.statistics import Statistics  # numpy, which only summaries need
 
         self._since = self._clock.now()
         self._sampled = 0
@@ -92,7 +92,7 @@ class Collector:
 
     def add(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Take the values of a call: parts of its tensors, in the model's order, as arrays of their own dtypes."""
-        from edge.capture.triggers import stands_for
+        from edge.capture.triggers import stands_for  # likewise
 
         self._sampled += 1
         for tensors, values in zip((*self._inputs, *self._outputs), (*inputs, *outputs), strict=True):

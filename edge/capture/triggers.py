@@ -14,7 +14,7 @@ from edge.arrays import numpy_dtype
 from edge.capture_policy import Policy
 from edge.tensors import TensorSpec
 
-MAX_MEAN_VALUES = 4096  # of an output, from its beginning, that are held against their running means
+MAX_MEAN_VALUES = 4096  # of an output, from its beginning, that are compared with their running means
 FEW_VALUES = 128  # of an output, up to which numpy takes longer to begin than to look at them without it
 MEAN_CALLS = 100  # before a mean says anything
 MEAN_WEIGHT_CALLS = 10_000  # whose weight a mean has at most: it follows what changes slowly

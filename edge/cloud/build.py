@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 def build_store(config: Config, clock: Clock) -> ObjectStore | None:
-    """The store that the configuration asks for; None with provider None."""
+    """The store that the configuration names; None with provider None."""
     if config.provider_provider != "Aws":
         return None
     return _s3(config, clock)
@@ -48,7 +48,7 @@ def _s3(config: Config, clock: Clock) -> S3Store:
 
 
 def credentials_of(config: Config, clock: Clock) -> CredentialSource:
-    """Where keys for requests come from: the AWS IoT certificate, a container's address, or the environment."""
+    """The source of credentials: the AWS IoT certificate, a container's address, or the environment."""
     if not config.provider_aws_iot_cred_endpoint:
         return _surrounding(clock)
     settings = IotSettings(
@@ -81,7 +81,7 @@ def build_bucket(bucket: str, clock: Clock, *, region: str, endpoint: str) -> tu
 
 
 def _surrounding(clock: Clock) -> CredentialSource:
-    """What a process finds around it: a container's address, or the environment."""
+    """Credentials from the process's surroundings: a container's address, or the environment."""
     if os.environ.get(CONTAINER_URI) and not os.environ.get("AWS_ACCESS_KEY_ID"):
         return ContainerCredentials(clock)
     return EnvironmentCredentials()

@@ -28,7 +28,7 @@ PACKED_TYPE = (
     "application/gzip"  # and no Content-Encoding, with which some clients would give plain lines under the name
 )
 LARGE_TYPE = "application/octet-stream"
-MAX_PUT_OFF = 1000  # batches that something is remembered of
+MAX_PUT_OFF = 1000  # batches whose refusals are remembered
 
 
 class Chance(Protocol):
@@ -41,7 +41,7 @@ class Chance(Protocol):
 
 @dataclass
 class PutOff:
-    """A batch that did not go through: when it is offered again (monotonic), and what is known of its objects."""
+    """A batch that could not be uploaded: when it is tried again (monotonic), and what is known of its objects."""
 
     until: float = 0.0
     stumbles: int = 0
@@ -52,7 +52,7 @@ class PutOff:
 
 
 class RefusedError(Exception):
-    """An object of this batch cannot go now; others may."""
+    """An object of this batch cannot be uploaded now; other batches may be."""
 
 
 class _Progress:
@@ -75,7 +75,7 @@ class _Progress:
 
 
 class Delivery:
-    """Uploads claimed batches. For any thread, but one for each batch; `put_off` is by key."""
+    """Uploads claimed batches. Safe from any thread, each batch by one at a time; `put_off` is by key."""
 
     def __init__(
         self,
@@ -99,18 +99,18 @@ class Delivery:
         self.results = Tally("stored", "retried", "failed", "refused", "given_up")  # attempts to store an object
 
     def is_put_off(self, key: str) -> bool:
-        """Whether a batch is not offered yet."""
+        """Whether it is too early to try a batch again."""
         state = self.put_off.get(key)
         return state is not None and state.until > self._clock.monotonic()
 
     def forget(self, keys: Collection[str]) -> None:
-        """These batches are gone."""
+        """Forget batches that are gone."""
         with self._lock:
             for key in keys:
                 self.put_off.pop(key, None)
 
     def waiting(self) -> list[PutOff]:
-        """What is remembered of batches that did not go through."""
+        """The batches that could not be uploaded."""
         with self._lock:
             return list(self.put_off.values())
 
@@ -140,7 +140,7 @@ class Delivery:
         self.well()
 
     def _put_large(self, batch: SealedBatch, state: PutOff, contents: BatchContents) -> None:
-        """Upload the large entries; one that is refused does not keep the others back."""
+        """Upload the large entries; a refused one does not stop the others."""
         refusal: RefusedError | None = None
         for large in contents.large:
             if large.size is None:
@@ -226,7 +226,7 @@ class Delivery:
                 self.put_off[batch.key] = state
 
     def _try(self, key: str, body: Body, content_type: str) -> None:
-        """Put an object, again and again while that may help at once.
+        """Put an object, with immediate retries while they may help.
 
         Raises: as `ObjectStore.put`, and ClosedError.
         """
@@ -256,7 +256,7 @@ class Delivery:
 
 
 def _without(batch: SealedBatch, failed: Collection[str]) -> Body:
-    """A batch's record without the lines of `failed` captures; what is compressed is made anew, and held: a batch is small."""
+    """A batch's record without the lines of `failed` captures. A compressed one is compressed again, in memory: a batch is small."""
     if packing.packs(batch.key):
         kept = (line for _, line in _lines_but(batch, failed))
         return BytesBody(b"".join(packing.packed(kept)))

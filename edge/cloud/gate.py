@@ -9,7 +9,7 @@ from edge.cloud.store import StoppedError
 
 
 class ClosedError(Exception):
-    """Nothing more is to be asked of the store in this round."""
+    """No further request may go to the store in this round."""
 
 
 class Gate:
@@ -40,19 +40,19 @@ class Gate:
             self._shut = False
 
     def shut(self) -> None:
-        """End a round early: who waits, or comes, gets ClosedError."""
+        """End a round early: threads that wait or come get ClosedError."""
         with self._changed:
             self._shut, self._well = True, False
             self._changed.notify_all()
 
     def wake(self) -> None:
-        """See that `stop` is set."""
+        """Wake waiting threads, which then see that `stop` is set."""
         with self._changed:
             self._changed.notify_all()
 
     @contextmanager
     def passage(self) -> Iterator[None]:
-        """A place inside, for the tries of one request.
+        """Let the calling thread in for one request and its retries.
 
         Raises:
             ClosedError: the round is over.
@@ -66,7 +66,7 @@ class Gate:
             self._leave()
 
     def passed(self) -> None:
-        """The store has taken something."""
+        """The store has accepted something."""
         with self._changed:
             self._well = True
             self._changed.notify_all()

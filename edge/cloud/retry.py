@@ -98,7 +98,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to do, and why in words. `slow`: only the operator can fix it; `retry_after` in seconds; `fresh`: ask for new
+    """What to do, and why. `slow`: only the operator can fix it; `retry_after` in seconds; `fresh`: ask for new
     credentials first; `counts`: a refusal that counts against the object."""
 
     outcome: Outcome

@@ -1,4 +1,4 @@
-"""What operators see of uploads that do not go through. For any thread."""
+"""The last upload failure, for the status and the log. Safe from any thread."""
 
 import logging
 import threading
@@ -9,7 +9,7 @@ log = logging.getLogger(__name__)
 
 
 class Trouble:
-    """The last failure in words, its unix seconds, and one line of log for each new one."""
+    """The last failure and its time in unix seconds; each new one is logged once."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -31,16 +31,16 @@ class Trouble:
         self.note(text)
 
     def note(self, text: str) -> None:
-        """Show a failure, which the log has once it is known to last."""
+        """Show a failure without logging it: `tell` logs it if it lasts."""
         self._error = (text, self._clock.now())
 
     def give_up(self, key: str, why: str) -> None:
-        """An object is given up: that stays to be seen until others are."""
+        """Show that an object was given up, until another one is."""
         self._given_up = (f"{key}: given up: {why}", self._clock.now())
         self.tell(self._given_up[0], logging.ERROR)
 
     def over(self, waiting: str = "") -> None:
-        """Something went through: only why something waits, and what was given up, is still to be told."""
+        """An upload succeeded: show only why something still waits, or what was given up."""
         with self._lock:
             error = (waiting, self._clock.now()) if waiting else self._given_up
             if self._logged and not error[0]:

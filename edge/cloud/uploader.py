@@ -95,7 +95,7 @@ class Uploader:
     # --- life ----------------------------------------------------------------
 
     def start(self, spool: Spool) -> None:
-        """Begin to drain; `spool.sealed` tells of new batches."""
+        """Begin to drain; `spool.sealed` announces new batches."""
         self._wake = spool.sealed
         self._store.keep_notes_in(spool.notes_folder)
         log.info("captures go to %s", self._store.uri(""))
@@ -103,7 +103,7 @@ class Uploader:
         self._thread.start()
 
     def stop(self, deadline_s: float) -> None:
-        """End within the deadline; what is not acknowledged stays in the spool."""
+        """End within the deadline; objects that were not acknowledged stay in the spool."""
         self._stop.set()
         self._wake.set()
         self._gate.wake()
@@ -112,7 +112,7 @@ class Uploader:
             self._thread.join(deadline_s)
 
     def last_error(self) -> tuple[str, float]:
-        """The last failure in words and its unix seconds; empty and 0 when all is well."""
+        """The last failure and its time in unix seconds; empty and 0 if there is none."""
         return self._trouble.last()
 
     def results(self) -> dict[str, int]:
@@ -136,7 +136,7 @@ class Uploader:
         self._store.close()
 
     def _check(self) -> None:
-        """Say what only the operator can fix, before anything waits for it."""
+        """Report what only the operator can fix, before any capture waits for it."""
         try:
             self._store.check()
             self._unfit = False
@@ -150,7 +150,7 @@ class Uploader:
     # --- a round -------------------------------------------------------------
 
     def drain(self, spool: Spool) -> float:
-        """Upload what waits; returns the seconds to leave it then.
+        """Upload the waiting batches; returns the seconds until the next round.
 
         Raises:
             StoppedError: `stop` was called.
@@ -182,7 +182,7 @@ class Uploader:
         return self._next_round(left_out)
 
     def _walk(self, spool: Spool, turn: _Round) -> None:
-        """Hand the batches that wait to threads, and again what is sealed while these are busy."""
+        """Hand waiting batches to threads, also those that are sealed meanwhile."""
         while True:
             spool.sealed.clear()
             for batch in spool.batches():
@@ -207,7 +207,7 @@ class Uploader:
         return turn.skips(_folder(batch)) or self._delivery.is_put_off(batch.key)
 
     def _hand_out(self, spool: Spool, turn: _Round, batch: SealedBatch) -> None:
-        """Give a claimed batch to a thread that has nothing to do, or to a new one."""
+        """Give a claimed batch to an idle thread, or to a new one."""
         with turn.lock:
             turn.busy += 1
             more = turn.busy > len(turn.threads)
@@ -255,7 +255,7 @@ class Uploader:
             turn.end()
 
     def _tidy(self) -> None:
-        """Give back what the store keeps for nothing; where that fails, after the next round again."""
+        """Have the store drop unfinished uploads; if that fails, try after the next round."""
         try:
             self._store.tidy(self._pace)
         except StoreError as error:
@@ -288,7 +288,7 @@ class Uploader:
         return max(verdict.retry_after, later_delay(self._failures, verdict.slow, self._delivery.chance.random()))
 
     def _stumble(self, batch: SealedBatch, verdict: Verdict, pause: float) -> None:
-        """Let the next batch go first where the store seems to fail on this one alone."""
+        """Try the next batch first if the store seems to fail on this one only."""
         state = self._delivery.put_off.get(batch.key)
         if state is not None and verdict.outcome is Outcome.RETRY_SOON:
             state.stumbles += 1

@@ -99,7 +99,7 @@ def test_the_commands(store: StoreProcess, tmp_path: Path) -> None:  # [V-7] [V-
     assert done.returncode == 1
     assert "gone.bin cannot be read: " in done.stderr and "NoSuchKey" in done.stderr
     assert (tmp_path / "r.html").read_text().count("data:image/png") == 6
-    assert "no captures are there" in run(store, "ls", f"{WHERE}/nothing/").stdout
+    assert "no capture passes the filters" in run(store, "ls", f"{WHERE}/nothing/").stdout
 
 
 def test_refusals_in_words(store: StoreProcess) -> None:  # [V-7]
@@ -176,4 +176,4 @@ def test_a_list_goes_on_page_by_page(store: StoreProcess) -> None:  # [V-7]
     location = S3Location(stores.BUCKET, stores.REGION, store.url)
     reader = S3Reader(location, EnvironmentCredentials(store.environment()), SystemClock(), ssl.create_default_context)
     with contextlib.closing(reader):
-        assert sorted(reader.keys("many/", page_keys=2)) == sorted(keys)
+        assert sorted(one.key for one in reader.objects("many/", page_keys=2)) == sorted(keys)

@@ -367,6 +367,21 @@ def test_spool_and_capture_folder_on_two_file_systems(clock: FakeClock, small_di
     captures.abandon(service)
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("edge", ["open", "rename"])
+def test_a_start_on_a_disk_that_is_full(
+    make: captures.Runs, disk: FailingDisk, tmp_path: Path, number: int, edge: str
+) -> None:  # [R-6] [R-5]
+    """What waits must leave before there is room again."""
+    service = make(cloud_settings(tmp_path))
+    service.submit(small("one"))
+    service.turn(stopping=True)
+    disk.fail(edge, number, word="probe.tmp")
+    again = make(cloud_settings(tmp_path))
+    assert again._ready and [again._spool.contents(batch).ids for batch in again._spool.batches()] == [("one",)]
+    assert again.snapshot().last_error == "" and not captures.stray_files(tmp_path)
+
+
 def test_messages_name_the_folder(make: captures.Runs, tmp_path: Path) -> None:
     (tmp_path / "disk").write_text("a file where the folder would be")
     service = make(disk_settings(tmp_path))

@@ -2,12 +2,15 @@
 
 import errno
 import gzip
+import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edge import durable
 from edge.capture.service import CaptureService
 from tests.fakes import captures
 from tests.fakes.captures import cloud_settings, disk_settings, large, small
@@ -133,6 +136,71 @@ def test_a_compressed_batch_that_is_damaged(make: captures.Runs, tmp_path: Path,
         assert ("big" in ids) == (damage != "large entry")
     if damage == "large entry":
         assert service.status("big").name == "FAILURE"
+
+
+class BadSector(io.RawIOBase):
+    """A file that cannot be read from a place on."""
+
+    def __init__(self, path: Path, number: int) -> None:
+        self._data, self._number = io.BytesIO(path.read_bytes()[:100]), number
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._data.seek(offset, whence)
+
+    def readinto(self, buffer: Any) -> int:
+        if not (size := self._data.readinto(buffer)):
+            raise OSError(self._number, os.strerror(self._number))
+        return size
+
+
+@pytest.fixture
+def sector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Compressed record files cannot be read to their end while the number of an error is in it."""
+    reader, numbers = durable.reader, []
+
+    def failing(path: Path) -> Any:
+        return io.BufferedReader(BadSector(path, numbers[0])) if numbers and ".jsonl" in path.name else reader(path)
+
+    monkeypatch.setattr(durable, "reader", failing)
+    return numbers
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE])
+def test_a_disk_that_cannot_be_read_is_no_damage(
+    make: captures.Runs, clock: FakeClock, tmp_path: Path, sector: Any, number: int
+) -> None:  # [R-18] [R-5] [G-4]
+    """What was accepted waits until it can."""
+    service, path = opened(make, tmp_path)
+    packed_where_it_is(path)
+    data = path.read_bytes()
+    sector.append(number)
+    service = make(packing(tmp_path))
+    assert os.strerror(number) in service.snapshot().last_error
+    assert path.read_bytes() == data and len(list((tmp_path / "disk").rglob("*-00.bin.*"))) == 1
+    sector.clear()
+    clock.advance(60)
+    service.turn(stopping=True)
+    assert captures.found(tmp_path / "disk") == ["one", "three", "two"] and service.snapshot().failed == 0
+
+
+def test_a_sealed_batch_that_cannot_be_read(make: captures.Runs, tmp_path: Path, sector: Any) -> None:  # [R-18] [G-4]
+    service = make(cloud_settings(tmp_path, compress=True))
+    service.submit(small("one"))
+    service.turn(stopping=True)
+    [batch] = service._spool.batches()
+    assert service._spool.claim(batch)
+    sector.append(errno.EIO)
+    for change in (service._spool.contents, service._spool.done, service._spool.give_up):
+        with pytest.raises(OSError, match="Input/output error"):
+            change(batch)
+    sector.clear()
+    assert service.status("one").name == "IN_PROGRESS" and service._spool.contents(batch).ids == ("one",)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

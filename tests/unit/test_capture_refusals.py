@@ -28,7 +28,7 @@ def test_the_log_has_a_line_a_minute(clock: FakeClock, caplog: pytest.LogCapture
     caplog.set_level("INFO")
     refusals = Refusals(clock)
     for _ in range(1000):
-        refusals.refused("the disk is full")
+        refusals.note_refused("the disk is full")
         clock.advance(0.001)
     assert [r.getMessage() for r in caplog.records] == [
         "captures are refused (1 since the last such line): the disk is full"
@@ -42,12 +42,12 @@ def test_the_log_has_a_line_a_minute(clock: FakeClock, caplog: pytest.LogCapture
 def test_they_last_until_a_capture_is_taken(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     refusals = Refusals(clock)
-    refusals.taken("m")
-    refusals.refused("first")
+    refusals.note_accepted("m")
+    refusals.note_refused("first")
     clock.advance(5)
-    refusals.refused("second")
+    refusals.note_refused("second")
     assert refusals.current() == ("captures are refused: second", START + 5) and refusals.since == START
-    refusals.taken("m")
+    refusals.note_accepted("m")
     assert refusals.current() == ("", 0.0) and (refusals.since, refusals.total) == (0.0, 2)
     assert caplog.messages[-1] == "captures are accepted again; 2 were refused since the start"
 
@@ -56,8 +56,8 @@ def test_refused_and_taken_in_turns_floods_no_log(clock: FakeClock, caplog: pyte
     caplog.set_level("INFO")
     refusals = Refusals(clock)
     for _ in range(1000):
-        refusals.refused("too large for what is left")
-        refusals.taken("m")
+        refusals.note_refused("too large for what is left")
+        refusals.note_accepted("m")
     assert len(caplog.messages) == 2
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from edge.capture import intake
+from edge.capture import service as service_module
 from edge.capture.service import CaptureService
 from edge.capture.statuses import CaptureState
 from edge.clock import SystemClock
@@ -78,9 +79,44 @@ def test_a_write_that_stalls(service: CaptureService, monkeypatch: pytest.Monkey
     service.submit(small("refused"))
 
 
+def test_a_check_of_the_spool_that_stalls(service: CaptureService, monkeypatch: pytest.MonkeyPatch) -> None:  # [R-12]
+    """The disk is asked before anything is written, by as many calls as may write."""
+    monkeypatch.setattr(service_module, "CHECK_SECONDS", 0.0)
+    inside, go_on, worker = threading.Semaphore(0), threading.Event(), service._worker._thread
+
+    def lost() -> bool:
+        if threading.current_thread() is not worker:
+            inside.release()
+            go_on.wait(PATIENCE_SECONDS)
+        return False
+
+    monkeypatch.setattr(service._spool, "lost", lost)
+    threads = submitting(service, *(small(f"held-{i}") for i in range(intake.MAX_WRITERS)))
+    for _ in threads:
+        assert inside.acquire(timeout=PATIENCE_SECONDS)
+    refused: list[BaseException] = []
+
+    def refuse() -> None:
+        try:
+            service.submit(small("refused"))
+        except BufferFullError as error:
+            refused.append(error)
+
+    late = threading.Thread(target=refuse)
+    late.start()
+    late.join(5)
+    held = late.is_alive() or inside.acquire(blocking=False)
+    go_on.set()
+    for thread in (*threads, late):
+        thread.join()
+    assert not held and f"{intake.MAX_WRITERS} captures are being written already" in str(refused[0])
+    eventually(lambda: service.snapshot().pending == 0)
+    assert service.status("held-0") is CaptureState.SUCCESS
+
+
 def test_writers_leave_threads_to_others(service: CaptureService, monkeypatch: pytest.MonkeyPatch) -> None:  # [R-12]
     monkeypatch.setattr(intake, "MAX_WRITERS", 3)
-    service._intake._places = threading.BoundedSemaphore(3)
+    service._intake._writers = threading.BoundedSemaphore(3)
     stall = Stall(monkeypatch, ".bin.")
     threads = submitting(service, *(large(f"held-{i}") for i in range(3)))
     for _ in threads:

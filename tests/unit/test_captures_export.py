@@ -106,7 +106,7 @@ def test_nothing_is_replaced_and_nothing_half_is_left(  # [V-8]
         ([tmp_path / "new.txt"], "expected a name that ends in .npz, .csv or .parquet"),
         ([tmp_path / "new.csv"], "captures of several models, 'digits' and 'other'; choose one by --model"),
         ([before, "--force"], "captures of several models"),
-        ([tmp_path / "new.npz", "--class", "9"], "no captures are there that pass; nothing is written"),
+        ([tmp_path / "new.npz", "--class", "9"], "no capture passes the filters; nothing is written"),
         ([tmp_path / "new", "--class", "9"], "nothing is written"),
         ([tmp_path / "no" / "folder.csv"], "No such file or directory"),
         ([tmp_path / "no" / "folder"], "No such file or directory"),

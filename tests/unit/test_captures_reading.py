@@ -63,10 +63,22 @@ def test_a_spool_with_what_is_not_in_its_place_yet(tmp_path: Path) -> None:  # [
     write(tmp_path / "sealed", record("sealed"), name=f"{stem[:-1]}2.jsonl")
     write(tmp_path / "sealed", record("failed"), name=f"{stem[:-1]}3.jsonl.failed")
     write(tmp_path / "sealed", record("done"), name=f"{stem[:-1]}4.jsonl.done")
-    write(tmp_path / ".hidden", record("hidden"))
+    write(tmp_path / ".spool/open", record("accepted"), name=f"{stem[:-1]}5.jsonl.open")
+    write(tmp_path / ".mine/open", record("accepted too"), name=f"{stem[:-1]}6.jsonl.open")
+    (tmp_path / ".mine/lock").touch()
     found = list(captures.read(tmp_path))
     assert sorted(capture.capture_id for capture in found) == ["failed", "sealed", "waits"]
     assert next(c for c in found if c.capture_id == "waits").inputs[0].array().tolist() == array.tolist()
+
+
+@pytest.mark.parametrize("above", ["raw-data/.hidden/.spool/raw-data", ".hidden/fleet/raw-data", "f/.m"])
+def test_any_name_above_the_hour(tmp_path: Path, above: str) -> None:  # [V-1] [R-1]
+    """A prefix, fleet or model may be called like the folder of large entries, or begin with a dot."""
+    hour = f"{above}/2026/01/31/12"
+    write(tmp_path, record("found"), hour=hour)
+    write(tmp_path, record("in the way"), hour=f"{hour}/raw-data/input-tensors")
+    assert read(tmp_path) == (["found"], [])
+    assert read(tmp_path / hour) == (["found"], [])
 
 
 def test_records_of_the_original(tmp_path: Path) -> None:  # [V-1]

@@ -230,7 +230,7 @@ def test_pictures_that_are_missing_or_none(tmp_path: Path) -> None:  # [V-6] [V-
     assert "its picture cannot be read" in html and "image Tensor[FLOAT32; 1, 4]" in html
     assert html.count("gone cannot be read") == 1
     page, html = report(folder, "--model", "nothing")
-    assert "No captures are there" in html
+    assert "No capture passes the filters" in html
 
 
 def test_times_and_sizes_take_bounded_memory() -> None:

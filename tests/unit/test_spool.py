@@ -104,6 +104,47 @@ def test_sealed_batches_wait_and_go(start: Start, tmp_path: Path) -> None:  # [G
     assert (usage.size, usage.files, usage.captures) == (0, 0, 0)
 
 
+NAMES = [
+    {"folder_prefix": "a/raw-data"},
+    {"folder_prefix": ".hidden/b"},
+    {"folder_prefix": "2025/06/15/15"},
+    {"fleet": "raw-data"},
+    {"model": "raw-data"},
+    {"model": ".hidden"},
+]
+
+
+@pytest.mark.parametrize("names", NAMES, ids=lambda names: "-".join(*names.items()))
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_any_name_above_the_hour(start: Start, tmp_path: Path, names: dict[str, str], on_disk: bool) -> None:
+    """[R-1] [R-6] A prefix, fleet or model may be called like the folder of large entries, or begin with a dot."""
+    changes = dict(names)
+    model = changes.pop("model", "digits")
+    settings = disk_settings(tmp_path, bucket=captures.BUCKET, **changes)
+    if not on_disk:
+        settings = cloud_settings(tmp_path, **changes)
+    bench = start(settings)
+    bench.capture(small("one", model=model))
+    bench = start(settings)
+    assert bench.states("one") == ["SUCCESS" if on_disk else "IN_PROGRESS"]
+    [batch] = bench.spool.batches()
+    assert bench.spool.claim(batch)
+    bench.spool.done(batch)
+    assert bench.states("one") == ["SUCCESS"] and not captures.record_files(tmp_path)
+    assert (bench.spool.usage().size, bench.spool.usage().files) == (0, 0)
+
+
+def test_a_spool_among_the_captures_is_not_walked(start: Start, tmp_path: Path) -> None:  # [R-6]
+    """What waits there for destination Cloud has other keys than it has as a part of the capture folder."""
+    spool = tmp_path / "disk/fleet-1/.spool"
+    bench = start(cloud_settings(tmp_path, spool_path=spool))
+    bench.capture(small("waits"))
+    bench = start(disk_settings(tmp_path, spool_path=spool, bucket=captures.BUCKET))
+    bench.capture(small("one"))
+    assert [bench.spool.contents(batch).ids for batch in bench.spool.batches()] == [("one",)]
+    assert len(captures.record_files(spool.parent)) == 1 and list((spool / "sealed").rglob("*.jsonl"))
+
+
 def test_the_oldest_comes_first_whatever_its_model(start: Start, tmp_path: Path, clock: FakeClock) -> None:
     bench = start(cloud_settings(tmp_path))
     order = ["m2", "m1", "m3", "m1", "m2"]

@@ -1,11 +1,14 @@
 """Captures come in from many threads while the spool is drained (R-5, R-6)."""
 
+import errno
+import os
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from edge import durable
 from edge.capture import batch as open_batch
 from edge.capture.service import CaptureService
 from edge.capture.spool import Spool
@@ -13,6 +16,7 @@ from edge.clock import SystemClock
 from edge.errors import BufferFullError, SpoolFullError
 from tests.fakes import captures
 from tests.fakes.captures import cloud_settings, disk_settings, large, small
+from tests.fakes.clock import FakeClock
 
 THREADS, CAPTURES = 4, 60
 
@@ -140,3 +144,56 @@ def test_what_is_uploaded_before_its_folder_is_durable_is_not_pending(
     seen.append(service.snapshot())
     assert [shot.pending for shot in seen] == [3, 3, 0, 0]
     assert [bool(shot.oldest_pending_unix_seconds) for shot in seen] == [True, True, False, False]
+
+
+def uploaded(spool: Spool) -> None:
+    Drain().drain(spool)
+
+
+def dropped(spool: Spool) -> None:
+    assert spool.drop_oldest(1, 1)
+
+
+def given_up(spool: Spool) -> None:
+    [batch] = spool.batches()
+    assert spool.claim(batch)
+    spool.give_up(batch)
+    spool.drop_oldest(1, 1)
+
+
+@pytest.mark.parametrize(("leave", "state"), [(uploaded, "SUCCESS"), (dropped, "FAILURE"), (given_up, "FAILURE")])
+@pytest.mark.parametrize("settings", [cloud_settings, disk_settings])
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_batch_that_leaves_before_its_folder_is_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: Any, leave: Any, state: str, compress: bool
+) -> None:  # [R-5] [R-6] [G-4]
+    """The rename went through and the flush of the folder did not: what is gone at the next attempt is not lost."""
+    made, clock = settings(tmp_path, bucket=captures.BUCKET, drop_oldest=True, compress=compress), FakeClock()
+    flush, failures = durable.fsync_folder, []
+
+    def failing(path: Path) -> None:
+        if path.name == "15" and captures.record_files(path) and not failures:
+            failures.append(path)
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        flush(path)
+
+    monkeypatch.setattr(durable, "fsync_folder", failing)
+    with captures.Runs(clock) as runs:
+        service = runs(made)
+        service.submit(large("one"))
+        service.submit(small("two"))
+        service.turn(stopping=False)
+        clock.advance(60)
+        service.turn(stopping=False)
+        assert len(failures) == 1 and "cannot be made durable yet" in service.snapshot().last_error
+        leave(service._spool)
+        clock.advance(60)
+        service.turn(stopping=False)
+        expected = "SUCCESS" if made.disk_path else state  # [G-3]
+        for running in (service, None):
+            again = running or runs(made)
+            assert [again.status(name).name for name in ("one", "two")] == [expected] * 2
+            usage = again._spool.usage()
+            assert (usage.size, usage.files, usage.captures) == (0, 0, 0)
+            assert (again._buffer.captures, again._buffer._bytes, again.snapshot().pending) == (0, 0, 0)
+            assert not again._intake.batches() and again.snapshot().last_error == ""

@@ -11,9 +11,9 @@ from edge.clock import Clock
 from edge.cloud.aws.faults import TransportError, faults
 from edge.cloud.retry import Fault
 
-MAX_ANSWER_BYTES = 1 << 16  # of an answer that is read whole
-MAX_WIRE_BYTES = 4 * MAX_ANSWER_BYTES  # of such an answer in all: interim answers, headers, body
-MAX_HEAD_BYTES = 1 << 18  # of an answer that is read in pieces, beside its content
+MAX_ANSWER_BYTES = 1 << 16  # of the body of a store's answer that is read whole
+MAX_WIRE_BYTES = 4 * MAX_ANSWER_BYTES  # of such an answer in all: interim answers, headers and body
+MAX_HEAD_BYTES = 1 << 18  # of an answer that is read in pieces, not counting its content
 CHUNK_BYTES = 1 << 16
 RATE_SECONDS = 30.0  # of waiting for a peer, over which its rate is measured
 

@@ -103,7 +103,7 @@ class S3Client:
         self._where()
 
     def ask(self, request: Request, pace: Pace) -> Reply:
-        """The answer of the store that says yes.
+        """The store's answer, if it accepts the request.
 
         Raises:
             StoreError: it says no, or nobody knows.
@@ -153,7 +153,7 @@ class S3Client:
         raise StoreError(worded(refusal, peer, keys), code)
 
     def _learn(self, refusal: Verdict, answer: Answer, keys: sigv4.Keys) -> None:
-        """Make the next request what the answer asks for; what earlier answers taught is forgotten if it did not help."""
+        """Adapt the next request to what the answer asks for (region, time); forget earlier adaptations that did not help."""
         if refusal.fresh:
             self._credentials.reject(keys)
         with self._lock:
@@ -168,7 +168,7 @@ class S3Client:
                 self._region = self._location.region
 
     def _tell(self, what: str, why: str) -> None:
-        """Log what an answer taught, once."""
+        """Log such an adaptation, once."""
         if self._told != what:
             log.warning("%s: %s", what, why)
         self._told = what

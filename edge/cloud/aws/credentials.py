@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 MARGIN_SECONDS = 300.0  # credentials are renewed this long before they end, or a tenth of their life
 MARGIN_SHARE = 0.1
-MAX_LIFE_SECONDS = 43_200.0  # the longest that AWS gives to keys of a role
+MAX_LIFE_SECONDS = 43_200.0  # longest validity that AWS gives to a role's keys
 RENEW_AGAIN_SECONDS = 30.0  # between failing renewals while the old credentials still hold
 CONTAINER_URI = "AWS_CONTAINER_CREDENTIALS_FULL_URI"
 CONTAINER_TOKEN = "AWS_CONTAINER_AUTHORIZATION_TOKEN"  # noqa: S105 - a variable's name

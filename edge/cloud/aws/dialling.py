@@ -13,7 +13,7 @@ from edge.cloud.aws.faults import TransportError, faults
 from edge.cloud.aws.proxy import Proxy, proxy_of
 from edge.cloud.retry import Fault
 
-MAX_CONNECT_BYTES = 1 << 14  # of a proxy's answer to CONNECT, up to its empty line
+MAX_CONNECT_BYTES = 1 << 14  # of a proxy's answer to CONNECT, up to the empty line
 _REFUSED_STATUS = range(400, 500)  # only a person can change what the proxy lets through
 
 

@@ -1,4 +1,4 @@
-"""Objects in parts: a link that breaks, or a restart, costs the part under way and not the object.
+"""Multipart uploads: a broken connection, or a restart, costs the part being sent and not the whole object.
 
 https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html
 
@@ -23,7 +23,7 @@ from edge.cloud.store import UPLOAD_GONE, Body, BytesBody, Pace, StoreError
 
 log = logging.getLogger(__name__)
 
-MAX_PARTS = 10_000  # of an object: S3's limit
+MAX_PARTS = 10_000  # of an object in a multipart upload: S3's own limit
 _UPLOAD_ID = re.compile(rb"<UploadId>([!-;=-~]{1,1024})</UploadId>")
 _ETAG = re.compile(r'"?[A-Za-z0-9._:+/=-]{1,256}"?')
 _LOST = {UPLOAD_GONE, "InvalidPart", "InvalidPartOrder", "EntityTooSmall"}  # the store has not what it acknowledged
@@ -39,7 +39,7 @@ class Multipart:
         self._notes = notes
 
     def takes(self, body: Body) -> bool:
-        """Whether it is large enough."""
+        """Whether an object is large enough for parts."""
         return body.size > self._location.whole_bytes
 
     def put(self, key: str, body: Body, content_type: str, pace: Pace) -> str | None:
@@ -93,7 +93,7 @@ class Multipart:
             self._write(note)
 
     def tidy(self, pace: Pace) -> None:
-        """Abort what nobody goes on with.
+        """Abort uploads that will not be continued.
 
         Raises:
             StoreError: some of it is still there.

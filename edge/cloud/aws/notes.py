@@ -10,7 +10,7 @@ from pathlib import Path
 from edge import durable
 from edge.cloud.store import Body
 
-MAX_NOTE_BYTES = 1 << 22  # of a file; 10,000 parts take some 600 KiB
+MAX_NOTE_BYTES = 1 << 22  # of the file that remembers a multipart upload; 10,000 parts take about 600 KiB
 _SUFFIX = ".json"
 
 
@@ -43,7 +43,7 @@ class Notes:
         self._folder = folder
 
     def read(self, key: str) -> Note | None:
-        """The note of an object; None where there is none that can be understood."""
+        """The note of an object; None if there is none, or it is unreadable."""
         return self._read(self._path(key))
 
     def write(self, note: Note) -> None:
@@ -63,7 +63,7 @@ class Notes:
             self._path(key).unlink()
 
     def all(self) -> Iterator[Note]:
-        """Every note that can be understood."""
+        """Every readable note."""
         try:
             paths = sorted(self._folder.glob(f"*{_SUFFIX}"))
         except OSError:

@@ -33,7 +33,7 @@ from edge.cloud.retry import (
 )
 from edge.cloud.store import StoreError
 
-MAX_PAGE_BYTES = 8 << 20  # of a list of 1,000 keys of 1,024 bytes, each of which may be escaped
+MAX_PAGE_BYTES = 8 << 20  # of a page of a bucket's list: 1,000 keys of 1,024 bytes, each of which may be escaped
 PAGE_KEYS = 1000  # the most that S3 gives
 PAGE_SECONDS = 60.0
 LEAST_BYTES_PER_SECOND = 1024.0  # of an object; its time is what this rate needs
@@ -70,13 +70,13 @@ class S3Reader:
         self._ahead = 0.0  # of the store's clock before this device's, in seconds
         self._transport: Transport | None = None
 
-    def keys(self, prefix: str, page_keys: int = PAGE_KEYS) -> Iterator[str]:
+    def keys(self, prefix: str) -> Iterator[str]:
         """The keys that begin so, in order.
 
         Raises:
             StoreError: the store does not list them.
         """
-        return (one.key for one in self.objects(prefix, page_keys))
+        return (one.key for one in self.objects(prefix))
 
     def objects(self, prefix: str, page_keys: int = PAGE_KEYS) -> Iterator[Listed]:
         """The objects whose keys begin so, in order; a page of `page_keys` is held at a time.

@@ -68,7 +68,7 @@ class S3Store:
             self._verify(key, pace, body.size, crc32)
 
     def remove(self, key: str, pace: Pace) -> None:
-        """Have no object of that key there.
+        """Delete the object of a key, if there is one.
 
         Raises:
             StoreError: nobody knows whether it is gone.
@@ -76,7 +76,7 @@ class S3Store:
         self._client.ask(Request("DELETE", key, {}, lacks=lacks_deletion), pace)
 
     def forget(self, key: str) -> None:
-        """An object will not be put again: what is there of it is given back by `tidy`."""
+        """An object will not be put again: `tidy` removes its parts."""
         if self._parts is not None:
             self._parts.forget(key)
 

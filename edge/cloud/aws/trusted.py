@@ -37,7 +37,7 @@ class Trusted:
         return self._context
 
     def forget(self) -> None:
-        """Read them anew the next time."""
+        """Read the CAs again the next time."""
         self._context = None
 
 
@@ -54,5 +54,5 @@ def peer_of(url: str, tls: ssl.SSLContext | None) -> Peer:
 
 
 def _waits(text: str) -> StoreError:
-    """For somebody to mend it."""
+    """The error for a fault that only the operator can fix: uploads wait meanwhile."""
     return StoreError(Verdict(Outcome.RETRY_LATER, text, slow=True))
