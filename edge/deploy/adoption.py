@@ -10,14 +10,14 @@ from edge.deploy.deployments import Deployments
 from edge.deploy.note import Note
 from edge.errors import EdgeError, ModelExistsError, ModelNotFoundError
 from edge.paths import model_url
+from edge.serving.caller import Caller, Nobody
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
-from edge.serving.scheduler import Caller, Nobody
 from edge.text import printable
 
 log = logging.getLogger(__name__)
 
-MAX_READY_SECONDS = 60.0  # READY waits so long for declared models, and so does the LoadModel of one (M-4)
+MAX_READY_SECONDS = 60.0  # that READY, and the LoadModel of a declared model, wait for the declared models (M-4)
 
 
 @dataclass

@@ -27,16 +27,16 @@ from edge.errors import (
     VersionRefusedError,
 )
 from edge.serving.aliases import Prepared
+from edge.serving.caller import Caller, Nobody
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
-from edge.serving.scheduler import Caller, Nobody
 from edge.text import printable, shown
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-MAX_REFUSED_CHARACTERS = 600  # of why a version was refused, as it is shown
+MAX_REFUSED_CHARACTERS = 600  # of the reason for a refused version, as it is shown
 
 
 class PartRefused(Exception):
@@ -103,6 +103,8 @@ class Bringing:
                 self._kept.end(together.name, "refused", printable(str(error), MAX_REFUSED_CHARACTERS))
                 self._kept.unsaved = True
             self._keep(ones, caller)
+        finally:
+            self._kept.coming.clear()
         for one in ones:
             one.serves = self.model(one) is not None
             if not one.serves and one.name in self._kept.aliases:

@@ -15,12 +15,12 @@ from edge.text import shown
 
 SUFFIX = ".json"
 ALIAS = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")  # before the suffix: a name that a model can have (L-1)
-MAX_DECLARATION_BYTES = 16 << 10  # of a file of models.d
-MAX_DECLARATION_MARKS = 1200  # commas, colons, brackets and braces in it: the classes of a policy, and some
-MAX_DECLARATIONS = 256  # in models.d
-MAX_PATH_CHARACTERS = 4096  # of the package that a declaration names
+MAX_DECLARATION_BYTES = 16 << 10  # of a file in models.d
+MAX_DECLARATION_MARKS = 1200  # commas, colons, brackets and braces in a file of models.d
+MAX_DECLARATIONS = 256  # files in models.d
+MAX_PATH_CHARACTERS = 4096  # of a package's path in a declaration
 MAX_DEPLOYMENT_CHARACTERS = 128  # of a deployment's name
-MAX_TOGETHER = 32  # models of one deployment
+MAX_TOGETHER = 32  # models that switch together in one deployment
 _FLAGS = ("allow_changed_tensors", "allow_gap")
 
 

@@ -9,8 +9,8 @@ What is kept is in `edge.deploy.kept`, how a version comes to serve in `edge.dep
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from edge.clock import Clock
@@ -24,12 +24,14 @@ from edge.deploy.state import Standing, Version
 from edge.deploy.store import Store
 from edge.deploy.turn import held
 from edge.errors import DeclarationError, EdgeError, ModelNotFoundError, NoPreviousError, StoreError
+from edge.serving.caller import Caller, Nobody
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
-from edge.serving.scheduler import Caller, Nobody
 from edge.text import shown
 
 log = logging.getLogger(__name__)
+
+TAKE_BACK_SECONDS = 30.0  # between tries, where there is no room for what served before, say
 
 
 def _nothing() -> Mapping[str, Declaration]:
@@ -61,9 +63,10 @@ class Deployments:
         self._kept = Kept(store)
         self._proofs = Proofs(clock, lambda url, call: registry.answers(url, call, Nobody()))
         self._bringing = Bringing(registry, self._kept, self._proofs, clock, on_failed)
+        self._clock = clock
+        self._take_back_at: dict[str, float] = {}  # by alias: not to be tried again before
         self._work = threading.Lock()
         self._pinned: frozenset[str] = frozenset()
-        self._on_end: list[Callable[[Standing], None]] = []
         self._on_declared: list[Callable[[folder.Declarations], None]] = []
 
     def on_declared(self, callback: Callable[[folder.Declarations], None]) -> None:
@@ -94,29 +97,6 @@ class Deployments:
     def standing(self, deployment: str) -> Standing:
         """How a deployment stands (W-9): also one of an earlier run of the agent, if it was one of the last 16 to end."""
         return self._kept.standing(deployment)
-
-    def on_end(self, callback: Callable[[Standing], None]) -> None:
-        """Have `callback` called whenever a deployment has been committed, taken back, refused or replaced; it may be slow."""
-        self._on_end.append(callback)
-
-    @contextmanager
-    def _changing(self, caller: Caller) -> Iterator[None]:
-        """One change; whoever wants to know how deployments ended is told after it.
-
-        Raises:
-            DeadlineError: another one takes longer than the caller waits.
-        """
-        try:
-            with held(self._work, caller):
-                yield
-        finally:
-            self._tell()
-
-    def _tell(self) -> None:
-        untold, self._kept.untold = self._kept.untold, []
-        for standing in untold:
-            for callback in self._on_end:
-                callback(standing)
 
     # --- a start -------------------------------------------------------------------
 
@@ -166,7 +146,7 @@ class Deployments:
 
     def start(self, on_settled: Callable[[str], None]) -> None:
         """Bring about what is declared, as a start of the agent does; `on_settled` is called for each name as it is done."""
-        with self._changing(Nobody()):
+        with held(self._work, Nobody()):
             self._kept.count_starts()
             found = self._declared()
             new = self._bringing.serve_before(found)
@@ -201,7 +181,7 @@ class Deployments:
             ModelNotFoundError: one of `names` is not declared, and was not.
             DeadlineError: another change takes longer than the caller waits.
         """
-        with self._changing(caller):
+        with held(self._work, caller):
             found = self._declared()
             for name in names:
                 if name not in found and name not in self._kept.aliases:
@@ -237,18 +217,15 @@ class Deployments:
                     self._judge(group, verdicts)
         finally:
             self._work.release()
-        self._tell()
 
     def _judge(self, group: list[Managed], verdicts: Mapping[str, Verdict]) -> None:
         """What becomes of versions that are on trial together."""
         failed = [one for one in group if verdicts.get(one.name) in (Verdict.FAILED, Verdict.WORSE)]
         if failed and any(one.state.current for one in group):
-            at_fault = failed[0]
-            model = self._bringing.on_trial(at_fault.name)
-            why = verdicts[at_fault.name].value
-            work = threading.Thread(target=self._take_back, args=(at_fault, model, why), daemon=True)
-            work.name = f"take back {at_fault.name}"
-            work.start()
+            self._begin_taking_back(failed[0], verdicts[failed[0].name].value)
+        elif failed:
+            for one in failed:
+                self._proofs.begin_anew(one.name)
         elif all(verdicts.get(one.name) is Verdict.GOOD for one in group):
             self._commit(group)
 
@@ -264,13 +241,28 @@ class Deployments:
         for one in group:
             log.info("model %s: %s has proved itself", one.name, one.state.current)
 
+    def _begin_taking_back(self, one: Managed, why: str) -> None:
+        """Have it done by a thread, for it may take as long as a load; where it cannot be done now, it is tried again."""
+        now = self._clock.monotonic()
+        if now < self._take_back_at.get(one.name, now):
+            return
+        self._take_back_at[one.name] = now + TAKE_BACK_SECONDS
+        model = self._bringing.on_trial(one.name)
+        work = threading.Thread(
+            target=self._take_back, args=(one, model, why), name=f"take back {one.name}", daemon=True
+        )
+        try:
+            work.start()
+        except RuntimeError as error:  # the system gives no thread
+            log.error("model %s: what failed is to be taken back: %s", one.name, error)
+
     def _take_back(self, one: Managed, model: LoadedModel | None, why: str) -> None:
         """Its Predicts failed."""
-        with self._changing(Nobody()):
-            if model is None or self._bringing.on_trial(one.name) is not model:
-                return
+        with held(self._work, Nobody()):
             try:
-                self._go_back(one, Nobody(), why)
+                if model is not None and self._bringing.on_trial(one.name) is model:
+                    self._go_back(one, Nobody(), why)
+                self._take_back_at.pop(one.name, None)
             except (EdgeError, OSError) as error:
                 log.error("model %s: what failed is to be taken back: %s", one.name, error)
 
@@ -284,7 +276,7 @@ class Deployments:
             StoreError: the version before serves, and this cannot be written down yet; that is tried again by `look`.
             DeadlineError: another change takes longer than the caller waits.
         """
-        with self._changing(caller):
+        with held(self._work, caller):
             one = self._kept.aliases.get(name)
             if one is None:
                 raise ModelNotFoundError(f"model {shown(name)} is not declared")

@@ -23,7 +23,7 @@ class Kept:
         self.unsaved = False  # the state in the store is not the one here: it could not be written
         self.stopping = False  # the agent is about to end
         self.rollbacks = 0  # versions that were taken back
-        self.untold: list[Standing] = []  # ends of deployments that nobody has been told of
+        self.coming: set[str] = set()  # ids of packages that the change under way accepted, and no alias has yet
         self._ended: list[Standing] = []
         self._saved_trying: set[str] = set()
 
@@ -91,7 +91,6 @@ class Kept:
         if deployment:
             standing = Standing(deployment, state, reason)
             self._ended = [*(one for one in self._ended if one.name != deployment), standing][-MAX_ENDED:]
-            self.untold.append(standing)
 
     def standing(self, deployment: str) -> Standing:
         """How a deployment stands."""
@@ -111,7 +110,7 @@ class Kept:
             StoreError: it cannot be written down.
         """
         if not self.claimed:
-            raise StoreError("what the store knows is not read yet, and is not written over")
+            raise StoreError("the package store's state could not be read yet, so it is not overwritten")
         self.unsaved = True
         trying = self._trying()
         self._ended = [one for one in self._ended if one.name not in trying]
@@ -130,7 +129,9 @@ class Kept:
         spare = iter([one, *(other for other in self.all() if other is not one)])
         while True:
             try:
-                return self.store.accept(url, id, go_on)
+                version = self.store.accept(url, id, go_on)
+                self.coming.add(version.id)
+                return version
             except StoreFullError as error:
                 if not any(self._let_go(other, error, serves) for other in spare):
                     raise
@@ -156,7 +157,7 @@ class Kept:
             return
         keep = {version.id for one in self.aliases.values() for version in one.state.versions()}
         try:
-            self.store.tidy(keep)
+            self.store.tidy(keep | self.coming)
         except (StoreError, OSError) as error:
             log.warning("the package store cannot be tidied: %s", error)
 

@@ -13,7 +13,7 @@ from edge.text import counted
 log = logging.getLogger(__name__)
 
 NOTE_FILE = "models.json"
-MAX_NOTE_BYTES = 8 << 20  # of the note in the runtime directory: names and urls
+MAX_NOTE_BYTES = 8 << 20  # of the file of loaded models in the runtime directory: their names and urls
 CRASHES_SECONDS = 600.0  # a second crash within so long, and nothing is restored
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 

@@ -35,6 +35,7 @@ class _Proof:
     failed: int = 0
     comparing: bool = False  # a call that the runtime failed on is given to the version before
     worse: bool = False  # which answered it
+    fault: Verdict | None = None  # FAILED or WORSE, from then on
 
 
 class Proofs:
@@ -67,6 +68,13 @@ class Proofs:
             found[name] = self._judge(proof)
         return found
 
+    def begin_anew(self, name: str) -> None:
+        """A version that has failed stays, as there is none before it: from now on it is tried anew."""
+        proof = self._proofs[name]
+        proof.since, proof.fault, proof.worse = self._clock.monotonic(), None, False
+        proof.predicted = proof.model.scheduler.predicted
+        proof.failed = proof.model.remarks.failed.counts().get("INTERNAL", 0)
+
     def _compare(self, proof: _Proof) -> None:
         """Have a call that the runtime failed on given to the version before; one at a time."""
         calls = proof.model.remarks.failed_calls
@@ -91,10 +99,10 @@ class Proofs:
         comparing = proof.comparing  # before `worse`, which is said before it ends
         now, predicted = self._clock.monotonic(), proof.model.scheduler.predicted
         failed = proof.model.remarks.failed.counts().get("INTERNAL", 0)
-        if failed > proof.failed or proof.worse:
-            verdict = Verdict.FAILED if failed > proof.failed else Verdict.WORSE
-            proof.since, proof.predicted, proof.failed, proof.worse = now, predicted, failed, False
-            return verdict
+        if proof.fault is None and (failed > proof.failed or proof.worse):
+            proof.fault = Verdict.FAILED if failed > proof.failed else Verdict.WORSE
+        if proof.fault is not None:
+            return proof.fault
         if comparing:
             return Verdict.OPEN
         if now - proof.since >= COMMIT_SECONDS or predicted - proof.predicted >= COMMIT_PREDICTS:

@@ -14,11 +14,11 @@ from edge import strict_json
 from edge.strict_json import JsonFault
 
 FORMAT = 1
-MAX_STATE_BYTES = 128 << 20  # of the file of the store's state: of all that can be declared
-MAX_BAD = 8  # versions that are not tried again, an alias
-MAX_ENDED = 16  # deployments whose end is remembered
+MAX_STATE_BYTES = 128 << 20  # of the package store's state file, which has room for all that can be declared
+MAX_BAD = 8  # versions of a model that are remembered as bad and not tried again
+MAX_ENDED = 16  # deployments whose outcome is remembered
 _SELDOM = ("deployment", "waiting", "elsewhere")  # members of an alias that are left out where they say nothing
-MAX_TRIES = 2  # runs of the agent that a version may end before it has proved itself (W-7)
+MAX_TRIES = 2  # runs of the agent that a version on trial may end before it is taken back (W-7)
 
 
 class StateFault(Exception):

@@ -30,6 +30,8 @@ STATE_FILE = "state.json"
 LOCK_FILE = "lock"
 CLEAN_END_FILE = "clean-end"  # there if the run before ended cleanly while a version was on trial
 SET_ASIDE = ".unreadable"
+# What a package's own paths run into: a part too long, or a file where another's folder is.
+_NO_SUCH_TREE = (errno.ENAMETOOLONG, errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 Open = Callable[[str, Callable[[], None]], "Package"]  # a package at a url, judged now
 SignedPaths = Callable[[str], Collection[str]]  # the files of a package at a url, by its signature, judged now
@@ -94,9 +96,9 @@ class Store:
 
     def close(self) -> None:
         """Let others have it."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        lock, self._lock = self._lock, None  # also where it fails the number is free, and may be another file's at once
+        if lock is not None:
+            os.close(lock)
 
     def read_state(self) -> State:
         """What was kept; nothing where there is no state. One that cannot be read is set aside."""
@@ -205,7 +207,7 @@ class Store:
         Raises:
             PackageNotFoundError, PackageError: there is none.
         """
-        from edge.package.open import contents_at, signature_of
+        from edge.package.open import contents_at, signature_of  # see edge.package.judge
 
         with contents_at(url) as contents:
             return hashlib.sha256(signature_of(contents.head())).hexdigest()
@@ -246,7 +248,7 @@ class Store:
                 shutil.rmtree(target)
             durable.rename_all([(temporary, target)])
         except OSError as error:
-            raise self._full(error) from error
+            raise self._failed(error) from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         return version
@@ -292,13 +294,17 @@ class Store:
                 folders |= {one for one in path.parents if one.is_relative_to(target)}
                 try:
                     _write(path, file.chunks)
-                except OSError as error:  # of the store, not of the package
-                    raise self._full(error) from error
+                except OSError as error:
+                    if error.errno in _NO_SUCH_TREE:
+                        raise PackageError(f"no folder can hold {shown(file.path)}: {durable.why(error)}") from error
+                    raise self._failed(error) from error
         for folder in folders:
             durable.fsync_folder(folder)
 
-    def _full(self, error: OSError) -> StoreFullError:
-        return StoreFullError(f"the package cannot be kept in {self.folder}: {durable.why(error)}")
+    def _failed(self, error: OSError) -> StoreError:
+        """That the store cannot be written, and whether room would help."""
+        kind = StoreFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
+        return kind(f"the package cannot be kept in {self.folder}: {durable.why(error)}")
 
     def size(self) -> int:
         """Bytes of all packages here."""

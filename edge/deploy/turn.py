@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from edge.errors import DeadlineError, StoppingError
-from edge.serving.scheduler import Caller
+from edge.serving.caller import Caller
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The fleet's part of an agent, as its configuration asks for it."""
+"""Builds the fleet's part of an agent from its configuration."""
 
 import os
 import threading
@@ -65,7 +65,7 @@ def _outlet(config: Config, clock: Clock, pace: Throttle) -> Outlet | None:
         return FolderOutlet(folder)
     if config.edge_fleet_reports != "bucket":
         return None
-    from edge.cloud.build import build_store
+    from edge.cloud.build import build_store  # only where reports go to a bucket
 
     store = build_store(config, clock)
     return BucketOutlet(store, pace) if store is not None else None

@@ -1,4 +1,4 @@
-"""What an act on a repository is to write, and how it is written: so that whoever reads in between sees the state before."""
+"""The files that an operator's command writes, in an order in which readers see the old state or the new one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ TIMESTAMP = "timestamp.json"  # the one file that is written over
 
 @dataclass
 class Change:
-    """What an act is to write: metadata by file name, other files with where they come from or their bytes."""
+    """The files to write: metadata by file name, other files as their bytes or the path that they come from."""
 
     metadata: dict[str, bytes] = field(default_factory=dict)
     targets: dict[str, bytes | Path] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a repository has: metadata as it was when it was first asked for, with what is about to be written over it."""
+"""A repository's files: metadata as it was first read, overlaid with the changes about to be written."""
 
 import contextlib
 import datetime
@@ -48,7 +48,7 @@ class Contents:
         return frozenset(path for path in paths if "/" not in path)
 
     def at(self, name: str) -> str:
-        """How people call a file of metadata."""
+        """A metadata file's name for messages."""
         return self.files.at(f"metadata/{name}")
 
     def data(self, role: str, version: int | None = None) -> bytes:
@@ -133,7 +133,7 @@ class Contents:
         return f"{folder}/{sha256_of(target)}.{name}"
 
     def write(self) -> None:
-        """Write what the acts made, in the safe order.
+        """Write the change, in the safe order.
 
         Raises:
             FleetRepositoryError: something could not be written; what was before is in force.

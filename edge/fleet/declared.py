@@ -22,7 +22,7 @@ from edge.fleet.membership import Outcome, Settings
 from edge.fleet.packages import Packages
 from edge.fleet.state import MAX_UNTOLD, Arrived, FleetState
 from edge.package.trust_folder import mark
-from edge.serving.scheduler import Caller, Nobody
+from edge.serving.caller import Caller, Nobody
 from edge.text import printable
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class Declared:
             return FleetState()
 
     def save(self) -> None:
-        """Make what is in memory what a start would find; FleetError where it cannot be written."""
+        """Write the state file; FleetError if it cannot be written."""
         self._unsaved = True
         try:
             durable.write_file(self._settings.folder / STATE_FILE, states.to_bytes(self.state))
@@ -78,11 +78,23 @@ class Declared:
             return None
         state, pinned = self.state, self.of_models_d()
         models = {alias: one for alias, one in state.models.items() if alias not in pinned}
+        # What a deployment drops serves on until that has proved itself: if it fails, this is to serve again.
+        dropped = {alias: one for alias, one in self._dropped().items() if alias not in pinned}
         together = None
         if len(models) > 1 and state.rollback:
             text = repr(sorted((alias, one.sha256) for alias, one in models.items()))
             together = Together(hashlib.sha256(text.encode()).hexdigest()[:16], tuple(sorted(models)))
-        return {alias: Declaration(self._path(one), deployment=together) for alias, one in models.items()}
+        return {
+            **{alias: Declaration(self._path(one)) for alias, one in dropped.items()},
+            **{alias: Declaration(self._path(one), deployment=together) for alias, one in models.items()},
+        }
+
+    def _dropped(self) -> dict[str, Arrived]:
+        """What was declared before a deployment that has yet to prove itself and goes back as a whole, and is not of that."""
+        state = self.state
+        if state.proved or not state.rollback:
+            return {}
+        return {alias: one for alias, one in state.before.items() if alias not in state.models}
 
     def of_models_d(self) -> frozenset[str]:
         """Aliases that models.d declares (F-11); it is `Deployments` that says where it cannot be read."""
@@ -250,9 +262,11 @@ class Declared:
                 self.save()
             self.end(name, chosen, failed)
         elif all(self._has_proved(alias, one) for alias, one in state.models.items()):
+            dropped = set(self._dropped())
             state.proved, state.before, state.deployment_before = True, {}, ""
             self.end(state.deployment, chosen, self.refused)
             self.save()
+            self._apply(dropped, Nobody())
             self.tidy()
 
     def _taken_back(self, alias: str, one: Arrived) -> str:
@@ -311,5 +325,5 @@ class Declared:
 
 
 def words(refused: Mapping[str, str]) -> str:
-    """Why aliases do not serve, in one line."""
+    """The reasons why aliases do not serve, in one line."""
     return printable("; ".join(f"{alias}: {why}" for alias, why in sorted(refused.items())), 600)

@@ -26,7 +26,7 @@ from edge.fleet.packages import DamagedError, Packages, Wanted
 from edge.fleet.source import METADATA, Source
 from edge.fleet.state import Arrived, FleetState
 from edge.package.trust_folder import weakness
-from edge.serving.scheduler import Caller, Nobody
+from edge.serving.caller import Caller, Nobody
 
 if TYPE_CHECKING:
     from edge.fleet.metadata import Trusted

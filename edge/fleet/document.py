@@ -21,10 +21,10 @@ from edge.strict_json import JsonFault
 from edge.text import shown
 
 FORMAT = 1
-MAX_DOCUMENT_BYTES = 256 << 10  # of a fleet's document; it is read whole
-MAX_ALIASES = 32  # that a document names
-MAX_RULES = 16  # of an alias
-MAX_GLOBS = 256  # of device names in a rule
+MAX_DOCUMENT_BYTES = 256 << 10  # of a fleet's document, which is read whole
+MAX_ALIASES = 32  # models that a fleet's document names
+MAX_RULES = 16  # rules for a model in a fleet's document
+MAX_GLOBS = 256  # patterns of device names in a rule
 ALL = 10_000  # parts that a percentage is counted in: hundredths of a percent
 NAME = r"[a-zA-Z0-9](?:[-_.]?[a-zA-Z0-9])*"
 FLEET = re.compile(r"[a-zA-Z0-9](-*_*[a-zA-Z0-9])*")  # as sagemaker_edge_core_device_fleet_name

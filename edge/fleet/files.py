@@ -51,7 +51,7 @@ class Files(Protocol):
     """Files by their path below the repository. Every method may raise FleetRepositoryError."""
 
     def at(self, path: str) -> str:
-        """How people call a file."""
+        """A file's name for messages."""
         ...
 
     def entries(self, under: str) -> Iterator[Entry]:
@@ -67,11 +67,11 @@ class Files(Protocol):
         ...
 
     def put(self, path: str, given: bytes | Path) -> None:
-        """Have a file there, whatever was; `given` is its bytes, or the file that has them."""
+        """Write a file, replacing any other; `given` is its bytes, or a file that has them."""
         ...
 
     def create(self, path: str, data: bytes) -> None:
-        """A file that is not there yet.
+        """Create a file that does not exist yet.
 
         Raises:
             ChangedError: it is.
@@ -79,7 +79,7 @@ class Files(Protocol):
         ...
 
     def replace(self, path: str, data: bytes) -> None:
-        """A file in place of the one that `read` gave last.
+        """Replace a file, unless it changed since `read`.
 
         Raises:
             ChangedError: it is another by now.
@@ -87,7 +87,7 @@ class Files(Protocol):
         ...
 
     def remove(self, path: str) -> None:
-        """Have no such file there."""
+        """Remove a file, if it exists."""
         ...
 
     def close(self) -> None:

@@ -44,7 +44,7 @@ class Keys:
         self._ask = ask
 
     def make(self, name: str) -> SSlibKey:
-        """A new key (ECDSA P-256); what is there stays.
+        """Make a new key (ECDSA P-256), unless it exists.
 
         Raises:
             KeyFileError: there is one of that name, or it cannot be written.
@@ -67,7 +67,7 @@ class Keys:
             KeyFileError: there is one of that name, or it cannot be written.
             TokenError: there is no such key there.
         """
-        from edge.fleet import tokens
+        from edge.fleet import tokens  # their libraries, only for keys elsewhere
 
         if not NAME.fullmatch(name):
             raise KeyFileError(f"{shown(name)} is no key's name; expected letters, digits, '-' and '_'")
@@ -96,7 +96,7 @@ class Keys:
             for path in made:  # half a key would be in the way of a whole one
                 path.unlink(missing_ok=True)
             if isinstance(error, FileExistsError):
-                raise KeyFileError(f"{error.filename} is there already; no key is ever written over") from None
+                raise KeyFileError(f"{error.filename} exists already; keys are never overwritten") from None
             raise KeyFileError(f"{error.filename or self.folder}: {durable.why(error)}") from None
 
     def public(self, name: str) -> SSlibKey:
@@ -120,7 +120,7 @@ class Keys:
         return found
 
     def signers(self, keyids: Collection[str]) -> list[Signer]:
-        """What can sign as one of those keys.
+        """The signers for some keys.
 
         Raises:
             KeyFileError: a private half is here and cannot be read.

@@ -1,4 +1,4 @@
-"""What a device knows of its membership in a fleet, and what it tells of a deployment's end. Pure."""
+"""A device's settings as a member of a fleet, and how a deployment ended on it. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -33,9 +33,9 @@ from tuf.ngclient.updater import Updater  # noqa: E402
 MAX_ROOT_BYTES = 64 << 10  # of a root file
 MAX_TIMESTAMP_BYTES = 16 << 10  # of timestamp.json
 MAX_SNAPSHOT_BYTES = 512 << 10  # of a snapshot file
-MAX_TARGETS_BYTES = 1 << 20  # of a file of targets: a role's
-MAX_ROOT_ROTATIONS = 64  # root files that are gone through at once
-MAX_DELEGATIONS = 8  # roles that are asked for a file
+MAX_TARGETS_BYTES = 1 << 20  # of a role's targets file
+MAX_ROOT_ROTATIONS = 64  # new root files that one update follows
+MAX_DELEGATIONS = 8  # roles that are searched for a file
 ISSUED = "x-issued"  # the signed field of timestamp.json that says when it was made
 _BOUNDS = {"timestamp": MAX_TIMESTAMP_BYTES, "snapshot": MAX_SNAPSHOT_BYTES, "root": MAX_ROOT_BYTES}
 _ISSUED_FORM = "%Y-%m-%dT%H:%M:%SZ"

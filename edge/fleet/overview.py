@@ -1,4 +1,4 @@
-"""What the devices of a fleet have told: progress of a deployment, failures with their reasons, who is silent.
+"""The reports of a fleet's devices: progress of a deployment, failures with their reasons, silent devices.
 
 Reports and heartbeats are read from the bucket, or from a folder that has them as they lie there, `reports/…` and `heartbeats/…`.
 """
@@ -43,7 +43,7 @@ class Overview:
         return sorted((one for one in self.failures if one.deployment == deployment), key=lambda one: one.device)
 
     def waiting(self, deployment: str) -> list[str]:
-        """Devices that have told of themselves, and not yet of that deployment."""
+        """Devices with a heartbeat that have not reported on the deployment yet."""
         told = self.well.get(deployment, set()) | {one.device for one in self.failed(deployment)}
         return sorted(set(self.heartbeats) - told)
 
@@ -62,7 +62,7 @@ class Overview:
         return found
 
     def worries(self) -> dict[str, list[str]]:
-        """What asks for a person, in words, and on which devices; the widest spread first."""
+        """Problems that need an operator, and the devices that have them; the most frequent first."""
         found: dict[str, list[str]] = {}
         for device, one in sorted(self.heartbeats.items()):
             for worry in standing(one).worries:

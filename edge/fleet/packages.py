@@ -17,13 +17,13 @@ log = logging.getLogger(__name__)
 
 SUFFIX = ".tar.gz"
 PART = ".part"  # of a package that has not come whole
-MAX_PACKAGE_BYTES = 1 << 34  # of a package that a device fetches, whatever its role says of its length
+MAX_PACKAGE_BYTES = 1 << 34  # of a package that a device fetches, whatever length its metadata states
 MIN_FREE_BYTES = 8 << 20  # that a download leaves free on the disk
 _READ_BYTES = 1 << 20
 
 
 class DamagedError(FleetError):
-    """What came is not what the metadata names; it is gone again."""
+    """The fetched package is not the one that the metadata names; it was removed."""
 
 
 class NoRoomError(FleetError):
@@ -56,7 +56,7 @@ class Packages:
         return durable.is_regular(self.path(sha256))
 
     def fetch(self, wanted: Wanted, source: Source) -> Path:
-        """Have an archive here.
+        """Fetch an archive, or what is missing of it.
 
         Raises:
             SourceError: it has not come whole; what has come is kept, and gone on from.

@@ -1,4 +1,4 @@
-"""A fleet as one page of HTML that stands by itself: progress, versions, failures over time, devices. Pure."""
+"""A fleet as one self-contained page of HTML: progress, versions, failures over time, devices. Pure."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence

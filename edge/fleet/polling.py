@@ -15,16 +15,16 @@ from edge.fleet import times
 from edge.fleet.device import Fleet
 from edge.fleet.source import Folder, Source, SourceError, folder_of
 from edge.fleet.telling import Telling
-from edge.serving.scheduler import Caller
+from edge.serving.caller import Caller
 from edge.text import printable, shown
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0  # between looks at a deployment that has yet to prove itself; each one that fails doubles it
-MAX_LOOK_SECONDS = 600.0  # between looks that fail
+MAX_LOOK_SECONDS = 600.0  # longest pause between checks of a new deployment that fail
 TURN_SECONDS = 0.1  # between tries to have a polled round give way
 STOP_SECONDS = 2.0  # that a round has to end when the agent does
-MAX_ERROR_CHARACTERS = 600  # of why a round failed, as it is shown
+MAX_ERROR_CHARACTERS = 600  # of the reason why a poll failed, as it is shown
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Polling:
         self._thread.start()
 
     def stop(self) -> None:
-        """End what is under way; a package that is on its way is gone on with in the next run."""
+        """End the current round; the next run continues a partly fetched package."""
         self._stop.set()
         source = self._source
         if source is not None:
@@ -172,7 +172,7 @@ class Polling:
         self.telling.tell()
 
     def describe(self) -> dict[str, Any]:
-        """How the device stands in its fleet, as FleetStatus in proto/operations.proto has it."""
+        """The device's state in its fleet, as FleetStatus in proto/operations.proto has it."""
         fleet, state = self.fleet, self.fleet.state
         standing = "refused" if fleet.refused else "committed" if state.proved else "trying"
         names = sorted({*state.models, *fleet.refused, *fleet.pinned})

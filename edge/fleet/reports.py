@@ -1,4 +1,4 @@
-"""What a device tells: how each deployment ended, and now and then how it stands. Kept until it is sent (F-12, F-13)."""
+"""A device's reports: the end of each deployment, and heartbeats. They are kept until they are sent (F-12, F-13)."""
 
 import hashlib
 import json
@@ -16,8 +16,8 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 SUFFIX = ".json"
-MAX_REPORTS = 64  # that wait to be sent; the oldest goes first
-MAX_REPORT_BYTES = 64 << 10  # of a report that waits
+MAX_REPORTS = 64  # waiting to be sent; the oldest is dropped first
+MAX_REPORT_BYTES = 64 << 10  # of a report that waits to be sent
 
 
 class RefusedReportError(FleetError):
@@ -51,7 +51,7 @@ class Reports:
         self.outlet = outlet
 
     def put(self, key: str, report: Mapping[str, Any]) -> None:
-        """Have a report sent; one of the same key that waits is replaced.
+        """Queue a report; a waiting one of the same key is replaced.
 
         Raises:
             FleetError: it cannot be kept.
@@ -83,7 +83,7 @@ class Reports:
             path.unlink(missing_ok=True)
 
     def send(self) -> None:
-        """Send what waits.
+        """Send the waiting reports.
 
         Raises:
             FleetError: some of it still waits.

@@ -1,4 +1,4 @@
-"""The operator's side of a repository: what is signed anew, by whose keys, and in which order it is written.
+"""The operator's side of a repository: which roles each command signs, with which keys.
 
 Packages and documents come first, then the roles that name them, then snapshot and timestamp: whoever reads in between
 sees the state before. Each act asks for the keys of the roles that it changes, and no others; where the online key is

@@ -1,4 +1,4 @@
-"""How a device stands, by its last heartbeat: when its models last ran, and what asks for a person. Pure.
+"""A device's state by its last heartbeat: when its models last ran, and problems that need an operator. Pure.
 
 A device may tell anything: what is of another kind than expected counts as not told.
 """

@@ -1,4 +1,4 @@
-"""What a device remembers of its fleet: one file, replaced as a whole. Pure.
+"""A device's persistent state as a member of a fleet: one file, replaced as a whole. Pure.
 
 `issued` is the newest moment that a signed timestamp.json has named: time known to have passed (F-6). Wall time is never in it.
 `issued_by` has the ids of the keys that timestamp was signed with: where root names too few of them any more, the moment counts no more.
@@ -13,10 +13,10 @@ from edge.fleet.membership import Outcome
 from edge.strict_json import JsonFault
 
 FORMAT = 1
-MAX_STATE_BYTES = 1 << 20  # of the fleet's state file
-MAX_BAD = 64  # packages that are not tried again
-MAX_REASON_CHARACTERS = 300  # of why one is not
-MAX_UNTOLD = 8  # ends of deployments whose reports could not be kept yet; the oldest goes first
+MAX_STATE_BYTES = 1 << 20  # of the fleet's state file on a device
+MAX_BAD = 64  # packages that are remembered as bad and not tried again
+MAX_REASON_CHARACTERS = 300  # of the reason that is remembered for a bad package
+MAX_UNTOLD = 8  # deployments whose final report could not be written yet; the oldest is dropped first
 _LATER = ("issued_by", "untrusted", "untold")  # members that files of earlier releases lack
 
 
@@ -52,7 +52,7 @@ class FleetState:
     untold: list[Outcome] = field(default_factory=list)
 
     def refuse(self, sha256: str, reason: str, trust: str = "") -> None:
-        """Not try a package again (F-10); with `trust`, as long as that is what this device trusts."""
+        """Remember not to try a package again (F-10); with `trust`, only while the device's trusted roots are these."""
         self.forgive(sha256)
         while len(self.bad) >= MAX_BAD:
             self.forgive(next(iter(self.bad)))
@@ -74,10 +74,6 @@ class FleetState:
     def go_back(self) -> None:
         """What was declared before is declared again."""
         self.deployment, self.models, self.proved = self.deployment_before, self.before, True
-
-    def kept(self) -> set[str]:
-        """The archives that something declared needs."""
-        return {one.sha256 for one in (*self.models.values(), *self.before.values())}
 
 
 def to_bytes(state: FleetState) -> bytes:

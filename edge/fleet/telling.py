@@ -1,4 +1,4 @@
-"""When and what a device tells of itself: the end of each deployment, and heartbeats (F-12)."""
+"""When a device sends which reports: the end of each deployment, and heartbeats (F-12)."""
 
 import logging
 import random

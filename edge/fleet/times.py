@@ -1,4 +1,4 @@
-"""What time it is, for judging metadata (F-6), and when the next poll is due (F-3). Pure.
+"""The time for checking whether metadata has expired (F-6), and when the next poll is due (F-3). Pure.
 
 A clock that was set from a trusted source is believed, unless it stands before the agent was built. Otherwise the latest
 moment that is known to have passed stands in: the build date, or what a signed timestamp has named.
@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 JITTER = 0.1  # of the interval, either way: devices that were switched on together drift apart
 RETRY_SECONDS = 30.0  # after a first failure; each further one doubles it
-MAX_RETRY_SECONDS = 3600.0  # between polls that fail, unless the interval itself is longer
-MAX_RETRY_AFTER_SECONDS = 86_400.0  # that a server can ask for
+MAX_RETRY_SECONDS = 3600.0  # longest pause between polls that fail, unless the interval itself is longer
+MAX_RETRY_AFTER_SECONDS = 86_400.0  # longest pause that a server's Retry-After can ask for
 PAUSE_DAYS = 90  # between two timestamps of an operator; a longer one is a wrong clock, more likely
 FIRST_SECONDS = 60.0  # the first poll comes within so long after the start, at a random moment
 LEAST_SECONDS = 1.0  # between rounds of the repository that calls ask for

@@ -1,4 +1,4 @@
-"""Operators' keys that never leave where they were made: in a PKCS#11 token, or in a cloud's key service (ADR 45).
+"""Operators' keys in a PKCS#11 token or a cloud's key service, which never leave it (ADR 45).
 
 securesystemslib's signers do the work, each with a package of its own, which only an operator's machine has.
 """

@@ -20,8 +20,8 @@ from edge.fleet.bucket import SCHEME, Signing, url_of
 from edge.fleet.source import Got, SourceError
 from edge.text import shown
 
-MAX_FILE_SECONDS = 300.0  # for a file of metadata or a document
-MAX_PACKAGE_SECONDS = 86_400.0  # for a package in one go; what has come is gone on from
+MAX_FILE_SECONDS = 300.0  # for fetching a file of metadata or a document
+MAX_PACKAGE_SECONDS = 86_400.0  # for one attempt to fetch a package; the next one continues it
 LEAST_BYTES_PER_SECOND = 256.0  # of each half minute; less is as good as nothing
 FRESH_SECONDS = 2.0  # after a change of a file its ETag is not relied on (RFC 9110, 8.8.2.2)
 _SMALL_BYTES = 4 << 20  # a file of at most so many is no package

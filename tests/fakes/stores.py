@@ -77,7 +77,10 @@ def _boto(service: str, url: str, access: str, secret: str, token: str = "") -> 
         aws_access_key_id=access,
         aws_secret_access_key=secret,
         aws_session_token=token or None,
-        config=BotoConfig(s3={"addressing_style": "path"}, retries={"max_attempts": 1}),
+        # rclone answers with 500 for an object that is just being stored, and boto3 cannot read that answer where it checks sums.
+        config=BotoConfig(
+            s3={"addressing_style": "path"}, retries={"max_attempts": 4}, response_checksum_validation="when_required"
+        ),
     )
 
 

@@ -13,8 +13,10 @@ from edge.package.making import make_package
 from edge.package.manifest import Manifest
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc._generated import operations_pb2 as ops
-from tests.data import make_models
+from tests.data import hard_models, make_models
+from tests.data.tflite_writer import Model, Op
 from tests.fakes.compiler import shared_library
+from tests.fakes.engines import plain_engine
 from tests.system.conftest import Signer
 from tests.system.harness import EVENT_PATIENCE, array_of, eventually
 from tests.system.managed import Site, adder
@@ -127,3 +129,33 @@ def test_a_trial_that_hangs_holds_up_no_other_model(
     eventually(lambda: serving(site, "other") == 2, what="the model that comes after it serves")
     eventually(lambda: serving(site, "add") == 1, what="what served before serves")
     assert site.agent.stop() == 0
+
+
+@pytest.mark.skipif(plain_engine() != "litert", reason="the interpreter's bindings cannot end an inference")
+def test_a_version_that_hangs_where_the_one_before_answers_is_taken_back(
+    agents: Any, signer: Signer, tmp_path: Path
+) -> None:  # [W-6] [P-20]
+    site = Site.made(agents, tmp_path, edge_inference_stuck_seconds=EVENT_PATIENCE)
+    identity = load_identity(signer.key, signer.certificate, None)
+
+    def declare(version: str, made: bytes) -> None:
+        model = tmp_path / f"steps-{version}.tflite"
+        model.write_bytes(made)
+        manifest = Manifest("steps", version, model.name, trial_seconds=EVENT_PATIENCE)
+        make_package(manifest, model, [], identity, tmp_path / version)
+        site.declare("steps", tmp_path / version)
+
+    before = Model()
+    graph = before.graph()
+    step, done = (graph.tensor(name, np.int32, [1]) for name in ("step", "done"))
+    graph.op(Op.ADD, [step, graph.constant("one", np.ones(1, np.int32))], [done])
+    graph.ends([step], [done])
+    declare("1.0", before.to_bytes())
+    site.agent.start()
+    declare("2.0", hard_models.endless_on_zeros())
+    assert site.apply()["steps"].version == "steps 2.0"
+    with pytest.raises(grpc.RpcError) as stuck:
+        site.agent.client.predict("steps", [index(0)])
+    assert stuck.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    eventually(lambda: "was taken back" in site.managed("steps").refused, what="the version before serves again")
+    assert array_of(site.agent.client.predict("steps", [index(0)])[0]).tolist() == [1]

@@ -73,6 +73,20 @@ def first(device: Device) -> Device:
     return device
 
 
+def test_room_is_not_made_of_what_has_just_come(tmp_path: Path) -> None:  # [W-9] [F-8]
+    device = Device(tmp_path, store_mib=8)  # for two versions of both, and no more
+    device.start()
+    try:
+        for number in (1, 2, 3):
+            versions = {"a": str(number), "b": str(10 + number)}
+            done = deploy(device, f"d{number}", {a: device.package(v, spare=1_900_000) for a, v in versions.items()})
+            assert [one.refused for one in done] == ["", ""]
+            prove(device, "a", "b")
+        assert serving(device) == (3, 13)
+    finally:
+        device.end()
+
+
 # --- the switch ------------------------------------------------------------------
 
 
@@ -197,7 +211,7 @@ def test_two_runs_that_end_badly_take_all_back(first: Device) -> None:  # [W-9] 
     first.restart()
     assert serving(first) == (1, 1)
     assert [first.state_of(name) for name in "ab"] == [("", "1", "")] * 2
-    assert [one.state for one in first.ends] == ["taken-back"]
+    assert (first.ends[-1].name, first.ends[-1].state) == ("d2", "taken-back")
     first.restart()
     assert serving(first) == (1, 1)
 

@@ -56,8 +56,11 @@ class Device:
         self.deployments = Deployments(
             self.registry, self.store, self.models, self.clock, further=lambda: self.elsewhere
         )
-        self.ends: list[Standing] = []
-        self.deployments.on_end(self.ends.append)
+
+    @property
+    def ends(self) -> list[Standing]:
+        """The deployments that have ended, the oldest first."""
+        return self.deployments._kept._ended
 
     def end(self, *, cleanly: bool = False) -> None:
         """It ends."""

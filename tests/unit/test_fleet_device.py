@@ -180,6 +180,33 @@ def test_an_alias_leaves_the_fleet(operator: Operator, device: FleetDevice) -> N
     assert device.serving.get("digits") is None
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_a_deployment_drops_serves_until_that_has_proved_itself(  # [F-10] [W-9]
+    operator: Operator, device: FleetDevice, fails: bool
+) -> None:
+    from edge.fleet import rollout
+
+    operator.publish("1.0", name="faces")
+    operator.deploy("n-2", {"faces": "packages/faces/1.0.tar.gz"})
+    device.poll()
+    proved(device)
+    assert device.litter == set()
+
+    def change(repository: object) -> None:
+        before = repository.document(FLEET)  # type: ignore[attr-defined]
+        repository.deploy(FLEET, rollout.remove(before, "n-3", ["faces"]))  # type: ignore[attr-defined]
+
+    operator.act(change)
+    operator.deploy("n-4", "1.1")
+    if fails:
+        device.serving.judge = lambda alias, path: "no"
+    device.poll()
+    assert [one.name for one in device.serving.aliases.values() if one.serves] == ["digits", "faces"]
+    proved(device)
+    assert device.runs == ({"digits": "digits/1.0", "faces": "faces/1.0"} if fails else {"digits": "digits/1.1"})
+    assert {one.name for one in device.serving.aliases.values() if one.serves} == device.runs.keys()
+
+
 def test_stages(operator: Operator, tmp_path: Path) -> None:
     devices = [FleetDevice(tmp_path / f"d{n}", operator, f"press-{n}") for n in range(12)]
     counts = []

@@ -151,7 +151,7 @@ def test_a_fleet_whose_operator_made_the_key(shell: Shell, tmp_path: Path) -> No
         (("deploy", FLEET, "--without", "digits"), 1, "has no alias digits"),
         (("promote", FLEET), 1, "nothing was deployed to plant-north yet"),
         (("take-back", FLEET), 1, "nothing was deployed"),
-        (("publish", "nothing.tar.gz"), 2, "nothing.tar.gz is no .tar.gz"),
+        (("publish", "nothing.tar.gz"), 2, "nothing.tar.gz is not a .tar.gz"),
         (("rotate", "nobody"), 1, "there is no role 'nobody'"),
         (("renew", "nobody"), 1, "there is no role 'nobody'"),
     ],
@@ -339,10 +339,10 @@ def test_half_a_key_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         monkeypatch.undo()
         assert list(keys.folder.iterdir()) == []
     made = keys.make("online")
-    with pytest.raises(KeyFileError, match=r"online.pem is there already"):
+    with pytest.raises(KeyFileError, match=r"online.pem exists already"):
         keys.make("online")
     (keys.folder / "online.pem").unlink()
-    with pytest.raises(KeyFileError, match=r"online.pub is there already"):
+    with pytest.raises(KeyFileError, match=r"online.pub exists already"):
         keys.make("online")
     assert [path.name for path in keys.folder.iterdir()] == ["online.pub"]
     assert keys.public("online") == made

@@ -80,7 +80,7 @@ def test_a_token(module: str, shell: Shell, tmp_path: Path, monkeypatch: pytest.
     uri = f"pkcs11:token=ops;id=%01?module-path={module}"
     assert shell("import-key", "root-1", uri)["scheme"] == "ecdsa-sha2-nistp256"
     shell("import-key", f"fleet-{FLEET}", uri.replace("%01", "%02"))
-    assert "is there already" in shell("import-key", "root-1", uri, code=1)["error"]
+    assert "exists already" in shell("import-key", "root-1", uri, code=1)["error"]
     assert (
         "the token asks for its pin: set SAGEMAKER"
         in shell("import-key", "x", uri.replace("%01", "%09"), code=1)["error"]
