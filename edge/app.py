@@ -27,6 +27,8 @@ from edge.deploy.store import Store
 from edge.engine.engines import Engines
 from edge.host import memory, signals
 from edge.host.evidence import InferencesEnd, ServerAnswers, SocketIsThere, WorkerTurns
+from edge.host.housekeeping import keep_house
+from edge.host.huge_pages import Keeper as HugePages
 from edge.host.notify import Notifier
 from edge.host.watchdog import Watchdog, answer_seconds
 from edge.package import trust_folder
@@ -39,10 +41,10 @@ from edge.rpc.server import Server
 from edge.rpc.servicer import Servicer
 from edge.rpc.socket_file import claim_socket
 from edge.rpc.tls import credentials
+from edge.serving.caller import Caller
 from edge.serving.loading import ModelDefaults
 from edge.serving.loads import MIB, Load
 from edge.serving.registry import Registry
-from edge.serving.scheduler import Caller
 from edge.shm.guard import Guard
 from edge.shm.peers import Peers
 from edge.shm.posix import Regions
@@ -61,7 +63,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HOUSEKEEPING_SECONDS = 1.0
 CAPTURE_TURN_SECONDS = 60.0  # a capture worker that has made no progress for so long is stuck, however slow the disk
 
 
@@ -151,11 +152,11 @@ class App:
         )
 
     def _open_package(self, url: str, load: Load) -> "Package":
-        from edge.package.open import Acceptance
+        from edge.package.open import Acceptance  # imported with the first package: see edge.package.judge
 
         version = self._models.deployments.acceptance(url)
         accepted = Acceptance(version.id, version.accepted) if version is not None else None
-        return self._judge.open(url, load.claim, load.go_on, accepted)
+        return self._judge.open(url, load.claim_memory, load.go_on, accepted)
 
     def _declared(self, found: Declarations) -> None:
         """Models are declared, some with a policy of captures."""
@@ -270,7 +271,7 @@ class App:
             ServerAnswers(self._socket, patience),
             SocketIsThere(self._socket, self._server.socket_is_there),
             WorkerTurns("capture worker", self._captures.heartbeat, self._clock, CAPTURE_TURN_SECONDS),
-            InferencesEnd(self._registry.oldest_running_seconds, self._config.edge_inference_stuck_seconds),
+            InferencesEnd(self._registry.end_stuck, self._config.edge_inference_stuck_seconds),
         )
         return Watchdog(checks, self._notifier, self._clock, status=self._status_line)
 
@@ -290,15 +291,20 @@ class App:
 
     def _keep_house(self) -> None:
         trim = memory.Trim(self._max_message_bytes)
-        while not self._clock.wait(self._stop, HOUSEKEEPING_SECONDS):
-            self._segments.sweep()
-            self._regions.sweep()
-            self._models.look()
-            models = self._registry.models()
-            for model in models:
+        huge_pages = HugePages(self._clock.monotonic)
+
+        def end_idle_trials() -> None:
+            for model in self._registry.models():
                 if model.shape_trials is not None:
                     model.shape_trials.end_idle_child()
-            trim.look(sum(model.scheduler.predicted for model in models) + self._server.large_requests)
+
+        def look_at_memory() -> None:
+            large = self._server.large_requests
+            trim.look(sum(model.scheduler.predicted for model in self._registry.models()) + large)
+            huge_pages.look(self._registry.served, large, crowded=self._server.crowded)
+
+        duties = (self._segments.sweep, self._regions.sweep, self._models.look, end_idle_trials, look_at_memory)
+        keep_house(self._clock, self._stop, duties)
 
     def _status(self) -> Any:
         """The answer of Operations.GetStatus."""

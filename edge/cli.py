@@ -1,14 +1,17 @@
 """The program's words: the daemon's flags, and the doors to the client and the packaging tool (X-1 to X-6)."""
 
-import argparse
+import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from edge import stdio
 from edge.client import command_among, listing
 from edge.errors import ConfigError, EdgeError
 from edge.selfexec import called_as
-from edge.usage import Parser
+
+if TYPE_CHECKING:
+    import argparse
 
 PROGRAM = "sagemaker-edge-agent"
 CLIENT_NAMES = ("sagemaker_edge_agent_client_example",)
@@ -35,7 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words and words[0] == PROBE_FLAG:
         from edge.engine import trial
 
-        return trial.main(words[1])
+        os._exit(
+            trial.main(words[1])
+        )  # all is said: what an engine does at the exit of a process takes time, and may fail
     if words and words[0] == SELFTEST_FLAG:
         from edge.serving import golden
 
@@ -55,7 +60,11 @@ def _command(words: list[str]) -> int:
     return _daemon(words)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> "argparse.ArgumentParser":
+    import argparse  # here and below: a trial, which is begun for each load, needs none of it
+
+    from edge.usage import Parser
+
     parser = Parser(
         prog=PROGRAM,
         description="Serves signed models to local applications over gRPC on a Unix socket, and captures what they saw.",
@@ -91,6 +100,8 @@ def _message_bytes(text: str) -> int:
     except ValueError:
         number = 0
     if not LEAST_MAX_MESSAGE_BYTES <= number <= MOST_MAX_MESSAGE_BYTES:
+        import argparse
+
         raise argparse.ArgumentTypeError(
             f"{text!r} is not allowed; expected a number of bytes from {LEAST_MAX_MESSAGE_BYTES} to {MOST_MAX_MESSAGE_BYTES}"
         )
@@ -135,7 +146,7 @@ def _check(path: str | None) -> int:
     return 1 if unusable else 0
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: "argparse.Namespace") -> int:
     from edge import log
     from edge.config import load_config
     from edge.host import signals

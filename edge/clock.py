@@ -9,6 +9,7 @@ _STA_UNSYNC = 0x0040  # linux/timex.h
 _TIME_ERROR = 5
 _TIMEX_BYTES = 208  # sizeof(struct timex) on 64-bit Linux
 _TIMEX_STATUS_OFFSET = 40
+_libc = ctypes.PyDLL(None)
 
 
 class Clock(Protocol):
@@ -34,17 +35,13 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clock."""
 
-    def now(self) -> float:
-        return time.time()
-
-    def monotonic(self) -> float:
-        return time.monotonic()
+    # C's functions themselves: a small Predict reads the clock five times.
+    now, monotonic = staticmethod(time.time), staticmethod(time.monotonic)
 
     def synchronised(self) -> bool:
         """Ask the kernel (adjtimex with modes 0); a kernel that will not say counts as synchronised."""
-        libc = ctypes.CDLL(None, use_errno=True)
         timex = ctypes.create_string_buffer(_TIMEX_BYTES)
-        state = libc.adjtimex(timex)
+        state = _libc.adjtimex(timex)
         if state < 0:
             return True
         status = int.from_bytes(timex.raw[_TIMEX_STATUS_OFFSET : _TIMEX_STATUS_OFFSET + 4], "little")

@@ -25,7 +25,7 @@ from edge.strict_json import parse_object as parse_strictly
 
 INSTALLED_CONFIG = "/etc/sagemaker-edge-agent/config.json"  # read where none is named
 MODELS_FOLDER = "models.d"  # of declarations, beside the configuration file
-MAX_CONFIG_BYTES = 1 << 20  # of the file; it is read whole
+MAX_CONFIG_BYTES = 1 << 20  # of the configuration file, which is read whole
 _TRUE_FALSE = {"true": True, "false": False}
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}\Z")
 
@@ -274,7 +274,7 @@ def _is_url(value: str) -> bool:
 
 
 def _nearest(key: str) -> str:
-    from difflib import get_close_matches
+    from difflib import get_close_matches  # only for a key that is not known
 
     near = get_close_matches(key, [setting.key for setting in SETTINGS], n=1, cutoff=0.85)
     return f" (did you mean {near[0]}?)" if near else ""

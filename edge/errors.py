@@ -174,7 +174,15 @@ class QueueFullError(EdgeError):
 
 
 class DeadlineError(EdgeError):
-    """The caller's deadline passed, or it went away, before its turn (P-5)."""
+    """The caller's deadline passed before its turn (P-5), or while the model worked for it (P-19)."""
+
+
+class CallEndedError(EdgeError):
+    """The call was cancelled, or its client went away, before it was answered (P-5, P-19)."""
+
+
+class StuckError(EdgeError):
+    """The inference took longer than the agent lets one (P-20)."""
 
 
 class AcceleratorError(EdgeError):
@@ -183,6 +191,10 @@ class AcceleratorError(EdgeError):
 
 class InferenceError(EdgeError):
     """The runtime fails on these inputs (P-6)."""
+
+
+class InferenceEndedError(EdgeError):
+    """The inference was ended before it had an answer; whoever had it ended knows why."""
 
 
 # --- capture ----------------------------------------------------------------

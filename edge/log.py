@@ -25,12 +25,12 @@ from edge.clock import SystemClock
 from edge.selfexec import called_as
 from edge.text import printable
 
-MAX_LINE_CHARACTERS = 33_000  # every thread's stack in one line; journald cuts a line at 48 KiB
-MAX_WAITING_BYTES = 1 << 20  # of lines that nobody reads; more are dropped and counted
+MAX_LINE_CHARACTERS = 33_000  # of a line of the log: journald cuts it at 48 KiB
+MAX_WAITING_BYTES = 1 << 20  # of log lines that nobody reads; further lines are dropped and counted
 FLUSH_SECONDS = 0.5  # at the exit, for lines that still wait
 BURST = 20
 WINDOW_SECONDS = 10.0
-MAX_KINDS = 1000  # of events, each from a place of its own in the code; those beyond are counted together
+MAX_KINDS = 1000  # kinds of log events that are counted apart; further ones are counted together
 _STDOUT, _STDERR = 1, 2
 _SYSLOG_LEVELS = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _DEBUG = 7

@@ -5,12 +5,12 @@ Bytes are C order, little-endian (P-9). The dtype numbers are the wire ([T]).
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 DYNAMIC = -1  # a dimension of a model's signature that the caller chooses
-MAX_RANK = 32  # numpy 1.x's own limit
-MAX_DIMENSION = 2**31 - 1  # shape is repeated int32 on the wire
+MAX_RANK = 32  # dimensions of a tensor: the limit of numpy 1.x
+MAX_DIMENSION = 2**31 - 1  # size of a dimension: the API's shape is a repeated int32
 
 
 class DType(IntEnum):
@@ -67,8 +67,7 @@ def dtype_name(number: int) -> str:
         return f"unknown data type {number}"
 
 
-@dataclass(frozen=True)
-class TensorSpec:
+class TensorSpec(NamedTuple):
     """One input or output of a model.
 
     `signature` is `shape` with DYNAMIC where the caller may choose; `shape` is what the model has before any resize.
@@ -193,15 +192,17 @@ def _core(shape: tuple[int, ...]) -> tuple[int, ...]:
     return ()
 
 
-@dataclass(slots=True)  # not frozen: those take three times as long to make
 class Lent:
     """Memory that an inference may read where it is; READABLE_BEHIND_BYTES after it can be read as well.
 
     It does so by the address, and without the interpreter lock, for it may be a client's file (edge.shm.guard); `memory` is for all others.
     """
 
-    memory: memoryview
-    address: int
+    __slots__ = ("address", "memory")
+
+    def __init__(self, memory: memoryview, address: int) -> None:
+        self.memory = memory
+        self.address = address
 
     @property
     def size(self) -> int:

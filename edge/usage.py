@@ -5,7 +5,7 @@ from typing import NoReturn
 
 from edge.text import printable
 
-MAX_MESSAGE_CHARACTERS = 1000  # of what is said of wrong usage
+MAX_MESSAGE_CHARACTERS = 1000  # of the message about a wrong command line
 
 
 class Parser(argparse.ArgumentParser):

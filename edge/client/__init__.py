@@ -1,7 +1,5 @@
 """The command-line client and the packaging tool: its commands, here, so that the daemon need not import the client."""
 
-import difflib
-
 # By group, with a line each.
 GROUPS: dict[str, dict[str, str]] = {
     "models": {
@@ -17,10 +15,10 @@ GROUPS: dict[str, dict[str, str]] = {
         "capture-status": "show the status of a capture",
         "captures": "list, show, count and export what was captured, in a folder or a bucket",
     },
-    "a fleet": {"fleet": "send models to a fleet: keep a repository; have an agent look there, or on a stick"},
+    "a fleet": {"fleet": "send models to a fleet of devices through a repository, or on a USB stick"},
     "the agent": {
         "status": "show what the agent is doing: models, calls, memory, waiting captures",
-        "top": "show each model's calls a second and latencies, live on a terminal",
+        "top": "show each model's calls per second and latencies, live on a terminal",
         "health": "ask whether the agent, or one model, is ready to serve",
         "doctor": "check the installation, and say how to fix what is wrong",
     },
@@ -71,6 +69,8 @@ def listing() -> str:
 
 def unknown(word: str) -> str:
     """What to say of a word that is no command: the nearest ones, and the list."""
+    import difflib
+
     near = difflib.get_close_matches(word, sorted(COMMANDS if word[:1].isupper() else SUMMARIES), n=2)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return f"no command {word[:40]!r}{hint}\n\ncommands:\n{listing()}"

@@ -150,7 +150,7 @@ class Agent:
         if code is grpc.StatusCode.UNAVAILABLE:
             went = f"the agent on {address.display(self.path)} went away: {text}"
             return UnreachableError(why_unreachable(self.path) if "connect" in text else went)
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED and text.lower() in ("", "deadline exceeded"):  # gRPC's own, here
             return RefusedError(code.name, f"no answer within {self.timeout:g} s")
         if code is grpc.StatusCode.UNIMPLEMENTED:
             text = f"{text or 'no such call'}; whatever answers on {address.display(self.path)} is not this agent, or an older one"

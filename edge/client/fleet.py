@@ -21,7 +21,7 @@ def apply(options: Namespace) -> Exit:
     """Has the agent take over what a folder offers."""
     folder = Path(options.source).absolute()
     if not (folder / "metadata").is_dir():
-        raise InputError(f"{folder} is no repository: it has no folder metadata")
+        raise InputError(f"{folder} is not a repository: it has no folder named metadata")
     return _check(options, str(folder))
 
 

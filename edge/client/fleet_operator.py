@@ -157,7 +157,7 @@ def _named(archive: Path) -> tuple[str, str]:
     from edge.package.open import contents_at, signature_of
 
     if not archive.is_file():
-        raise InputError(f"{archive} is no .tar.gz of a package")
+        raise InputError(f"{archive} is not a .tar.gz of a package")
     with contents_at(str(archive.absolute())) as contents:
         head = contents.head()
     signature_of(head)

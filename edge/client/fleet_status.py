@@ -82,7 +82,7 @@ def files_of(where: str, options: Namespace) -> Files:
 def _read(options: Namespace, fleet: str) -> Overview:
     files = files_of(options.reports, options)
     if isinstance(files, FolderFiles) and not files.folder.is_dir():
-        raise InputError(f"the reports in {options.reports} cannot be read: it is no folder")
+        raise InputError(f"the reports in {options.reports} cannot be read: it is not a folder")
     try:
         with closing(files):
             return overview.read(files, fleet)

@@ -135,7 +135,7 @@ def from_json(value: Any, metadata: pb.TensorMetadata) -> Array:
     try:
         array = np.asarray(value)
     except (ValueError, OverflowError):
-        raise InputError(f"input {metadata.name!r}: lists of unlike lengths, or numbers too large") from None
+        raise InputError(f"input {metadata.name!r}: lists of different lengths, or numbers too large") from None
     if array.dtype.kind not in "biuf":
         raise InputError(f"input {metadata.name!r}: expected numbers only")
     return from_array(array, metadata)

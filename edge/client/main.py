@@ -43,7 +43,7 @@ examples:
 The socket is -a, else the environment's SAGEMAKER_EDGE_SOCKET, else /run/sagemaker-edge-agent/agent.sock or
 /tmp/sagemaker_edge_agent_example.sock.
 
-exit codes: 0 done; 1 the agent or a check said no; 2 wrong usage or a file that cannot be used; 3 no agent answers.
+exit codes: 0 done; 1 the agent refused, or a check failed; 2 wrong usage, or a file that cannot be used; 3 no agent answers.
 With --json a failure is an object too: {{"ok": false, "error": "..."}}.
 """
 
@@ -255,13 +255,16 @@ def _add_models(commands: Parsers, common: argparse.ArgumentParser) -> None:
     )
 
     def add(word: str, text: str) -> Any:
-        one = words.add_parser(word, help=text, description=f"{text.capitalize()}.", parents=[common])
+        one = words.add_parser(word, help=text, description=f"{text[:1].upper()}{text[1:]}.", parents=[common])
         run = _later("edge.client.models", f"{word}_model{'s' if word in ('list', 'apply') else ''}")
         one.set_defaults(run=run, talks=True, patience=PEOPLE_TIMEOUT_SECONDS)
         return one
 
-    add("list", "show every model: version, why and since when it serves, what was refused")
-    one = add("set", "declare a package for an alias and have it serve, now and after every start; several all or none")
+    add("list", "show every model: its version, why and since when it serves, and what was refused")
+    one = add(
+        "set",
+        "declare the package that serves under an alias, now and after every start; of several, all switch or none",
+    )
     one.add_argument(
         "pairs",
         nargs="+",
@@ -269,14 +272,23 @@ def _add_models(commands: Parsers, common: argparse.ArgumentParser) -> None:
         help="the name that applications call the model by, and a folder or a .tar.gz on the agent's machine; more such pairs switch together",
     )
     one.add_argument(
-        "--root", type=Path, metavar="DIR", help="without an agent, into the file system of an image there"
+        "--root", type=Path, metavar="DIR", help="write into the image whose file system is in DIR; needs no agent"
     )
-    one.add_argument("--copy", action="store_true", help="the agent's user cannot read it there: give it a copy")
-    one.add_argument("--wait", type=seconds, metavar="SECONDS", help="wait so long for the agent, and for the model")
-    one.add_argument("--allow-changed-tensors", action="store_true", help="its inputs and outputs may be others")
-    one.add_argument("--allow-gap", action="store_true", help="without memory for both, unload the old one first")
-    add("apply", "read the declarations again and bring them about").add_argument("alias", nargs="*")
-    _add_alias(add("rollback", "have the version before serve again"))
+    one.add_argument("--copy", action="store_true", help="give the agent a copy, if its user cannot read the package")
+    one.add_argument(
+        "--wait",
+        type=seconds,
+        metavar="SECONDS",
+        help="wait this long for the agent to start, and for the model to serve",
+    )
+    one.add_argument(
+        "--allow-changed-tensors", action="store_true", help="let the new model have other inputs and outputs"
+    )
+    one.add_argument(
+        "--allow-gap", action="store_true", help="if there is no memory for both, unload the old model first"
+    )
+    add("apply", "read the declarations again and put them into effect").add_argument("alias", nargs="*")
+    _add_alias(add("rollback", "go back to the previous version"))
     one = add("forget", "remove the declaration of an alias, and unload its model")
     _add_alias(one)
 
@@ -320,7 +332,7 @@ def _add_checks(commands: Parsers, common: argparse.ArgumentParser) -> None:
     one.set_defaults(run=_later("edge.client.status", "status"), patience=HEALTH_TIMEOUT_SECONDS)
 
     one = _add(commands, common, "top")
-    one.add_argument("--interval", type=seconds, default=2.0, metavar="SECONDS", help="between two looks (2)")
+    one.add_argument("--interval", type=seconds, default=2.0, metavar="SECONDS", help="time between updates (2)")
     one.set_defaults(run=_later("edge.client.top", "top"), patience=HEALTH_TIMEOUT_SECONDS)
 
     one = _add(commands, common, "health")

@@ -19,15 +19,15 @@ TRUST_FOLDER = Path("/etc/sagemaker-edge-agent/trust")
 
 _PACKAGE_EPILOG = """\
 The package contains the model, a manifest, any --extra files, and model.sig: a signature over exactly these, in the format
-of OpenSSF Model Signing. An agent loads it where the root of your certificate is in its folder of trusted roots
+of OpenSSF Model Signing. An agent loads it if the root of your certificate is in its folder of trusted roots
 (sagemaker_edge_core_root_certs_path). There is no way to load an unsigned package.
 
---selftest CASES: each .npz is a case, with an array for each input and, if they are known, for outputs; each .npy is the one
-input of a model that has one. The model is run on them here: outputs that are given must come out, others are recorded. An
-agent that loads the package runs the cases first. Integers must be equal, floats nearly (--selftest-tolerance).
+--selftest CASES: each .npz file is a case, with an array for each input and, where known, for each output; for a model with one
+input, a .npy file is a case too. The model is run on them here: given outputs are compared, missing ones are recorded. An agent that
+loads the package runs the cases before the model serves. Integers must be equal, floats nearly (--selftest-tolerance).
 
 The certificate must be for signing code: keyUsage digitalSignature, extendedKeyUsage codeSigning, issued by a CA. Its key
-is ECDSA (P-256, P-384, P-521) or RSA of 3072 bits or more. demo-ca makes one to try things out with.
+is ECDSA (P-256, P-384, P-521) or RSA of 3072 bits or more. demo-ca makes one for trying things out.
 
 examples:
   %(prog)s --model digits.tflite --name digits --version 1.0 \\
@@ -45,7 +45,7 @@ the files are exactly the signed ones. A clock that is not synchronised is not t
 agent's build date or the start of the signer's certificate, and the output says so. --run also tries the model out in a process
 of its own, and runs the package's self-test.
 
-exit codes: 0 good; 1 refused, with the reason; 2 no such package.
+exit codes: 0 the package is good; 1 it was refused, and why is printed; 2 there is no such package.
 
 The same with the public tool, for a package that is a folder:
   model_signing verify certificate FOLDER --signature FOLDER/model.sig --certificate_chain root.pem
@@ -109,19 +109,19 @@ def _add(commands: Any, name: str, run: Callable[[argparse.Namespace], int], epi
 def _add_package(commands: Any) -> None:
     one = _add(commands, "package", _package, _PACKAGE_EPILOG)
     one.add_argument("--model", type=Path, required=True, metavar="FILE", help="the model, a .tflite file")
-    one.add_argument("--name", required=True, help="the model's name, as captures will carry it")
+    one.add_argument("--name", required=True, help="the model's name, which appears in captures")
     one.add_argument(
         "--version",
         required=True,
-        help="the model's version, such as 1.0; a whole number, such as 1, where applications read it as one",
+        help="the model's version, such as 1.0; use a whole number, such as 1, if applications parse it as one",
     )
     one.add_argument("--key", type=Path, required=True, metavar="FILE", help="the signer's private key (PEM)")
     one.add_argument(
-        "--key-password-file", type=Path, metavar="FILE", help="the key's password is this file's first line"
+        "--key-password-file", type=Path, metavar="FILE", help="a file whose first line is the key's password"
     )
     one.add_argument("--cert", type=Path, required=True, metavar="FILE", help="the signer's certificate (PEM)")
     one.add_argument(
-        "--chain", type=Path, metavar="FILE", help="intermediate CAs between it and the root (PEM), where there are any"
+        "--chain", type=Path, metavar="FILE", help="intermediate CAs between the certificate and the root (PEM), if any"
     )
     one.add_argument(
         "--out",
@@ -130,61 +130,71 @@ def _add_package(commands: Any) -> None:
         metavar="PATH",
         help="the package: a new folder, or a new file if PATH ends in .tar.gz",
     )
-    one.add_argument("--arch", default="any", help="the machine it is for, as `uname -m` says it there (any)")
+    one.add_argument("--arch", default="any", help="the machine it is for, as `uname -m` prints it there (any)")
     one.add_argument("--threads", type=count, metavar="N", help="threads for one inference (the agent decides)")
     one.add_argument("--instances", type=count, metavar="N", help="inferences at the same time (the agent decides)")
     one.add_argument("--delegate", metavar="PATH", help="path of a delegate library on the device")
-    one.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu", help="what is to run the model (cpu)")
+    one.add_argument("--accelerator", choices=("cpu", "gpu"), default="cpu", help="what runs the model (cpu)")
     one.add_argument(
-        "--precision", choices=("float32", "float16"), default="float32", help="a GPU calculates with it (float32)"
+        "--precision",
+        choices=("float32", "float16"),
+        default="float32",
+        help="precision of the GPU's calculations (float32)",
     )
-    one.add_argument("--no-fallback", action="store_true", help="no model on the CPU where the GPU does not run it")
-    one.add_argument("--signature", metavar="KEY", help="which of the model's signatures to call, where it has several")
+    one.add_argument(
+        "--no-fallback",
+        action="store_true",
+        help="refuse to load the model if the GPU cannot run it, instead of using the CPU",
+    )
+    one.add_argument("--signature", metavar="KEY", help="which of the model's signatures to call, if it has several")
     one.add_argument(
         "--names",
         choices=("tensor", "signature"),
         default="tensor",
-        help="what inputs and outputs are called in answers: as the tensors (the default), or as in the signature",
+        help="names of inputs and outputs: those of the tensors (the default), or of the signature",
     )
     one.add_argument(
         "--state",
         choices=("none", "keep"),
         default="none",
-        help="keep: the model's state is kept from call to call, in one instance; none (the default): every call starts anew",
+        help="keep: the model's state lives from call to call, in one instance; none (the default): every call starts fresh",
     )
     one.add_argument(
         "--sample",
         nargs="+",
         default=[],
         metavar="SAMPLE",
-        help="what the model is tried on when it is loaded: an .npz with an array for each input, or INPUT=1,224,224,3 for shapes",
+        help="inputs that the model is tried on when it is loaded: an .npz with an array for each, or shapes, INPUT=1,224,224,3",
     )
     one.add_argument(
-        "--trial-seconds", type=count, metavar="N", help="how long one inference of the trial may take, in seconds (10)"
+        "--trial-seconds",
+        type=count,
+        metavar="N",
+        help="the longest that an inference of the trial may take, in seconds (10)",
     )
     one.add_argument(
         "--adapter",
         type=Path,
         metavar="FILE",
-        help="JSON with inputs and outputs: what applications written for another model see (docs/spec/package-format.md)",
+        help="a JSON file of the inputs and outputs that applications written for another model see (docs/spec/package-format.md)",
     )
     one.add_argument(
         "--check",
         action="store_true",
-        help="first start an agent and compare its answers, on the sample's shapes, with the bare engine's, byte by byte",
+        help="first start an agent and compare its answers, on inputs of the sample's shapes, with the bare engine's, byte by byte",
     )
     one.add_argument(
         "--selftest",
         type=Path,
         metavar="CASES",
-        help="inputs, with the outputs that the model must give for them: a folder of .npz and .npy files, or one; see below",
+        help="inputs and the outputs that the model must give for them: a folder of .npz and .npy files, or one file; see below",
     )
     one.add_argument(
         "--selftest-tolerance",
         type=tolerance,
         nargs=2,
         metavar=("ABSOLUTE", "RELATIVE"),
-        help="what an output's elements may be off by: ABSOLUTE + RELATIVE * what they should be",
+        help="how far an output's elements may be off: ABSOLUTE + RELATIVE * the expected value",
     )
     one.add_argument(
         "--extra", type=Path, nargs="+", action="extend", default=[], metavar="FILE", help="other files to include"

@@ -30,14 +30,13 @@ def as_json(facts: dict[str, Any], fault: str = "") -> None:
     print(json.dumps({"ok": False, "error": fault, **facts} if fault else {"ok": True, **facts}))
 
 
-def table(rows: list[list[str]], head: list[str], indent: str = "") -> str:
+def table(rows: list[list[str]], head: list[str]) -> str:
     """Columns under their heads; numbers to the right."""
     lines = [head, *([printable(cell, PATH_CHARACTERS) for cell in row] for row in rows)]
     widths = [max(len(line[n]) for line in lines) for n in range(len(head))]
     right = [bool(rows) and all(row[n][:1].isdigit() for row in rows) for n in range(len(head))]
     return "\n".join(
-        (indent + "  ".join(f"{cell:>{w}}" if r else f"{cell:<{w}}" for cell, w, r in zip(line, widths, right, strict=True)))
-        .rstrip()
+        "  ".join(f"{cell:>{w}}" if r else f"{cell:<{w}}" for cell, w, r in zip(line, widths, right, strict=True)).rstrip()
         for line in lines
     )  # fmt: skip
 

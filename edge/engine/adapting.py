@@ -38,6 +38,14 @@ class AdaptedSession:
         outputs: Any = self._session.run(entered, shapes)
         return [leave(one) if leave else one for leave, one in zip(self._leave, outputs, strict=True)]
 
+    def end(self) -> bool:
+        """See `Session.end`."""
+        return self._session.end()
+
+    def may_run(self) -> None:
+        """See `Session.may_run`."""
+        self._session.may_run()
+
     def reset(self) -> None:
         """See `Session.reset`."""
         self._session.reset()

@@ -9,7 +9,6 @@ import json
 import os
 import select
 import signal
-import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -42,6 +41,8 @@ class Child:
         Raises:
             MemoryLimitError: the system gives no process, or no pipes to it.
         """
+        import subprocess  # which the child, who has this module as well, does without
+
         with ExitStack() as ours, ExitStack() as theirs:
             try:
                 lives, _ = _pipe(theirs, ours)
@@ -76,7 +77,7 @@ class Child:
         Raises:
             TimeoutError: it says nothing for so long.
         """
-        begun, waited = self._monotonic(), self._kept_waiting()
+        begun = self._monotonic()
         deadline = begun + seconds
         poll = select.poll()
         poll.register(self._out, select.POLLIN)
@@ -86,7 +87,7 @@ class Child:
             ready = [number for number, _ in poll.poll(min(LOOK_SECONDS, left) * 1000)]
             go_on()
             if not ready and left <= LOOK_SECONDS:
-                deadline = begun + seconds + min(self._kept_waiting() - waited, MAX_WAITS * seconds)
+                deadline = begun + seconds + min(self._kept_waiting(), MAX_WAITS * seconds)
                 if self._monotonic() >= deadline:
                     raise TimeoutError
             if self._err in ready and not self._listen():
@@ -101,7 +102,11 @@ class Child:
         return said
 
     def _kept_waiting(self) -> float:
-        """How long one that is idle could have run and found no core free, in seconds: the longest of its threads."""
+        """How long one that is idle could have run and found no core free, in seconds: the longest of its threads.
+
+        To be asked only where its time is over: once its files in /proc have been looked at, the kernel has to forget them when
+        it ends, and whoever reaps it spins for as long as one of its threads, which no core is free for, is at that.
+        """
         longest = 0
         for stat in Path(f"/proc/{self._process.pid}/task").glob("*/schedstat") if self._idle else ():
             with suppress(OSError, ValueError, IndexError):
@@ -130,9 +135,11 @@ class Child:
 
     def end(self, *, patience: float = 0.0) -> int:
         """Have it ended, after `patience` seconds if it does not by itself; the number of the signal that ended it, or 0."""
+        from subprocess import TimeoutExpired
+
         try:
             code = self._process.wait(patience)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             self._process.kill()
             code = self._process.wait()
         os.set_blocking(self._err, False)

@@ -1,8 +1,7 @@
 """What any inference engine offers; `edge.engine.engines` has those that there are."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from edge.tensors import Data, TensorSpec
 
@@ -29,23 +28,22 @@ class Output(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class DelegateRef:
+class DelegateRef(NamedTuple):
     """A delegate library by absolute path, and its options."""
 
     path: str
     options: tuple[tuple[str, str], ...] = ()
 
 
-@dataclass(frozen=True)
-class SessionOptions:
+class SessionOptions(NamedTuple):
     """How a model is opened: what its package wants, and what its trial found out.
 
-    `engine`: which serves it. `signature`: the one to call, by its key; None for the model's first graph. `signature_names`: tensors have the names that
-    a signature gives them. `keeps_state`: what the model remembers lives from call to call. `allocate`: lay the tensors out at
-    once, by the shapes the model has; else by those of the first call. `in_place`: an inference moves no tensor. `borrows`:
-    the inputs, by position, that it can read where they are lent. `accelerator`: what the package asks for, `precision`: what
-    that is to calculate with, `fallback`: the CPU serves where it cannot.
+    `engine`: which serves it. `signature`: the one to call, by its key; None for the model's first graph. `signature_names`:
+    tensors have the names that a signature gives them. `keeps_state`: what the model remembers lives from call to call.
+    `allocate`: lay the tensors out at once, by the shapes the model has; else by those of the first call. `borrows`: the inputs,
+    by position, that it can read where they are lent. `accelerator`: what the package asks for, `precision`: what that is to
+    calculate with, `fallback`: the CPU serves where it cannot. `weights`: the file in which sessions share packed weights
+    (`edge.engine.weights`); empty, they do not.
     """
 
     engine: str = TFLITE
@@ -55,11 +53,11 @@ class SessionOptions:
     signature_names: bool = False
     keeps_state: bool = False
     allocate: bool = True
-    in_place: bool = False
     borrows: tuple[int, ...] = ()
     accelerator: str = CPU
     precision: str = FLOAT32
     fallback: bool = True
+    weights: str = ""
 
 
 class Session(Protocol):
@@ -79,7 +77,19 @@ class Session(Protocol):
         Raises:
             TensorError: the model cannot be resized to a shape.
             InferenceError: the runtime failed.
+            InferenceEndedError: `end` was called.
         """
+        ...
+
+    def end(self) -> bool:
+        """Have the inference that runs, or else the next one, end before its next operator; from any thread, without waiting.
+
+        False where the engine cannot.
+        """
+        ...
+
+    def may_run(self) -> None:
+        """Take `end` back; while no inference runs."""
         ...
 
     def reset(self) -> None:

@@ -6,7 +6,6 @@ which it is (docs/adr/0028-litert.md).
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cached_property
 
 from edge.engine.engine import CPU, GPU, LITERT, LITERT_GPU, TFLITE, Engine, Session, SessionOptions
@@ -85,6 +84,6 @@ class Engines:
             EdgeError: as `open`.
         """
         try:
-            return self._by_name[LITERT].open(model_path, replace(options, engine=LITERT))
+            return self._by_name[LITERT].open(model_path, options._replace(engine=LITERT))
         except (ModelRefusedError, TargetError):
-            return self.tflite.open(model_path, replace(options, engine=TFLITE))
+            return self.tflite.open(model_path, options._replace(engine=TFLITE))

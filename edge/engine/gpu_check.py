@@ -41,7 +41,7 @@ def find_gpu() -> GpuFound:
     try:
         write_all(fd, zlib.decompress(b85decode(_MODEL)))
         options = SessionOptions(engine=LITERT_GPU, accelerator=GPU, fallback=False)
-        child = Child(task_of(fd, options, Sample(), MADE_UP, (LITERT_GPU,)), [fd])
+        child = Child(task_of(fd, options, Sample(), MADE_UP, engines=(LITERT_GPU,)), [fd])
         said = ""
         answered = False
         signal = 0

@@ -25,6 +25,7 @@ class GpuSession:
         self._engines, self._options, self._name = engines, options, name
         self._fd = os.dup(model_fd)
         self._cpu: Session | None = None
+        self._ending = False
         self._anew = False  # the GPU has been set up anew and answered nothing since
         self.fell_back = ""  # why the CPU serves, once it does
         try:
@@ -46,6 +47,8 @@ class GpuSession:
             if self._options.fallback:
                 return self._on_cpu().run(data, shapes)
             self._gpu = self._set_up_anew()
+            if self._ending:
+                self._gpu.end()
         try:
             outputs = self._gpu.run(data, shapes)
             self._anew = False
@@ -93,7 +96,22 @@ class GpuSession:
                 self._cpu = self._engines.open_on_cpu(self._path, self._options)
             except EdgeError as error:
                 raise AcceleratorError(f"the GPU fails, and the CPU does not take the model: {error}") from None
+            if self._ending:
+                self._cpu.end()
         return self._cpu
+
+    def end(self) -> bool:
+        """See `Session.end`."""
+        self._ending = True  # a session that is opened only now looks at this
+        ended = [session.end() for session in (self._gpu, self._cpu) if session is not None]
+        return any(ended)
+
+    def may_run(self) -> None:
+        """See `Session.may_run`."""
+        self._ending = False
+        for session in (self._gpu, self._cpu):
+            if session is not None:
+                session.may_run()
 
     def reset(self) -> None:
         """See `Session.reset`."""

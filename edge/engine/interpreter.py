@@ -1,56 +1,49 @@
 """What the bindings of both interpreter packages share that their documentation does not say."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from edge.engine.model_graph import TEXT, End
-from edge.errors import UnsupportedModelError
+from edge.engine.model_graph import Graph
 
 # What the interpreter's bindings raise for a bad file, a failed allocation or a failed invoke.
 ENGINE_ERRORS = (ValueError, RuntimeError, TypeError, OSError, MemoryError)
 
 
-def operators_of(interpreter: Any) -> list[tuple[str, list[int], list[int]]]:
-    """Each operator's name and the tensors it reads and writes. Asked for one by one: the bindings' own lists look at every
+class GraphInterpreter:
+    """An interpreter's one graph that is not its first, with the calls that a session uses of an interpreter."""
 
-    tensor's sparsity, on which tflite_runtime crashes.
-    """
-    engine = interpreter._interpreter
-    return [
-        (
-            str(engine.NodeName(number)),
-            [int(index) for index in engine.NodeInputs(number)],
-            [int(index) for index in engine.NodeOutputs(number) if index >= 0],
-        )
-        for number in range(engine.NumNodes())
-    ]
+    def __init__(self, interpreter: Any, number: int, graph: Graph) -> None:
+        self._whole = interpreter
+        self._interpreter = interpreter._interpreter
+        self._number = number
+        self._outputs = [end.tensor for end in graph.outputs]
 
+    def get_output_details(self) -> list[dict[str, Any]]:
+        """As Interpreter's."""
+        return [self._whole._get_tensor_details(index, self._number) for index in self._outputs]
 
-def ends_of(interpreter: Any) -> tuple[list[End], list[End]]:
-    """Inputs and outputs, as the interpreter has them now.
+    def resize_tensor_input(self, index: int, shape: Sequence[int]) -> None:
+        """As Interpreter's."""
+        import numpy as np  # which an agent without an interpreter does without
 
-    Raises:
-        UnsupportedModelError: one has a name that is not UTF-8.
-    """
-    try:
-        inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    except UnicodeDecodeError:
-        raise UnsupportedModelError("the model has a tensor whose name is not UTF-8") from None
-    return list(map(_end, inputs)), list(map(_end, outputs))
+        self._interpreter.ResizeInputTensor(index, np.array(shape, np.int32), False, self._number)
 
+    def allocate_tensors(self) -> None:
+        """As Interpreter's."""
+        self._interpreter.AllocateTensors(self._number)
 
-def _end(detail: dict[str, Any]) -> End:
-    from edge.arrays import dtype_of  # and numpy, which an agent without models does without
+    def set_tensor(self, index: int, value: Any) -> None:
+        """As Interpreter's."""
+        self._interpreter.SetTensor(index, value, self._number)
 
-    type_name = getattr(detail["dtype"], "__name__", str(detail["dtype"]))
-    shape = tuple(int(n) for n in detail["shape"])
-    scale, zero_point = detail.get("quantization", (0.0, 0))  # a scale of 0 where it has none, or one for each channel
-    return End(
-        int(detail["index"]),
-        str(detail["name"]),
-        dtype_of(detail["dtype"]),
-        TEXT if type_name in ("bytes_", "str_", "object_") else type_name,
-        shape,
-        tuple(int(n) for n in detail.get("shape_signature", ())) or shape,
-        float(scale),
-        int(zero_point),
-    )
+    def get_tensor(self, index: int) -> Any:
+        """As Interpreter's."""
+        return self._interpreter.GetTensor(index, self._number)
+
+    def invoke(self) -> None:
+        """As Interpreter's."""
+        self._interpreter.Invoke(self._number)
+
+    def reset_all_variables(self) -> None:
+        """As Interpreter's."""
+        self._whole.reset_all_variables()

@@ -48,14 +48,14 @@ _ALL, _FIRST = frozenset(CALCULATE_WITH_ALL.values()), frozenset(CALCULATE_WITH_
 
 def borrowable(graph: Graph) -> tuple[int, ...]:
     """The inputs that may be lent, by position."""
-    outputs = {end.index for end in graph.outputs}
+    outputs = {end.tensor for end in graph.outputs}
     return tuple(
         position
         for position, end in enumerate(graph.inputs)
         if end.dtype is not None
-        and end.index not in outputs
+        and end.tensor not in outputs
         and byte_count(end.dtype, end.shape) >= MIN_BYTES
-        and _only_calculated_with(graph, end.index)
+        and _only_calculated_with(graph, end.tensor)
     )
 
 

@@ -1,17 +1,17 @@
 """LiteRT by its C interface: the library libLiteRt.so of ai-edge-litert, without its Python bindings (docs/adr/0028-litert.md)."""
 
-import importlib.metadata
 import importlib.util
 import mmap
+import os
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from edge.engine import weights
 from edge.engine.engine import FLOAT16, SessionOptions
-from edge.engine.litert_api import MAX_RANK, Api, LitertError
+from edge.engine.litert_api import MAX_RANK, Api, LitertError, new_flag
 from edge.engine.litert_memory import address_of
 from edge.engine.model_facts import ModelFacts, Signature
 from edge.engine.model_graph import Graph, read_graph
@@ -19,7 +19,6 @@ from edge.engine.model_reading import facts_of
 from edge.engine.native_words import as_log_lines
 from edge.engine.specs import check_state, chosen_signature
 from edge.errors import ModelRefusedError, TargetError
-from edge.host import memory
 from edge.selfexec import program_folder
 from edge.tensors import shape_text
 
@@ -70,11 +69,11 @@ def gpu_folder() -> str:
     raise TargetError(f"the GPU's library ({GPU_LIBRARY}) is not installed; sagemaker-edge-agent-gpu has it")
 
 
+@cache
 def _installed() -> str:
-    try:
-        return importlib.metadata.version(PACKAGE.replace("_", "-"))
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+    """The installed package's release, by the folder beside it: importlib.metadata takes longer to import than a small model."""
+    beside = (path for folder in _folders() for path in folder.parent.glob(f"{PACKAGE}-*.dist-info"))
+    return next((path.stem.removeprefix(f"{PACKAGE}-") for path in beside), "")
 
 
 class LitertEngine:
@@ -108,7 +107,6 @@ class LitertEngine:
                         self._environment = _Environment(api, api.environment(folder))
                 except (OSError, AttributeError, LitertError) as error:
                     raise TargetError(f"LiteRT's library cannot be loaded: {error}") from None
-                memory.settle()
             return self._environment
 
     def _enter(self) -> "_Environment":
@@ -169,21 +167,14 @@ def _mapped(file: BinaryIO) -> mmap.mmap:
 
 
 def _graph(data: memoryview, number: int, signature: Signature | None) -> Graph:
-    """The graph that is called; one that is not the model's first has its ends in the signature's order.
+    """The graph that is called.
 
     Raises:
         ModelRefusedError: it is one that LiteRT does not take.
     """
-    graph = read_graph(data, number)
-    if signature is not None and number:
-        ends = {end.index: end for end in (*graph.inputs, *graph.outputs)}
-        try:
-            inputs, outputs = (
-                tuple(ends[index] for _, index in named) for named in (signature.inputs, signature.outputs)
-            )
-        except KeyError:
-            raise ModelRefusedError("LiteRT takes signatures of a graph's own inputs and outputs alone") from None
-        graph = replace(graph, inputs=inputs, outputs=outputs)
+    graph = read_graph(data, number, signature)
+    if not graph.own_ends:
+        raise ModelRefusedError("LiteRT takes signatures of a graph's own inputs and outputs alone")
     for end in (*graph.inputs, *graph.outputs):
         if len(end.shape) > MAX_RANK or 0 in end.shape:
             raise ModelRefusedError(f"LiteRT takes no tensor of shape {shape_text(end.shape)}")
@@ -233,7 +224,10 @@ class _Compiled:
         self._file = file
         self._threads = options.threads
         self._precision = (_GPU_FLOAT16 if options.precision == FLOAT16 else _GPU_FLOAT32) if gpu else None
+        self._shared = "" if gpu else options.weights
+        self._weights: int | None = None
         self._model = self.handle = self.signature = 0
+        self.ends = new_flag()
         self.inputs: list[int] = []
         self.outputs: list[int] = []
 
@@ -252,17 +246,21 @@ class _Compiled:
             (set(inputs), set(outputs))
             for inputs, outputs in (
                 (self.inputs, self.outputs),
-                ([end.index for end in graph.inputs], [end.index for end in graph.outputs]),
+                ([end.tensor for end in graph.inputs], [end.tensor for end in graph.outputs]),
             )
         )
         if found != wanted:
             raise ModelRefusedError("LiteRT does not have the model's inputs and outputs")
+        if self._shared:
+            self._weights = weights.opened(self._shared)
         self.renew()
 
     def renew(self) -> None:
         """See `Compiled.renew`."""
         self._drop()
-        self.handle = self.api.compiled(self.environment.handle, self._model, self._threads, self._precision)
+        path = weights.path_of(self._weights) if self._weights is not None else ""
+        self.handle = self.api.compiled(self.environment.handle, self._model, self._threads, self._precision, path)
+        self.api.end_by(self.handle, self.ends)
 
     def fully_accelerated(self) -> bool:
         """Whether no operator is left to LiteRT's plain kernels."""
@@ -280,6 +278,9 @@ class _Compiled:
             self.api.destroy("Model", self._model)
             self._model = 0
         self._file.close()  # it keeps a descriptor
+        if self._weights is not None:
+            os.close(self._weights)
+            self._weights = None
         if self._left is not None:
             self._left()
             self._left = None

@@ -7,7 +7,6 @@ only the release that this was written for is loaded (`edge.engine.litert` sees 
 import ctypes
 from collections.abc import Callable, Sequence
 from ctypes import POINTER, byref, c_bool, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint32, c_void_p
-from functools import partial
 from typing import Any
 
 MAX_RANK = 8  # LITERT_TENSOR_MAX_RANK
@@ -36,6 +35,7 @@ CPU, GPU = 1, 2  # LiteRtHwAccelerators, a bit each
 _KEEP_ERRORS = "error_reporter_mode = 2\n"
 
 Handles = ctypes.Array[c_void_p]
+Flag = ctypes.Array[ctypes.c_char]
 
 
 class _Layout(ctypes.Structure):
@@ -86,12 +86,14 @@ _CALLS: dict[str, tuple[Any, ...]] = {
     "CompiledModelGetErrorMessages": (_Handle, POINTER(c_void_p)),
     "CompiledModelClearErrors": (_Handle,),
     "CompiledModelIsFullyAccelerated": (_Handle, POINTER(c_bool)),
+    "SetCompiledModelCancellationFunction": (_Handle, c_void_p, c_void_p),
 }
 _DESTROYED = ("Environment", "Model", "Options", "CompiledModel", "TensorBuffer")
 
 _libc = ctypes.CDLL(None)
 _libc.strdup.argtypes, _libc.strdup.restype = (c_char_p,), c_void_p
 _libc.free.argtypes, _libc.free.restype = (c_void_p,), None
+_STRLEN = ctypes.cast(_libc.strlen, c_void_p)
 
 
 class LitertError(Exception):
@@ -178,9 +180,16 @@ class Api:
         tensors = [self._told(f"GetSignature{kind}TensorByIndex", c_void_p, signature, at) for at in range(count)]
         return [self._told("GetTensorIndex", c_uint32, tensor) for tensor in tensors]
 
-    def compiled(self, environment: int, model: int, threads: int, gpu_precision: int | None = None) -> int:
-        """A model made ready for the CPU, or for the GPU and the CPU for the rest. Its errors are kept for `words`."""
+    def compiled(
+        self, environment: int, model: int, threads: int, gpu_precision: int | None = None, weights: str = ""
+    ) -> int:
+        """A model made ready for the CPU, or for the GPU and the CPU for the rest. Its errors are kept for `words`.
+
+        `weights`: a file for packed weights, read if it has this model's and else written.
+        """
         texts = {"xnnpack": f"num_threads = {threads}\n", "runtime_options_string": _KEEP_ERRORS}
+        if weights:
+            texts["xnnpack"] += f'weight_cache_file_path = "{weights}"\n'
         if gpu_precision is not None:
             texts["gpu_options"] = f"precision = {gpu_precision}\n"
         options = self._told("CreateOptions", c_void_p)
@@ -191,6 +200,14 @@ class Api:
             return int(self._told("CreateCompiledModel", c_void_p, environment, model, options))
         finally:
             self.destroy("Options", options)
+
+    def end_by(self, compiled: int, flag: Flag) -> None:
+        """Have inferences end, before the next operator, while the flag is set; it must stay where it is.
+
+        LiteRT asks a function of an address and gets a bool. strlen is one: of a flag that is not set it says 0, else 1. One in
+        Python would take the interpreter lock at each operator.
+        """
+        self.call("SetCompiledModelCancellationFunction", compiled, ctypes.addressof(flag), _STRLEN)
 
     def fully_accelerated(self, compiled: int) -> bool:
         """Whether accelerators have all of its operators; XNNPACK is one, of the CPU."""
@@ -222,15 +239,16 @@ class Api:
 
         Its arguments are converted once: that takes longer than the call.
         """
+        run = self._run
         arguments = (
-            c_void_p(compiled),
-            c_size_t(signature),
-            c_size_t(len(inputs)),
-            inputs,
-            c_size_t(len(outputs)),
-            outputs,
+            c_void_p.from_param(compiled),
+            c_size_t.from_param(signature),
+            c_size_t.from_param(len(inputs)),
+            byref(inputs),
+            c_size_t.from_param(len(outputs)),
+            byref(outputs),
         )
-        return partial(self._run, *arguments)
+        return lambda: run(*arguments)  # a partial would put the arguments together anew for each call
 
     def words(self, compiled: int) -> str:
         """What LiteRT has reported of a compiled model since it was asked last."""
@@ -243,6 +261,11 @@ class Api:
         except LitertError:
             return ""
         return words
+
+
+def new_flag() -> Flag:
+    """A flag that is not set: a byte, and one that stays 0."""
+    return ctypes.create_string_buffer(2)
 
 
 def handles(values: Sequence[int]) -> Handles:

@@ -7,16 +7,17 @@ place.
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, Protocol
 
 from edge.engine.engine import Output, SessionOptions, Shapes
-from edge.engine.litert_api import ALIGNMENT_BYTES, NO_MEMORY, Api, Handles, LitertError, handles
+from edge.engine.litert_api import ALIGNMENT_BYTES, NO_MEMORY, Api, Flag, Handles, LitertError, handles
 from edge.engine.litert_memory import Arena, copy
 from edge.engine.model_facts import ModelFacts
 from edge.engine.model_graph import Graph
 from edge.engine.specs import make_specs
-from edge.errors import InferenceError, MemoryLimitError, ModelRefusedError, TensorError
+from edge.errors import InferenceEndedError, InferenceError, MemoryLimitError, ModelRefusedError, TensorError
 from edge.tensors import DYNAMIC, Data, DType, Lent, TensorSpec, byte_count, shape_text
 from edge.text import printable
 
@@ -49,7 +50,8 @@ Fill = Callable[[Data], None]
 class Compiled(Protocol):
     """A model that LiteRT has made ready (`edge.engine.litert`).
 
-    `inputs` and `outputs` are tensors' indices in the graph, in the order in which an inference takes them.
+    `inputs` and `outputs` are tensors' indices in the graph, in the order in which an inference takes them. Inferences end
+    while the flag `ends` is set.
     """
 
     api: Api
@@ -57,6 +59,7 @@ class Compiled(Protocol):
     signature: int
     inputs: list[int]
     outputs: list[int]
+    ends: Flag
 
     def fully_accelerated(self) -> bool:
         """Whether accelerators have all of its operators."""
@@ -130,7 +133,7 @@ class LitertSession:
         self.compiled = compiled
         self._api = compiled.api
         self._reopens = reopens
-        self._indices = [end.index for end in graph.inputs], [end.index for end in graph.outputs]
+        self._indices = [end.tensor for end in graph.inputs], [end.tensor for end in graph.outputs]
         self.inputs, self.outputs = make_specs(graph.inputs, graph.outputs, options, facts)
         self.steady = steady and not any(DYNAMIC in spec.signature for spec in self.inputs)
         self.borrows = frozenset(options.borrows if self.steady else ())
@@ -165,9 +168,23 @@ class LitertSession:
     def _fail(self, status: int) -> None:
         self._shapes = None  # the next call starts from a fresh layout
         words = self._words()
+        if self._reopens:  # what it remembers may be half of what the inference was to make of it
+            with suppress(ModelRefusedError):
+                self.reset()
+        if self.compiled.ends.value:
+            raise InferenceEndedError("the inference was ended")
         if status == NO_MEMORY:
             raise MemoryLimitError("there is no memory for the inference")
         raise InferenceError(words or f"LiteRT fails with status {status}")
+
+    def end(self) -> bool:
+        """See `Session.end`. Operators that XNNPACK or a GPU has in one piece are one."""
+        self.compiled.ends[0] = b"\1"
+        return True
+
+    def may_run(self) -> None:
+        """See `Session.may_run`."""
+        self.compiled.ends[0] = b"\0"
 
     def _words(self) -> str:
         return printable(cleaned(self._api.words(self.compiled.handle)))

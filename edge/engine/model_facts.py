@@ -5,8 +5,7 @@ Read after `edge.engine.model_file` has held the file together: every offset tha
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from edge.engine.model_file import IDENTIFIER, vtable_of
 from edge.errors import ModelRefusedError
@@ -16,14 +15,12 @@ CALL, CUSTOM, IF, WHILE, CALL_ONCE, ASSIGN_VARIABLE = 31, 32, 118, 119, 129, 144
 STABLEHLO_WHILE, STABLEHLO_COMPOSITE, STABLEHLO_CASE = 200, 206, 209
 # How long an inference takes may depend on its input where it has one of these.
 _BRANCHING = {CALL, CUSTOM, IF, WHILE, CALL_ONCE, STABLEHLO_WHILE, STABLEHLO_COMPOSITE, STABLEHLO_CASE}
-_EIGHT_BIT_TYPES = {3, 9}  # uint8, int8
 _BLOCKWISE = 2
 # Which fields of these operators' options name a graph that runs with every inference.
 _CALLED_GRAPHS = {CALL: (0,), IF: (0, 1), WHILE: (0, 1)}
 
 
-@dataclass(frozen=True)
-class Signature:
+class Signature(NamedTuple):
     """A way to call the model: names for the tensors of one of its graphs, by their index in it."""
 
     key: str
@@ -32,8 +29,7 @@ class Signature:
     outputs: tuple[tuple[str, int], ...]
 
 
-@dataclass(frozen=True)
-class ModelFacts:
+class ModelFacts(NamedTuple):
     """`keeps_variables`: it has tensors that keep their value from one inference to the next; `assigning`: the graphs with an
     inference that changes a resource variable; `branching`: those with a loop or a branch.
     """
@@ -43,7 +39,6 @@ class ModelFacts:
     keeps_variables: bool
     assigning: frozenset[int]
     branching: frozenset[int]
-    has_8_bit_tensors: bool
     has_blockwise_weights: bool
 
 
@@ -77,7 +72,6 @@ def _read(data: memoryview) -> ModelFacts:
         branching=frozenset(
             number for number, graph in enumerate(graphs) if any(code in _BRANCHING for code, _ in graph.operators)
         ),
-        has_8_bit_tensors=any(tensor.number(1, "b") in _EIGHT_BIT_TYPES for tensor in tensors),
         has_blockwise_weights=any(detail.number(4, "B") == _BLOCKWISE for detail in details),
     )
 

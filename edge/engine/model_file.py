@@ -7,8 +7,7 @@ mean is the engine's own matter, and the trial's (`edge.engine.probe`).
 """
 
 import struct
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from edge.errors import ModelRefusedError
 
@@ -17,41 +16,35 @@ MAX_STEPS: Final = 1_000_000  # tables, vectors and strings visited; a damaged f
 _UOFFSET, _SOFFSET, _VOFFSET = struct.Struct("<I"), struct.Struct("<i"), struct.Struct("<H")
 
 
-@dataclass(frozen=True)
-class Scalar:
+class Scalar(NamedTuple):
     """A number of `size` bytes."""
 
     size: int
 
 
-@dataclass(frozen=True)
-class Vector:
+class Vector(NamedTuple):
     """Numbers of `size` bytes each."""
 
     size: int
 
 
-@dataclass(frozen=True)
-class Text:
+class Text(NamedTuple):
     """A string, with its terminating zero."""
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table of a known kind."""
 
     kind: str
 
 
-@dataclass(frozen=True)
-class Tables:
+class Tables(NamedTuple):
     """A vector of tables of a known kind."""
 
     kind: str
 
 
-@dataclass(frozen=True)
-class Union:
+class Union(NamedTuple):
     """A table whose kind the number in field `selector` says; one not in `kinds` holds numbers only."""
 
     selector: int

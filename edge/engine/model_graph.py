@@ -4,9 +4,9 @@ Read after `edge.engine.model_file` has held the file together, as `edge.engine.
 """
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from edge.engine.model_facts import Table, operator_codes, root
+from edge.engine.model_facts import Signature, Table, operator_codes, root
 from edge.errors import ModelRefusedError, UnsupportedModelError
 from edge.tensors import DType
 
@@ -29,14 +29,14 @@ _DTYPES = {
 _OTHER_TYPES = {5: TEXT, 8: "complex64", 11: "complex128", 13: "resource", 14: "variant", 17: "int4"}
 
 
-@dataclass(frozen=True)
-class End:
-    """An input or output. `dtype` is None where the API has none, as of text; `type_name` says what it is then.
+class End(NamedTuple):
+    """An input or output; `tensor` is its index among the graph's tensors.
 
-    A dimension of `signature` below 0 is the caller's choice. `scale` is 0 where the tensor has none, or one for each channel.
+    `dtype` is None where the API has none, as of text; `type_name` says what it is then. A dimension of
+    `signature` below 0 is the caller's choice. `scale` is 0 where the tensor has none, or one for each channel.
     """
 
-    index: int
+    tensor: int
     name: str
     dtype: DType | None
     type_name: str
@@ -46,17 +46,20 @@ class End:
     zero_point: int = 0
 
 
-@dataclass(frozen=True)
-class Graph:
-    """One graph; `operators` are the operators' numbers in the schema, each with the tensors that it reads."""
+class Graph(NamedTuple):
+    """One graph; `operators` are the operators' numbers in the schema, each with the tensors that it reads.
+
+    `own_ends`: its inputs and outputs are those that the graph says itself, not other tensors that a signature names.
+    """
 
     inputs: tuple[End, ...]
     outputs: tuple[End, ...]
     operators: tuple[tuple[int, tuple[int, ...]], ...]
+    own_ends: bool = True
 
 
-def read_graph(data: memoryview, number: int) -> Graph:
-    """A graph by its number.
+def read_graph(data: memoryview, number: int, signature: Signature | None = None) -> Graph:
+    """A graph by its number, or that of a signature; one that is not the model's first has its ends in the signature's order.
 
     Raises:
         ModelRefusedError: the file is damaged (L-7).
@@ -67,9 +70,11 @@ def read_graph(data: memoryview, number: int) -> Graph:
         codes = operator_codes(model)
         graph = list(model.tables(2))[number]
         tensors = list(graph.tables(0))
-        inputs, outputs = (
-            tuple(_end(index, tensors[index]) for index in graph.integers(field) if index >= 0) for field in (1, 2)
-        )
+        own = [[index for index in graph.integers(field) if index >= 0] for field in (1, 2)]
+        ends = own
+        if signature is not None and number:
+            ends = [[index for _, index in named] for named in (signature.inputs, signature.outputs)]
+        inputs, outputs = (tuple(_end(index, tensors[index]) for index in indices) for indices in ends)
         operators = tuple((codes[operator.number(0, "I")][0], operator.integers(1)) for operator in graph.tables(3))
     except (struct.error, IndexError):
         raise ModelRefusedError(
@@ -77,7 +82,9 @@ def read_graph(data: memoryview, number: int) -> Graph:
         ) from None
     except UnicodeDecodeError:
         raise UnsupportedModelError("the model has a tensor whose name is not UTF-8") from None
-    return Graph(inputs, outputs, operators)
+    return Graph(
+        inputs, outputs, operators, {index for one in ends for index in one} <= {index for one in own for index in one}
+    )
 
 
 def _end(index: int, tensor: Table) -> End:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from edge.engine.model_facts import ModelFacts, read_facts
+from edge.engine.model_facts import ModelFacts, Signature, read_facts
 from edge.engine.model_graph import Graph, read_graph
 
 _Found = TypeVar("_Found")
@@ -21,14 +21,14 @@ def facts_of(model_path: str) -> ModelFacts:
     return _read(model_path, read_facts)
 
 
-def graph_of(model_path: str, number: int = 0) -> Graph:
-    """A graph of a model file.
+def graph_of(model_path: str, signature: Signature | None = None) -> Graph:
+    """A model file's first graph, or that of a signature.
 
     Raises:
         ModelRefusedError: it is damaged (L-7).
         UnsupportedModelError: an input or output has a name that is not UTF-8.
     """
-    return _read(model_path, lambda data: read_graph(data, number))
+    return _read(model_path, lambda data: read_graph(data, signature.graph if signature else 0, signature))
 
 
 def _read(model_path: str, reader: Callable[[memoryview], _Found]) -> _Found:

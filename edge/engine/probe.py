@@ -11,8 +11,7 @@ import mmap
 import os
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from edge.engine.child import Child
 from edge.engine.engine import TFLITE, SessionOptions
@@ -23,28 +22,27 @@ from edge.errors import EdgeError, MemoryLimitError, ModelRefusedError, TargetEr
 log = logging.getLogger(__name__)
 
 OPENING_SECONDS = 300  # until it runs for the first time
-AFTERWARDS_SECONDS = 60  # for what makes calls cheaper
+AFTERWARDS_SECONDS = 60  # for what makes calls cheaper, and to end
+# Steps of a trial: it tries out whether inputs can be read where they are lent; and the session is closed after that.
+LENDING, CLOSING = "lending", "closing"
 _REFUSALS: dict[str, type[EdgeError]] = {
     cls.__name__: cls for cls in (ModelRefusedError, TargetError, UnsupportedModelError, MemoryLimitError)
 }
 
 
-@dataclass(frozen=True)
-class ProbeResult:
+class TrialResult(NamedTuple):
     """What was found out.
 
     `session_bytes`: the memory that one interpreter of the model takes beyond the model file itself. `kind`: the values that it
     runs on (`edge.engine.samples`), empty where it ran on none; `reason` then says why. `allocate`: the shapes it has may be
-    laid out. `in_place`: its tensors are where they are from one inference to the next. `borrows`: the inputs, by position,
-    that it can read where they are lent. `engine`: which serves it; `passed_over`: why one that was tried before does not.
-    `partly`: the GPU has some of its operators, the CPU the rest.
+    laid out. `borrows`: the inputs, by position, that it can read where they are lent. `engine`: which serves it;
+    `passed_over`: why one that was tried before does not. `partly`: the GPU has some of its operators, the CPU the rest.
     """
 
     session_bytes: int
     kind: str = ""
     reason: str = ""
     allocate: bool = True
-    in_place: bool = False
     borrows: tuple[int, ...] = ()
     engine: str = TFLITE
     passed_over: str = ""
@@ -60,7 +58,7 @@ def probe(
     engines: Sequence[str] = (TFLITE,),
     idle: bool = False,
     go_on: Callable[[], None] = lambda: None,
-) -> ProbeResult:
+) -> TrialResult:
     """Try the model out in a child process, an `idle` one if wanted (`Child`), in one engine after another until it runs.
 
     `go_on` is called now and then; to stop, it raises.
@@ -74,11 +72,17 @@ def probe(
     kinds = sample.kinds
     endless: list[str] = []
     crash = ""
+    lends = True
     while True:
         try:
-            trial = _Trial(model_fd, options, sample, kinds[len(endless) :], engines=engines, idle=idle)
+            task = task_of(model_fd, options, sample, kinds[len(endless) :], engines=engines, lends=lends)
+            trial = _Trial(task, descriptors_of(model_fd, sample), idle=idle)
             found = trial.result(run_seconds, go_on)
-            return replace(found, passed_over=found.passed_over or crash)
+            return found._replace(passed_over=found.passed_over or crash)
+        except _LendingError as error:
+            log.warning("inputs of the model cannot be read where they are lent, and are copied: %s", error)
+            lends = False
+            continue
         except _CrashError as error:
             crash, engines = str(error), engines[1:]
             continue
@@ -106,15 +110,22 @@ def check_structure(model_fd: int) -> None:
 
 
 def task_of(
-    model_fd: int, options: SessionOptions, sample: Sample, kinds: Sequence[str], engines: Sequence[str] = (TFLITE,)
+    model_fd: int,
+    options: SessionOptions,
+    sample: Sample,
+    kinds: Sequence[str],
+    *,
+    engines: Sequence[str] = (TFLITE,),
+    lends: bool = False,
 ) -> dict[str, Any]:
-    """What a child is told of a model."""
+    """What a child is told of a model; `lends`: whether to try out lending it inputs."""
     return {
         "fd": model_fd,
-        "options": asdict(options),
-        "sample": asdict(sample),
+        "options": options._asdict(),
+        "sample": sample._asdict(),
         "kinds": list(kinds),
         "engines": list(engines),
+        "lends": lends,
     }
 
 
@@ -133,6 +144,10 @@ class _EndlessError(Exception):
     """The kind of values on which an inference did not end in time."""
 
 
+class _LendingError(Exception):
+    """The process ended, or did not go on, where inputs are lent; the text says which."""
+
+
 class _CrashError(Exception):
     """An engine crashes, and another is there to be tried; the text says how."""
 
@@ -140,25 +155,15 @@ class _CrashError(Exception):
 class _Trial:
     """One child's trial of a model."""
 
-    def __init__(
-        self,
-        model_fd: int,
-        options: SessionOptions,
-        sample: Sample,
-        kinds: Sequence[str],
-        *,
-        engines: Sequence[str],
-        idle: bool,
-    ) -> None:
-        task = task_of(model_fd, options, sample, kinds, engines)
-        self._child = Child(task, descriptors_of(model_fd, sample), idle=idle)
+    def __init__(self, task: dict[str, Any], descriptors: Sequence[int], *, idle: bool) -> None:
+        self._child = Child(task, descriptors, idle=idle)
         self._engine = ""  # what refusals call it
         self._others = False  # are to be tried after it
         self._step = ""  # what it is at: opening, "layout", or a kind of values
         self._lenient = False  # a failure is that of shapes that nobody gave
         self._answer: dict[str, Any] | None = None
 
-    def result(self, run_seconds: float, go_on: Callable[[], None]) -> ProbeResult:
+    def result(self, run_seconds: float, go_on: Callable[[], None]) -> TrialResult:
         patience = 0.0
         try:
             while (said := self._child.hear(self._seconds(run_seconds), go_on)) is not None:
@@ -169,6 +174,8 @@ class _Trial:
                     self._answer = said
             patience = AFTERWARDS_SECONDS
         except TimeoutError:
+            if self._answer is None and self._step == LENDING:
+                raise _LendingError(f"it does not answer within {AFTERWARDS_SECONDS} s") from None
             if self._answer is None and not self._running:
                 raise ModelRefusedError(f"opening the model took longer than {OPENING_SECONDS} s") from None
             if self._answer is None:
@@ -179,16 +186,18 @@ class _Trial:
 
     @property
     def _running(self) -> bool:
-        return self._step not in ("", "layout")
+        return self._step not in ("", "layout", LENDING, CLOSING)
 
     def _seconds(self, run_seconds: float) -> float:
-        if self._answer is not None:
+        if self._answer is not None or self._step == LENDING:
             return AFTERWARDS_SECONDS
         return run_seconds if self._running else OPENING_SECONDS
 
-    def _judge(self, ended_by: int) -> ProbeResult:
+    def _judge(self, ended_by: int) -> TrialResult:
         """The child's last word; how it ended counts only where it has said nothing."""
         answer = self._answer
+        if answer is None and self._step == LENDING:
+            raise _LendingError(crash_text(self._engine, ended_by) if ended_by else "the trial ended unexpectedly")
         if answer is None and ended_by == signal.SIGKILL:
             raise MemoryLimitError("the system ended the trial of the model, most likely for lack of memory")
         if answer is None and ended_by:
@@ -198,11 +207,11 @@ class _Trial:
             if self._others:
                 raise _CrashError(text)
             if self._lenient:
-                return ProbeResult(0, reason=text, allocate=False)
+                return TrialResult(0, reason=text, allocate=False)
             raise ModelRefusedError(text)
         if answer is None:
             log.error("the trial of the model ended unexpectedly: %s", self._child.last_words)
             raise ModelRefusedError("the runtime fails on the model file")
         if "refused" in answer:
             raise _REFUSALS[answer["refused"]](str(answer["reason"]))
-        return ProbeResult(**{**answer, "borrows": tuple(answer["borrows"])})
+        return TrialResult(**{**answer, "borrows": tuple(answer["borrows"])})

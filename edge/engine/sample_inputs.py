@@ -5,7 +5,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from edge.engine.engine import Session, Shapes
+from edge.engine.engine import Output, Session, Shapes
 from edge.engine.samples import FILE, ONES, ZEROS, Sample
 from edge.errors import UnsupportedModelError
 from edge.tensors import DType, TensorSpec, byte_count, fit_shape, positions, shape_text
@@ -43,15 +43,15 @@ class SampleInputs:
         else:
             self.shapes = _shapes(specs, _placed(specs, dict(sample.shapes)))
 
-    def run(self, session: Session, kind: str, shapes: Shapes | None = None) -> Shapes:
-        """One inference on values of a kind, in the sample's shapes or in others; returns the shapes of the outputs.
+    def run(self, session: Session, kind: str, shapes: Shapes | None = None) -> Sequence[Output]:
+        """One inference on values of a kind, in the sample's shapes or in others; returns the outputs.
 
         Raises:
             UnsupportedModelError: the inputs are too large to try.
             TensorError, InferenceError: as `Session.run`.
         """
         wanted = self.shapes if shapes is None else shapes
-        return tuple(tuple(output.shape) for output in session.run(self.data(kind, wanted), wanted))
+        return session.run(self.data(kind, wanted), wanted)
 
     def data(self, kind: str, shapes: Shapes | None = None) -> list[bytes]:
         """The inputs' values of a kind, in the sample's shapes or in others.

@@ -3,14 +3,13 @@
 How those are made is in `edge.engine.sample_inputs`: an agent that serves no model yet needs no numpy.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 FILE, ZEROS, ONES, SMALL = "the sample", "zeros", "ones", "small numbers"  # kinds of values, tried in this order
 MADE_UP = (ZEROS, ONES, SMALL)
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """What a package says: the shapes of inputs, by name; or a descriptor of an npz with arrays for all of them."""
 
     shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()

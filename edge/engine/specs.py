@@ -69,7 +69,7 @@ def _specs(ends: Sequence[End], kind: str, signature: tuple[tuple[str, int], ...
     left = list(signature)
     names, others = [end.name for end in ends], [""] * len(ends)
     for position, end in enumerate(ends):
-        entry = next((one for one in left if one[1] == end.index), None)
+        entry = next((one for one in left if one[1] == end.tensor), None)
         if entry is not None:  # a tensor that is there twice has two names
             left.remove(entry)
             others[position] = entry[0]

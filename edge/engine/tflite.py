@@ -12,18 +12,15 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from edge.engine.engine import DelegateRef, SessionOptions
-from edge.engine.interpreter import ENGINE_ERRORS, operators_of
+from edge.engine.interpreter import ENGINE_ERRORS, GraphInterpreter
 from edge.engine.model_facts import ModelFacts
-from edge.engine.model_reading import facts_of
+from edge.engine.model_reading import facts_of, graph_of
 from edge.engine.native_words import as_log_lines
 from edge.engine.specs import check_state, chosen_signature
-from edge.engine.xnnpack import Delegate, Xnnpack
 from edge.errors import EdgeError, ModelRefusedError, TargetError
-from edge.host import memory
 from edge.text import printable
 
 if TYPE_CHECKING:
-    from edge.engine.borrowing import Opened, TensorTable
     from edge.engine.session import TfliteSession
 
 log = logging.getLogger(__name__)
@@ -45,7 +42,6 @@ class TfliteEngine:
     def __init__(self) -> None:
         self._name = ""
         self._module: ModuleType | None = None
-        self._xnnpack: Xnnpack | None = None
 
     def prepare(self) -> ModuleType:
         """Load the interpreter package, and numpy with it, if that was not done yet.
@@ -64,8 +60,6 @@ class TfliteEngine:
                     log.warning("the runtime %s is installed and cannot be loaded: %s", name, error)
             else:
                 raise TargetError("no TensorFlow Lite runtime that is installed here can be loaded")
-            self._xnnpack = Xnnpack.of(self._name)
-            memory.settle()
         return self._module
 
     def describe(self) -> str:
@@ -81,107 +75,49 @@ class TfliteEngine:
     def open(self, model_path: str, options: SessionOptions) -> "TfliteSession":
         """See `Engine.open`."""
         from edge.engine.session import TfliteSession
-        from edge.engine.signature import GraphInterpreter
 
         module = self.prepare()
         facts = facts_of(model_path)
         signature = chosen_signature(options, facts)
-        graph = signature.graph if signature else 0
-        self._check(facts, graph, options)
-        delegate = options.delegate
+        number = signature.graph if signature else 0
+        self._check(facts, number, options)
+        graph = graph_of(model_path, signature)
         file = Path(model_path).open("rb")  # noqa: SIM115 - the session's: it outlives what the caller has open
-        model_path = f"/proc/self/fd/{file.fileno()}"
 
-        def opened() -> "Opened":
+        def opened() -> Any:
             with as_log_lines():
-                return made()
-
-        def made() -> "Opened":
-            library = _load_delegate(module, delegate) if delegate else None
-            if signature is not None and graph:
-                interpreter = GraphInterpreter(self._made(model_path, options.threads, library), signature)
+                delegates = [_load_delegate(module, options.delegate)] if options.delegate else None
+                interpreter = module.Interpreter(
+                    model_path=f"/proc/self/fd/{file.fileno()}",
+                    experimental_delegates=delegates,
+                    num_threads=options.threads,
+                )
+                if number:
+                    interpreter = GraphInterpreter(interpreter, number, graph)
                 if options.allocate:
                     interpreter.allocate_tensors()
-                return interpreter, None
-            return self._opened(model_path, options, library, facts)
+                return interpreter
 
         try:
-            steady = delegate is None and graph == 0 and graph not in facts.branching
-            return TfliteSession(opened, file, options, facts, steady=steady, reopens=graph in facts.assigning)
+            steady = options.delegate is None and number == 0 and number not in facts.branching
+            reopens = number in facts.assigning
+            return TfliteSession(opened, file, graph, options, facts, steady=steady, reopens=reopens)
         except EdgeError:
             file.close()
             raise
         except ENGINE_ERRORS as error:
             file.close()
-            if delegate:
-                raise TargetError(f"delegate {delegate.path} refuses the model: {_reason(error)}") from None
+            if options.delegate:
+                raise TargetError(f"delegate {options.delegate.path} refuses the model: {_reason(error)}") from None
             raise ModelRefusedError(_refusal(error, facts)) from None
 
     def _check(self, facts: ModelFacts, graph: int, options: SessionOptions) -> None:
         """What is known before the engine is asked."""
         if facts.has_blockwise_weights and self._name == "tflite_runtime":
             raise TargetError(
-                f"the model has weights quantised in blocks, which {self.describe()} gets wrong; ai_edge_litert 1.4.0 runs it"
+                f"the model has weights quantised in blocks, which {self.describe()} gets wrong; LiteRT and ai_edge_litert run it"
             )
         check_state(facts, graph, options)
-
-    def _opened(self, model_path: str, options: SessionOptions, delegate: Any, facts: ModelFacts) -> "Opened":
-        """An interpreter, and where its tensors are if that is to be looked up."""
-        look_up = bool(options.borrows)
-        if not options.allocate:
-            return self._made(model_path, options.threads, delegate), None
-        if delegate is None and self._xnnpack is not None and facts.has_8_bit_tensors:
-            try:
-                interpreter = self._plain(model_path, options.threads)
-                return interpreter, _allocate(interpreter, self._xnnpack.delegate(options.threads), look_up=look_up)
-            except ENGINE_ERRORS as error:
-                # A graph with tensors of unknown size, say, is run without a delegate that the interpreter chose by itself,
-                # and takes none that it is given.
-                log.info("the model is run without XNNPACK's quantised operators: %s", _reason(error))
-        interpreter = self._made(model_path, options.threads, delegate)
-        return interpreter, _allocate(interpreter, None, look_up=look_up)
-
-    def _made(self, model_path: str, threads: int, delegate: Any) -> Any:
-        delegates = [delegate] if delegate else None
-        return self.prepare().Interpreter(model_path=model_path, num_threads=threads, experimental_delegates=delegates)
-
-    def stays_in_place(self, model_path: str) -> bool:
-        """Whether no inference ever moves the model's tensors; false where that cannot be told.
-
-        TensorFlow Lite lays tensors out when they are allocated, and again during an inference only behind an operator
-        whose output has a size that is not known before ("dynamic"). Until the first inference such a tensor, and all that
-        come after it, have no memory. So if every operator's output has memory before it, nothing will move. This is
-        looked at without delegates, which hide the tensors between the operators they take.
-        """
-        try:
-            interpreter = self._open_plain(model_path)
-            outputs = [index for _, _, outputs in operators_of(interpreter) for index in outputs]
-            return bool(outputs) and all(interpreter.tensor(index)().size for index in outputs)
-        except (AttributeError, KeyError, *ENGINE_ERRORS):
-            return False
-
-    def _open_plain(self, model_path: str) -> Any:
-        interpreter = self._plain(model_path, 1)
-        interpreter.allocate_tensors()
-        return interpreter
-
-    def _plain(self, model_path: str, threads: int) -> Any:
-        """An interpreter that makes no delegate by itself."""
-        module = self.prepare()
-        plain = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        return module.Interpreter(model_path=model_path, num_threads=threads, experimental_op_resolver_type=plain)
-
-
-def _allocate(interpreter: Any, delegate: Delegate | None, *, look_up: bool) -> "TensorTable | None":
-    """Allocate an interpreter's tensors, with a delegate given or not."""
-    from edge.engine.borrowing import TensorTable
-
-    table = TensorTable(interpreter) if look_up else None  # before a delegate, which makes the graph immutable
-    if delegate is not None:
-        interpreter.given = delegate  # its own __del__ sees to it that an interpreter goes before what it has
-        interpreter._interpreter.ModifyGraphWithDelegate(delegate.pointer)
-    interpreter.allocate_tensors()
-    return table
 
 
 def _load_delegate(module: ModuleType, delegate: DelegateRef) -> Any:

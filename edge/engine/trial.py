@@ -2,20 +2,24 @@
 
 import json
 import sys
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from edge.engine.agreement import check_agreement
 from edge.engine.child import Voice, become
-from edge.engine.engine import LITERT_GPU, TFLITE, DelegateRef, Session, SessionOptions, Shapes
+from edge.engine.engine import LITERT, LITERT_GPU, DelegateRef, Output, Session, SessionOptions, Shapes
 from edge.engine.engines import Engines
 from edge.engine.lending import borrowable
 from edge.engine.lent_inputs import borrows_well
-from edge.engine.model_reading import graph_of
-from edge.engine.probe import ProbeResult
+from edge.engine.model_graph import Graph
+from edge.engine.model_reading import facts_of, graph_of
+from edge.engine.probe import CLOSING, LENDING, TrialResult
 from edge.engine.sample_inputs import SampleInputs
 from edge.engine.samples import Sample
+from edge.engine.specs import chosen_signature, make_specs
+from edge.engine.weights import NEW, SharedWeights
 from edge.errors import (
     EdgeError,
     InferenceError,
@@ -52,7 +56,7 @@ def options_of(said: dict[str, Any]) -> SessionOptions:
     """The options that a task has as a dict."""
     delegate = said["delegate"]
     if delegate:
-        delegate = DelegateRef(delegate["path"], tuple(map(tuple, delegate["options"])))
+        delegate = DelegateRef(delegate[0], tuple(map(tuple, delegate[1])))
     return SessionOptions(**{**said, "borrows": tuple(said["borrows"]), "delegate": delegate})
 
 
@@ -72,6 +76,7 @@ class Trial:
         self._path = f"/proc/self/fd/{task['fd']}"
         self._voice = voice
         self._names: list[str] = task["engines"]
+        self._lends: bool = task["lends"]
         self._engines = Engines()
 
     def run(self) -> None:
@@ -81,24 +86,9 @@ class Trial:
             EdgeError: what refuses the model.
         """
         threads.make_sure_of(self._options.threads)
-        answer, inputs = self.first_that_serves()
-        self._voice.say(asdict(answer))
-        # What follows only makes calls cheaper: whatever becomes of it, the answer stands.
-        if not answer.kind or not answer.allocate or self._options.delegate is not None or self._options.signature:
-            return
-        if answer.engine == LITERT_GPU:
-            return
-        if answer.engine == TFLITE:
-            if not self._serves_in_place(inputs, answer.kind):
-                return
-            answer = replace(answer, in_place=True)
-            self._voice.say(asdict(answer))
-        borrows = borrowable(graph_of(self._path))
-        lending = replace(self._options, in_place=answer.in_place, borrows=borrows)
-        if borrows and borrows_well(self._engines.open(self._path, lending), frozenset(borrows)):
-            self._voice.say(asdict(replace(answer, borrows=borrows)))
+        self._voice.say(self.first_that_serves()._asdict())
 
-    def first_that_serves(self) -> tuple[ProbeResult, SampleInputs]:
+    def first_that_serves(self) -> TrialResult:
         """The first run, in the first engine that the model runs in, else in the last.
 
         Raises:
@@ -107,25 +97,24 @@ class Trial:
         refusal = ""
         for name in self._names[:-1]:
             try:
-                answer, inputs = self._run_in(name)
+                answer = self._run_in(name)
                 if answer.kind:
-                    return replace(answer, passed_over=refusal), inputs
+                    return answer._replace(passed_over=refusal)
                 refusal = answer.reason
             except (ModelRefusedError, TargetError, InferenceError) as error:
                 refusal = str(error)
-        answer, inputs = self._run_in(self._names[-1])
-        return replace(answer, passed_over=refusal), inputs
+        return self._run_in(self._names[-1])._replace(passed_over=refusal)
 
-    def _run_in(self, name: str) -> tuple[ProbeResult, SampleInputs]:
-        self._options = replace(self._options, engine=name)
+    def _run_in(self, name: str) -> TrialResult:
+        self._options = self._options._replace(engine=name)
         self._say_engine(name)
         self._engines.prepare(name)
         self._say_engine(name)  # now known for certain
         answer, inputs = self.first_run()
         if name == LITERT_GPU and answer.kind:
             check_agreement(self._engines, self._path, self._options, inputs, self._kinds)
-            answer = replace(answer, partly=self._partly())
-        return answer, inputs
+            answer = answer._replace(partly=self._partly())
+        return answer
 
     def _partly(self) -> bool:
         session = self._engines.gpu.open(self._path, self._options)
@@ -138,54 +127,64 @@ class Trial:
         others = name != self._names[-1]
         self._voice.say({"step": "", "lenient": False, "engine": self._engines.describe(name), "others": others})
 
-    def first_run(self) -> tuple[ProbeResult, SampleInputs]:
+    def first_run(self) -> tuple[TrialResult, SampleInputs]:
         """Open the model and run it on the first values that it accepts.
 
         Raises:
             EdgeError: what refuses the model.
         """
-        session: Session = self._engines.open(self._path, replace(self._options, allocate=False))
-        inputs = SampleInputs(session.inputs, self._sample)
-        own = inputs.shapes == tuple(spec.shape for spec in session.inputs)
-        lenient = not self._sample.given and any(DYNAMIC in spec.signature for spec in session.inputs)
-        session.close()
+        facts = facts_of(self._path)
+        graph = graph_of(self._path, chosen_signature(self._options, facts))
+        specs, _ = make_specs(graph.inputs, graph.outputs, self._options, facts)
+        inputs = SampleInputs(specs, self._sample)
+        own = inputs.shapes == tuple(spec.shape for spec in specs)
+        lenient = not self._sample.given and any(DYNAMIC in spec.signature for spec in specs)
+        if lenient:  # what fails once the engine has taken the file is the fault of shapes that nobody gave
+            self._engines.open(self._path, self._options._replace(allocate=False)).close()
         self._voice.say({"step": "layout", "lenient": lenient})
-        before = _private_bytes()
-        try:
-            session = self._engines.open(self._path, replace(self._options, allocate=own))
-        except ModelRefusedError as error:
-            if not lenient:
-                raise
-            return ProbeResult(0, reason=str(error), allocate=False, engine=self._options.engine), inputs
-        kind, reason = self._run_on_some(session, inputs, lenient=lenient)
-        if not kind and self._sample.fd is not None:
-            raise ModelRefusedError(f"the first inference fails on the package's sample: {reason}")
-        size = max(0, _private_bytes() - before)
-        session.close()
-        return ProbeResult(size, kind, reason, allocate=own, engine=self._options.engine), inputs
+        with _Measured(self._options) as measured:
+            try:
+                session = self._engines.open(
+                    self._path, measured.options._replace(allocate=own, borrows=self._borrowable(graph) if own else ())
+                )
+            except ModelRefusedError as error:
+                if not lenient:
+                    raise
+                return TrialResult(0, reason=str(error), allocate=False, engine=self._options.engine), inputs
+            kind, reason, outputs = self._run_on_some(session, inputs, lenient=lenient)
+            if not kind and self._sample.fd is not None:
+                raise ModelRefusedError(f"the first inference fails on the package's sample: {reason}")
+            size = measured.size()
+        borrows: tuple[int, ...] = ()
+        if kind and session.borrows:
+            self._voice.say({"step": LENDING, "lenient": False})
+            with suppress(EdgeError, MemoryError, OSError):  # inputs are copied then
+                if borrows_well(session, inputs.data(kind), outputs):
+                    borrows = tuple(sorted(session.borrows))
+            self._voice.say({"step": CLOSING, "lenient": False})
+        session.close()  # an engine that wrote past the end of its memory dies here at the latest
+        return TrialResult(size, kind, reason, allocate=own, borrows=borrows, engine=self._options.engine), inputs
 
-    def _run_on_some(self, session: Session, inputs: SampleInputs, *, lenient: bool) -> tuple[str, str]:
-        """The first kind of values that the model runs on, or none and why."""
+    def _borrowable(self, graph: Graph) -> tuple[int, ...]:
+        """The inputs to try lending with."""
+        return (
+            borrowable(graph) if self._lends and self._options.engine == LITERT and not self._options.signature else ()
+        )
+
+    def _run_on_some(
+        self, session: Session, inputs: SampleInputs, *, lenient: bool
+    ) -> tuple[str, str, Sequence[Output]]:
+        """The first kind of values that the model runs on, or none and why; and the outputs."""
         reason = ""
         for kind in self._kinds:
             self._voice.say({"step": kind, "lenient": lenient})
             try:
-                inputs.run(session, kind)
-                return kind, ""
+                return kind, "", inputs.run(session, kind)
             except InferenceError as error:
                 reason = _first_line(error)
             except TensorError as error:
                 raise ModelRefusedError(f"{error}, those of the package's sample") from None
-        return "", f"an inference on {', '.join(self._kinds)} fails: {reason}"
-
-    def _serves_in_place(self, inputs: SampleInputs, kind: str) -> bool:
-        """Whether the model's tensors stay in place, by what is known of its graph and by trying it."""
-        if not self._engines.tflite.stays_in_place(self._path):
-            return False
-        session = self._engines.tflite.open(self._path, replace(self._options, in_place=True))
-        for _ in range(2):
-            inputs.run(session, kind)
-        return session.is_in_place()
+        return "", f"an inference on {', '.join(self._kinds)} fails: {reason}", ()
 
     def serve(self) -> None:
         """Try shapes, one question after another, for as long as the agent lets it."""
@@ -203,11 +202,11 @@ class Trial:
         outcomes = []
         size = 0
         try:
-            for options in (replace(self._options, allocate=False), self._options):
-                before = _private_bytes()
-                sessions.append(self._engines.open(self._path, options))
-                outcomes.append(self._outcome(sessions[-1], shapes))
-                size = max(0, _private_bytes() - before)
+            for options in (self._options._replace(allocate=False), self._options):
+                with _Measured(options) as measured:
+                    sessions.append(self._engines.open(self._path, measured.options))
+                    outcomes.append(self._outcome(sessions[-1], shapes))
+                    size = measured.size()
         except TensorError as error:
             return refusal(error)
         if outcomes[0] != outcomes[1]:
@@ -224,7 +223,7 @@ class Trial:
         inputs = SampleInputs(session.inputs, self._sample)
         for kind in self._kinds:
             try:
-                return kind, inputs.run(session, kind, shapes)
+                return kind, tuple(tuple(output.shape) for output in inputs.run(session, kind, shapes))
             except InferenceError:
                 continue  # that may be the values' fault
         return "", ()
@@ -232,6 +231,29 @@ class Trial:
 
 def _first_line(error: Exception) -> str:
     return printable((str(error).splitlines() or [type(error).__name__])[0])
+
+
+class _Measured:
+    """What a session takes, from before it is opened; `options` are those to open it with.
+
+    The memory of packed weights is no process's own: where the session is to have a file for them, this is it.
+    """
+
+    def __init__(self, options: SessionOptions) -> None:
+        self._weights = SharedWeights() if options.weights == NEW else None
+        self.options = options._replace(weights=self._weights.path) if self._weights is not None else options
+        self._before = _private_bytes()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._weights is not None:  # the session keeps the file for itself
+            self._weights.close()
+
+    def size(self) -> int:
+        """The bytes up to now."""
+        return max(0, _private_bytes() - self._before) + (self._weights.size() if self._weights is not None else 0)
 
 
 def _private_bytes() -> int:

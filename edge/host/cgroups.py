@@ -6,15 +6,16 @@ slows a process down until it stands still.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from edge.host.kernel_files import lines_of, text_of
 
 NO_LIMIT = 1 << 62
 _VERSION_2, _VERSION_1, _MEMORY = "cgroup2", "cgroup", "memory"
 
 
-@dataclass(frozen=True)
-class _Files:
+class _Files(NamedTuple):
     """What a version of the interface calls them: limits with what is used of them, and the kind of page that can be dropped."""
 
     limits: tuple[tuple[str, str], ...]
@@ -36,8 +37,8 @@ _FILES = {
 def available(proc: Path = Path("/proc"), root: Path = Path("/")) -> int:
     """Bytes, pages of files that the kernel can drop included; NO_LIMIT where there is none. `root`: where mounts are looked for."""
     try:
-        paths = dict(_paths((proc / "self/cgroup").read_text()))
-        mounts = list(_mounts((proc / "self/mountinfo").read_text()))
+        paths = dict(_paths(lines_of(proc / "self/cgroup")))
+        mounts = list(_mounts(lines_of(proc / "self/mountinfo")))
     except (OSError, ValueError):
         return NO_LIMIT
     return min(
@@ -51,9 +52,9 @@ def available(proc: Path = Path("/proc"), root: Path = Path("/")) -> int:
     )
 
 
-def _paths(cgroup: str) -> Iterator[tuple[str, str]]:
+def _paths(cgroup: list[str]) -> Iterator[tuple[str, str]]:
     """This process's group in each version's hierarchy that may limit memory; cgroups(7) has the format."""
-    for line in cgroup.splitlines():
+    for line in cgroup:
         number, controllers, path = line.split(":", 2)
         if number == "0" and not controllers:
             yield _VERSION_2, path
@@ -61,11 +62,11 @@ def _paths(cgroup: str) -> Iterator[tuple[str, str]]:
             yield _VERSION_1, path
 
 
-def _mounts(mountinfo: str) -> Iterator[tuple[str, str, str]]:
+def _mounts(mountinfo: list[str]) -> Iterator[tuple[str, str, str]]:
     """Version, group that is shown, and where; proc_pid_mountinfo(5) has the format."""
-    for line in mountinfo.splitlines():
+    for line in mountinfo:
         before, _, after = line.partition(" - ")
-        (_, _, _, shown, place, *_), (kind, _, options) = before.split(), after.split(maxsplit=2)
+        (_, _, _, shown, place, *_), (kind, _, options) = before.split(" "), after.split(" ", 2)
         if kind == _VERSION_2 or (kind == _VERSION_1 and _MEMORY in options.split(",")):
             yield kind, shown, place
 
@@ -83,17 +84,22 @@ def _groups(path: str, shown: str, place: Path) -> Iterator[Path]:
 
 
 def _group_available(group: Path, files: _Files) -> int:
+    left = min(_left(group / limit, group / used) for limit, used in files.limits)
+    return left if left == NO_LIMIT else left + _droppable(group, files.droppable)
+
+
+def _droppable(group: Path, kind: str) -> int:
     try:
-        statistics = dict(line.split(maxsplit=1) for line in (group / "memory.stat").read_text().splitlines())
-        droppable = int(statistics.get(files.droppable, 0))
+        statistics = dict(line.split(maxsplit=1) for line in lines_of(group / "memory.stat"))
+        return int(statistics.get(kind, 0))
     except (OSError, ValueError):
-        droppable = 0
-    return min(_left(group / limit, group / used) for limit, used in files.limits) + droppable
+        return 0
 
 
 def _left(limit: Path, used: Path) -> int:
     try:
-        text = limit.read_text().strip()
-        return NO_LIMIT if text == "max" else int(text) - int(used.read_text())
+        text = text_of(limit).strip()
+        most = NO_LIMIT if text == "max" else int(text)
+        return most - int(text_of(used)) if most < NO_LIMIT else NO_LIMIT
     except (OSError, ValueError):
         return NO_LIMIT

@@ -80,17 +80,18 @@ class WorkerTurns:
 
 
 class InferencesEnd:
-    """No inference has been running longer than the configured limit."""
+    """No inference runs longer than the configured limit and does not end when it is told to."""
 
     name = "inference"
 
-    def __init__(self, oldest_running_seconds: Callable[[], float | None], limit_s: float) -> None:
-        self._oldest_running_seconds = oldest_running_seconds
+    def __init__(self, end_stuck: Callable[[float], float], limit_s: float) -> None:
+        """`end_stuck` tells those to end that run longer than so many seconds, and gives the seconds of the oldest that does not."""
+        self._end_stuck = end_stuck
         self._limit_s = limit_s
 
     def missing(self) -> str | None:
-        age = self._oldest_running_seconds()
-        if age is None or age <= self._limit_s:
+        age = self._end_stuck(self._limit_s)
+        if not age:
             return None
         return f"an inference has been running for {age:.0f} s, longer than edge_inference_stuck_seconds ({self._limit_s:g})"
 

@@ -6,8 +6,9 @@ import math
 from pathlib import Path
 
 from edge.errors import MemoryLimitError
-from edge.host import cgroups
+from edge.host import cgroups, pages
 from edge.host.heap import heap_free
+from edge.host.kernel_files import text_of
 
 # Left to the system and to requests in flight, beyond what a model is measured to take.
 HEADROOM_BYTES = 16 << 20
@@ -17,13 +18,15 @@ KEPT_MESSAGES = (
     2  # of the largest size: the freed memory that malloc may keep while calls come; `Trim` returns it afterwards
 )
 LARGEST_KEPT_BYTES = 32 << 20  # of one block; the most that glibc allows
-LARGEST_KEPT_OF_SEVERAL_BYTES = 1 << 20  # and while several large messages come
+LARGEST_KEPT_OF_SEVERAL_BYTES = (
+    48 << 10
+)  # and while several large messages come: less than the pieces they come in, of 64 KiB
 _libc = ctypes.CDLL(None)
 
 
 def system_available(proc: Path = Path("/proc")) -> int:
     """MemAvailable, in bytes."""
-    for line in (proc / "meminfo").read_text().splitlines():
+    for line in text_of(proc / "meminfo").splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
     return cgroups.NO_LIMIT
@@ -55,9 +58,14 @@ def give_back() -> None:
 
 
 def settle() -> None:
-    """Say that what was made up to now lives as long as the process: the collector need not look at it again."""
+    """Say that what was made up to now lives as long as the process: the collector need not look at it again.
+
+    What making it took beyond that, of the heap and of code, goes back to the system.
+    """
     gc.collect()
     gc.freeze()
+    give_back()
+    pages.release()
 
 
 def tune_allocator(max_message_bytes: int) -> None:
@@ -72,7 +80,7 @@ def tune_allocator(max_message_bytes: int) -> None:
         _libc.mallopt(_M_TRIM_THRESHOLD, min(KEPT_MESSAGES * max_message_bytes, 2**31 - 1))
 
 
-def keep_large_blocks(keep: bool) -> None:
+def keep_large_blocks(*, keep: bool) -> None:
     """Whether malloc keeps the buffers of large messages, as it does since `tune_allocator`.
 
     Where several come at a time, those of many sizes leave holes that are larger than what is in use. Mapped ones leave none.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import sdnotify
 
-MAX_STATUS_CHARACTERS = 500  # of the line that systemctl status shows
+MAX_STATUS_CHARACTERS = 500  # of the status line that `systemctl status` shows
 
 
 class Notifier:

@@ -8,8 +8,8 @@ from types import FrameType
 
 from edge.text import cut
 
-MAX_FRAMES = 12  # a thread, innermost first
-MAX_CHARACTERS = 32_000  # journald cuts a line at 48 KiB
+MAX_FRAMES = 12  # of a thread's stack in the log, innermost first
+MAX_CHARACTERS = 32_000  # of all stacks in the log: journald cuts a line at 48 KiB
 _MAX_NAME_BYTES = 15  # linux/sched.h: TASK_COMM_LEN, less its terminator
 
 

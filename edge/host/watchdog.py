@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 ROUNDS_PER_INTERVAL = 4  # of the service manager's interval: one slow round must not cost a restart
 UNSUPERVISED_SECONDS = 5.0  # between rounds where nobody watches and the log alone tells
 UNSUPERVISED_ANSWER_SECONDS = 15.0
-MAX_ROUND_SECONDS = 10.0  # between looks at the evidence
+MAX_ROUND_SECONDS = 10.0  # longest time between two of the watchdog's checks
 _STDERR = 2
 
 

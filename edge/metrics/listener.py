@@ -20,9 +20,9 @@ from edge.metrics.exposition import OPEN_METRICS, PLAIN
 
 log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS = 16  # to the metrics, open at a time; the first that came gives way
-MAX_HEAD_BYTES = 8192  # of a request for metrics, its line and headers; a longer one is refused
-CONNECTION_SECONDS = 5.0  # to bring the request and to read the answer
+MAX_CONNECTIONS = 16  # open to the metrics listener at a time; a further one closes the oldest
+MAX_HEAD_BYTES = 8192  # of a request for metrics, line and headers; a longer one is refused
+CONNECTION_SECONDS = 5.0  # for sending a request for metrics and reading the answer
 FRESH_SECONDS = 0.2
 SOCKET_MODE = 0o660  # the owner and the group may connect, as to the agent's own socket
 _READ_BYTES = 4096

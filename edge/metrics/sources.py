@@ -55,6 +55,8 @@ def models(registry: Registry, budget_bytes: int) -> Collector:
             counts = model.scheduler.counts()
             for code, count in {"OK": counts.answered, **model.remarks.failed.counts()}.items():
                 sheet.add(table.MODEL_CALLS, count, *labels, code)
+            for reason, count in model.scheduler.ended.counts().items():
+                sheet.add(table.ENDED, count, *labels, reason)
             sheet.add_histogram(table.INFERENCE, counts.answered_buckets, counts.answered_seconds, *labels)
             sheet.add_histogram(table.QUEUE, counts.waited_buckets, counts.waited_seconds, *labels)
             sheet.add(table.RUNNING, model.scheduler.running, *labels)

@@ -90,6 +90,12 @@ MODEL_CALLS = counter(
     *_MODEL,
     "code",
 )
+ENDED = counter(
+    "model_ended_inferences",
+    "Inferences that were ended before they had an answer, by why: cancelled and deadline of their call; stuck.",
+    *_MODEL,
+    "reason",
+)
 INFERENCE = histogram(
     "model_inference_seconds", "How long calls that were answered had an instance of the model.", *_MODEL
 )

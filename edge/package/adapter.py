@@ -6,7 +6,7 @@ pictures, its shapes. `edge.engine.adapting` does it, by what is found here to f
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from edge.errors import ManifestError
@@ -14,8 +14,8 @@ from edge.strict_json import JsonFault, array, check_keys, kind, sizes, table, t
 from edge.tensors import DYNAMIC, DType, TensorSpec, integer_range, positions, shape_text
 from edge.text import shown
 
-MAX_ADAPTED = 256  # tensors on one side
-MAX_NAME_CHARACTERS = 1024  # of a tensor in a manifest
+MAX_ADAPTED = 256  # tensors that an adapter describes, of the inputs or of the outputs
+MAX_NAME_CHARACTERS = 1024  # of a tensor's name in a manifest
 LAYOUTS = {"NCHW": (0, 2, 3, 1), "NHWC": (0, 3, 1, 2)}  # of the application; how its dimensions become the model's
 
 _QUANTISED = (DType.UINT8, DType.INT8, DType.UINT16, DType.INT16)
@@ -161,17 +161,17 @@ def _view(spec: TensorSpec, adapter: TensorAdapter, side: str) -> TensorSpec:
                 f"{shown(spec.name)} has shape {shape_text(spec.signature)}; a layout needs four dimensions"
             )
         order = LAYOUTS[adapter.layout]
-        seen = replace(seen, shape=_undone(spec.shape, order), signature=_undone(spec.signature, order), order=order)
+        seen = seen._replace(shape=_undone(spec.shape, order), signature=_undone(spec.signature, order), order=order)
     if adapter.accept_shape is not None:
         if math.prod(adapter.accept_shape) != math.prod(seen.shape) or DYNAMIC in seen.signature:
             raise _MisfitError(
                 f"{shown(spec.name)}: accept_shape {shape_text(adapter.accept_shape)} has "
                 f"{math.prod(adapter.accept_shape)} elements, and the model takes {shape_text(seen.signature)}"
             )
-        seen = replace(seen, accept_shape=adapter.accept_shape)
+        seen = seen._replace(accept_shape=adapter.accept_shape)
     if adapter.dtype is not None:
         _check_numbers(spec, adapter, adapter.dtype, side)
-        seen = replace(seen, dtype=adapter.dtype, scale=adapter.scale, zero_point=adapter.zero_point)
+        seen = seen._replace(dtype=adapter.dtype, scale=adapter.scale, zero_point=adapter.zero_point)
     return seen
 
 

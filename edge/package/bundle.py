@@ -24,19 +24,19 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 
-MAX_SIGNATURE_BYTES = 4 * 1024 * 1024  # of model.sig; it is read whole, before anything is known of its signer
+MAX_SIGNATURE_BYTES = 4 * 1024 * 1024  # of model.sig, which is read whole before its signer is known
 MAX_CERTIFICATES = 10  # in a signature
-MAX_CERTIFICATE_BYTES = 64 * 1024  # of one
-MAX_BUNDLE_MARKS = 1000  # a bundle of MAX_CERTIFICATES has about 60
-MAX_FILES = 10_000  # in a package; names are kept and compared before the signature is checked
-MAX_PATH_BYTES = 1024  # of a file in a package
-MAX_PATH_PARTS = 16  # folders deep in a package
+MAX_CERTIFICATE_BYTES = 64 * 1024  # of a certificate in a signature
+MAX_BUNDLE_MARKS = 1000  # commas, colons, brackets and braces in model.sig; one with MAX_CERTIFICATES has about 60
+MAX_FILES = 10_000  # in a package; their names are kept and compared before the signature is checked
+MAX_PATH_BYTES = 1024  # of the path of a file in a package
+MAX_PATH_PARTS = 16  # components of the path of a file in a package
 _HEX_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """What a signature file holds. `certificates` are DER, the signer's first; `signature` is over `pae(payload)`."""
+    """The content of a signature file. `certificates` are DER, the signer's first; `signature` is over `pae(payload)`."""
 
     certificates: tuple[bytes, ...]
     payload: bytes
@@ -57,7 +57,7 @@ def pae(payload: bytes) -> bytes:
 
 
 def parse_bundle(data: bytes) -> Bundle:
-    """The bundle that a signature file is.
+    """Parse a signature file.
 
     Raises:
         SignatureError: says what is wrong with it.
@@ -69,7 +69,7 @@ def parse_bundle(data: bytes) -> Bundle:
 
 
 def parse_statement(payload: bytes) -> Statement:
-    """The statement that a bundle's payload is; to be called once the signature over it is verified.
+    """Parse a bundle's payload; call it only after the signature over it was verified.
 
     Raises:
         SignatureError: it is not one of Model Signing v1.0, or by a method other than SHA-256 of whole files.

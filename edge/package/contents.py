@@ -41,7 +41,7 @@ class PackageFile:
 
 
 class Contents(Protocol):
-    """What a package holds. Its methods raise PackageError for whatever a package may not have."""
+    """The files of a package. Its methods raise PackageError for anything that a package may not contain."""
 
     def head(self) -> dict[str, bytes]:
         """The manifest and the signature, by file name, where they are there."""
@@ -73,7 +73,7 @@ def open_contents(fd: int, limits: PackageLimits, go_on: Callable[[], None] = la
 
 
 def cannot_read(what: str, error: OSError) -> EdgeError:
-    """The error for something of a package that the system does not let the agent read."""
+    """The error for a file of a package that the agent may not read."""
     if error.errno in _NOTHING_LEFT:
         return MemoryLimitError(f"{what} cannot be read now: {error.strerror}")
     if error.errno == errno.EAGAIN:
@@ -325,7 +325,7 @@ class _Unpacker:
 
 
 class _Counter:
-    """Holds a walk to the limits."""
+    """Counts files and bytes against the limits."""
 
     def __init__(self, limits: PackageLimits) -> None:
         self._limits = limits

@@ -18,7 +18,7 @@ DEMO_ROOT_NAME = "DEMO ROOT - for trying things out, trust it nowhere else"
 DEMO_SIGNER_NAME = "DEMO SIGNER - for trying things out"
 DEMO_DAYS = 365
 CLOCK_SLACK = datetime.timedelta(hours=1)
-MAX_PEM_BYTES = 1024 * 1024  # of a key or certificate; it is read whole
+MAX_PEM_BYTES = 1024 * 1024  # of a file with a key or certificates, which is read whole
 KEY_MODE, CERTIFICATE_MODE, ROOT_MODE, FOLDER_MODE = 0o600, 0o644, 0o444, 0o755
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey

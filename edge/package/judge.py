@@ -1,4 +1,4 @@
-"""Who may sign, and as of when that is judged: what opening a package takes beside the package.
+"""Opening packages with this device's trusted roots, clock and build date.
 
 What reads signatures is imported with the first package only: it is a fifth of an idle agent's memory and of its start.
 """
@@ -40,13 +40,13 @@ class Judge:
         )
 
     def accept(self, url: str, go_on: Callable[[], None]) -> "Package":
-        """One that is to be kept."""
+        """A package that is about to be stored, verified."""
         from edge.package.open import claim_of_system
 
         return self.open(url, claim_of_system, go_on)
 
     def signed_paths(self, url: str) -> frozenset[str]:
-        """The files that its signature, judged now, lists."""
+        """The paths of the files that the package's signature lists; the signature is verified now."""
         from edge.package.open import signed_paths
 
         return signed_paths(url, trust_dir=self._trust_dir, clock=self._clock, build_date=self._build_date)

@@ -16,14 +16,14 @@ FORMAT_VERSION = 1
 ENGINES = ("tflite",)
 ANY_ARCH = "any"
 
-MAX_MANIFEST_BYTES = 64 * 1024  # it is read whole
-MAX_THREADS = 256  # of an interpreter
-MAX_INSTANCES = 64  # of a model
-MAX_FILE_NAME_BYTES = 255  # a file system's own limit
-MAX_TRIAL_SECONDS = 3600  # that a manifest may allow an inference on trial
+MAX_MANIFEST_BYTES = 64 * 1024  # of a manifest, which is read whole
+MAX_THREADS = 256  # that a manifest may ask for
+MAX_INSTANCES = 64  # that a manifest may ask for
+MAX_FILE_NAME_BYTES = 255  # of a file's name in a manifest: the limit of file systems
+MAX_TRIAL_SECONDS = 3600  # that a manifest may allow for one inference of the trial
 DEFAULT_TRIAL_SECONDS = 10
-MAX_SAMPLE_INPUTS = 256  # of a package's sample
-MAX_SIGNATURE_CHARACTERS = 256  # of a signature's name
+MAX_SAMPLE_INPUTS = 256  # inputs that a package's sample gives
+MAX_SIGNATURE_CHARACTERS = 256  # of the name of a model's signature
 NAMES = ("tensor", "signature")
 STATES = ("none", "keep")
 ACCELERATORS = ("cpu", "gpu")
@@ -51,7 +51,7 @@ _RUNTIME_KEYS = (
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a package says of itself. `threads` and `instances`: None where the agent decides.
+    """A package's description of itself. `threads` and `instances`: None if the agent decides.
 
     `names`: whose names tensors have, the model's own or its signature's. `sample`: what the model is tried on, the shapes of
     inputs by name, or a file in the package with their arrays. `accelerator`: what is to run it, `precision`: with which numbers,
@@ -90,7 +90,7 @@ class Manifest:
 
 
 def parse_manifest(data: bytes) -> Manifest:
-    """The manifest that `data` is.
+    """Parse a manifest.
 
     Raises:
         ManifestError: says which key is wrong, and how.

@@ -1,4 +1,4 @@
-"""Opening a package: found, signed by someone trusted, whole, and its model copied to where nobody can change it.
+"""Opening a package: it is found, verified, and its model copied to memory that nobody can change.
 
 What is checked is what is used (S-5): the bytes that are hashed are the bytes that are kept. The model goes, while it
 is hashed, into an anonymous file in memory that is then sealed.
@@ -55,7 +55,7 @@ _MOST_BYTES = {SELFTEST_FILE: MAX_SELFTEST_BYTES, SELFTEST_DATA: MAX_SELFTEST_DA
 
 @dataclass(frozen=True)
 class Acceptance:
-    """A package that was found good before: the SHA-256 of its signature file in hex, and as of when, in seconds since the epoch."""
+    """A package that was accepted before: the SHA-256 of its signature file in hex, and when, in seconds since the epoch."""
 
     signature_sha256: str
     at: float
@@ -91,7 +91,7 @@ class Package:
         return self.verified.signer
 
     def close(self) -> None:
-        """Let go of the model; whoever has mapped it keeps it."""
+        """Close the files; mappings of the model stay valid."""
         if self.model_fd >= 0:
             os.close(self.model_fd)
             self.model_fd = -1
@@ -110,7 +110,7 @@ class Package:
 
 
 def claim_of_system(what: str, size: int) -> None:
-    """Whether the system has so much memory now.
+    """Check that the system has so much memory now.
 
     Raises:
         MemoryLimitError: it has not.
@@ -156,7 +156,7 @@ def open_package(
 
 
 def signed_paths(url: str, *, trust_dir: Path, clock: Clock, build_date: int) -> frozenset[str]:
-    """The files that a package at a path or file:// URL must have, by its signature, which is judged now; reads no other of them.
+    """The paths of the files that a package's signature lists; only the signature, verified now, and the manifest are read.
 
     Raises:
         PackageNotFoundError, PackageError, ManifestError, SignatureError, TrustError: as `open_package`.
@@ -285,7 +285,7 @@ def _verify(
 def _head(
     head: Mapping[str, bytes], trust_dir: Path, reading: TimeReading, accepted: Acceptance | None
 ) -> tuple[Verified, Manifest]:
-    """What a package's signature says, and its manifest."""
+    """A package's verified signature and its manifest."""
     if MANIFEST_FILE not in head:
         raise ManifestError(
             f"the package has no manifest: {MANIFEST_FILE} is missing; make the package with this agent's tool (package)"
@@ -300,7 +300,7 @@ def _head(
 
 
 def _kept(manifest: Manifest, verified: Verified) -> dict[str, str]:
-    """The files of which a copy is kept, and what each is."""
+    """The files of which a copy is kept, with their names in messages."""
     kept = {manifest.model: "the model's file"}
     if manifest.sample_file is not None:
         kept.setdefault(manifest.sample_file, "the sample")

@@ -20,11 +20,11 @@ SELFTEST_DATA = "selftest.bin"
 FORMAT_VERSION = 1
 MAX_SELFTEST_BYTES = 256 * 1024  # of selftest.json
 MAX_SELFTEST_DATA_BYTES = 64 << 20  # of selftest.bin
-MAX_SELFTEST_MARKS = 32 * 1024  # , : [ and { in selftest.json
-MAX_CASES = 256  # of a self-test
-MAX_CASE_TENSORS = 256  # inputs, and outputs, of a case of a self-test
-MAX_CASE_NAME_CHARACTERS = 128  # of a case of a self-test
-MAX_NAME_CHARACTERS = 1024  # of a tensor in a self-test
+MAX_SELFTEST_MARKS = 32 * 1024  # commas, colons, brackets and braces in selftest.json
+MAX_CASES = 256  # in a self-test
+MAX_CASE_TENSORS = 256  # inputs, or outputs, of a case of a self-test
+MAX_CASE_NAME_CHARACTERS = 128  # of the name of a self-test's case
+MAX_NAME_CHARACTERS = 1024  # of a tensor's name in a self-test
 MAX_TOLERANCE = 1e30  # that a self-test may state
 
 
@@ -91,7 +91,7 @@ def parse_selftest(data: bytes, data_bytes: int, *, recorded: bool = True) -> Se
 
 
 def format_selftest(selftest: SelfTest, *, recorded: bool = True) -> bytes:
-    """The text that `parse_selftest` reads back.
+    """A self-test as JSON, which `parse_selftest` reads.
 
     Raises:
         PackageError: it would not be read back.

@@ -27,7 +27,7 @@ from edge.package.certificates import SigningKey, check_chain, check_signer, loa
 
 @dataclass(frozen=True)
 class TimeReading:
-    """What the clock says: `now` and `build_date` in seconds since the epoch."""
+    """The time, and how far it can be trusted: `now` and `build_date` in seconds since the epoch."""
 
     now: float
     synchronised: bool
@@ -50,7 +50,7 @@ class Verified:
 
 
 def judging_time(reading: TimeReading, not_before: datetime.datetime) -> tuple[datetime.datetime, str]:
-    """When to judge validity, and why that is not now (S-6); `not_before` is the signer's certificate's.
+    """The time at which to check validity, and why it is not now (S-6); `not_before` is the signer's certificate's.
 
     A board without a clock starts in 1970, or at some time of its own: then the latest time that is known to have
     passed is the agent's build date, or the day the signer's certificate was made.
@@ -67,7 +67,7 @@ def judging_time(reading: TimeReading, not_before: datetime.datetime) -> tuple[d
 
 
 def verify_signature(data: bytes, roots: Sequence[x509.Certificate], reading: TimeReading) -> Verified:
-    """What a signature file vouches for.
+    """Verify a signature file; returns what it signs.
 
     Raises:
         SignatureError: malformed, or not made with the certificate's key.

@@ -12,9 +12,9 @@ from edge.errors import PackageError
 from edge.text import shown
 
 BLOCK_BYTES = 512
-MAX_HEADER_BYTES = 64 * 1024  # of a pax header or a GNU long name
-MAX_HEADER_RECORDS = 100  # of a pax header
-MAX_HEADERS = 4  # pax headers and GNU long names before one member
+MAX_HEADER_BYTES = 64 * 1024  # of a pax header or a GNU long name in an archive
+MAX_HEADER_RECORDS = 100  # records of a pax header
+MAX_HEADERS = 4  # pax headers and GNU long names before one file of an archive
 _FILE_TYPES = (b"0", b"\0", b"7")
 _FOLDER_TYPE = b"5"
 _HEADER_TYPES = (b"L", b"x", b"g")

@@ -15,8 +15,8 @@ from edge.text import counted
 
 log = logging.getLogger(__name__)
 
-MAX_ROOT_FILES = 100  # in the trust folder; each is read at every load
-MAX_ROOT_FILE_BYTES = 1024 * 1024  # of one; it is read whole
+MAX_ROOT_FILES = 100  # files in the trust folder; each is read at every load
+MAX_ROOT_FILE_BYTES = 1024 * 1024  # of a file in the trust folder, which is read whole
 FORBIDDEN_MODE = 0o333  # writable or executable, by anyone
 _SHOWN_FILES = 3
 

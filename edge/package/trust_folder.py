@@ -1,4 +1,4 @@
-"""Who decides which roots are trusted (S-3, S-4), without reading a certificate.
+"""Who can change the folder of trusted roots (S-3, S-4); no certificate is read.
 
 Apart from `edge.package.trust`, because what reads certificates is loaded with the first model only.
 """
@@ -34,7 +34,7 @@ def trouble(folder: Path) -> str:
 
 
 def mark(folder: Path) -> str:
-    """What tells one state of a folder of trusted roots from another; also where it cannot be read."""
+    """A value that changes whenever the folder of trusted roots does, also if it cannot be read."""
     try:
         real = Path(os.path.realpath(folder, strict=True))
         states = {str(path): path.stat() for path in (real, *real.iterdir())}

@@ -16,7 +16,7 @@ from pathlib import Path
 from edge import access, address
 from edge.durable import why
 from edge.errors import ConfigError, DeniedError, SocketInUseError
-from edge.serving.scheduler import Caller
+from edge.serving.caller import Caller
 from edge.text import shown
 
 ADMIN_CALLS = frozenset(
@@ -72,7 +72,7 @@ class Admins:
             "they, root and the agent's user can connect"
         )
 
-        def deny(raw: bytes, context: Caller) -> bytes:
+        def deny(raw: bytes, caller: Caller) -> bytes:
             raise DeniedError(text)
 
         return deny

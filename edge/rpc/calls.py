@@ -11,13 +11,15 @@ import grpc
 
 from edge.errors import MemoryLimitError
 from edge.rpc import status
-from edge.serving.scheduler import Caller
+from edge.serving.caller import Caller
 
 Answer = tuple[bytes | None, status.Code, str]  # the message, the status and its text
 Unary = Callable[[bytes, Caller], Answer]
 
 log = logging.getLogger(__name__)
 
+FAILED: Answer = (None, status.INTERNAL, status.INTERNAL_TEXT)  # where a handler has failed, which is logged
+FAILED_TEXT = "a call's handler failed"
 FOREVER_SECONDS = 10 * 365 * 86400.0  # a deadline further away is none
 
 
@@ -26,8 +28,13 @@ def answer_of(handler: Unary, raw: bytes, call: Caller) -> Answer:
     try:
         return handler(raw, call)
     except Exception as error:
-        log.error("a call's handler failed", exc_info=error)
-        return None, status.INTERNAL, status.INTERNAL_TEXT
+        log.error(FAILED_TEXT, exc_info=error)
+        return FAILED
+
+
+def not_unary(raw: bytes, call: Caller) -> Answer:
+    """The handler of what is no unary call."""
+    raise NotImplementedError
 
 
 def step_far_aside(caller: Caller) -> None:

@@ -15,7 +15,7 @@ from edge.errors import RequestError
 from edge.rpc import wire
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc.wire import Contents, varint
-from edge.serving.binding import Segment, TensorArgument
+from edge.serving.binding import SegmentRange, TensorArgument
 from edge.serving.loading import LoadedModel
 from edge.tensors import DType, TensorSpec
 from edge.text import shown
@@ -72,15 +72,15 @@ def model_name(name: str, handle: str) -> str:
     return handle or name
 
 
-def segment(handle: Any) -> Segment:
+def segment(handle: Any) -> SegmentRange:
     """A shared-memory handle of a request."""
-    return Segment(handle.segment_id, handle.offset, handle.size)
+    return SegmentRange(handle.segment_id, handle.offset, handle.size)
 
 
 def tensor_argument(tensor: Any, contents: Contents) -> TensorArgument:
     """A tensor of a request."""
     kind = tensor.WhichOneof("data")
-    data: bytes | memoryview | Segment | None = None
+    data: bytes | memoryview | SegmentRange | None = None
     if kind == "byte_data":
         data = contents.take(tensor.byte_data)
     elif kind is not None:
@@ -160,8 +160,12 @@ class ResponseEncoder:
 
     def encode(self, outputs: Sequence[Output]) -> bytes:
         """The serialised answer, the only copy of the outputs; they are in the model's order."""
+        if len(outputs) == 1 == len(self._known):
+            (output,), ((spec, shape, prefix),) = outputs, self._known
+            return b"".join(
+                (prefix if output.shape == shape else self._prefix(spec, output.shape, output.nbytes), output)
+            )
         parts: list[ReadableBuffer] = []
         for (spec, shape, prefix), output in zip(self._known, outputs, strict=True):
-            parts.append(prefix if output.shape == shape else self._prefix(spec, output.shape, output.nbytes))
-            parts.append(output)
+            parts += prefix if output.shape == shape else self._prefix(spec, output.shape, output.nbytes), output
         return b"".join(parts)

@@ -2,8 +2,8 @@
 
 `grpc.server` takes a unary call through three threads, and each step waits for the interpreter lock: most of what a
 small Predict costs. Here the thread that takes a call off the queue also runs it. HTTP/2, flow control and limits stay
-gRPC's own. docs/adr/0007-serving-loop.md weighs the use of `cygrpc`, the private binding beneath `grpc.server`; this
-is the only module that serves by it.
+gRPC's own. docs/adr/0007-serving-loop.md weighs the use of `cygrpc`, the private binding beneath `grpc.server`; only
+this module serves by it.
 
 Theory of operation. One thread at a time has its turn to wait on the queue (edge.rpc.turns). It runs a quick call on the
 spot and waits again: no hand-over at all. A call that may take longer first steps aside (`Call.step_aside`): another
@@ -20,17 +20,17 @@ from typing import Any
 
 import grpc
 from grpc._cython import cygrpc
+from grpc._cython.cygrpc import ReceiveMessageOperation, SendMessageOperation
 
 from edge import address
 from edge.clock import Clock
 from edge.rpc import calls, status, unread
 from edge.rpc.calls import Answer, StreamHandler, Unary
 from edge.rpc.private_binding import check_binding
-from edge.rpc.receipt import Held, Receipts
+from edge.rpc.receiving import LargeRequests, Receiving
 from edge.rpc.turns import Turns
 from edge.rpc.underway import Underway
 from edge.rpc.unread import Unread
-from edge.serving.scheduler import Caller
 from edge.stopping import CANCELLED_SECONDS, CONNECTIONS_SECONDS, THREADS_SECONDS
 
 log = logging.getLogger(__name__)
@@ -46,41 +46,37 @@ _METADATA, _OK = cygrpc.SendInitialMetadataOperation((), 0), cygrpc.SendStatusFr
 _CLOSE = cygrpc.ReceiveCloseOnServerOperation(0)
 
 
-def _not_unary(raw: bytes, call: Caller) -> Answer:
-    raise NotImplementedError
-
-
 class Call:
-    """One call; what a handler asks of it is the `Caller` of edge.serving.scheduler."""
+    """One call; what a handler asks of it is the `Caller` of edge.serving.caller."""
 
     __slots__ = (
-        "_after", "_aside", "_call", "_closing", "_deadline", "_metadata", "_on_close", "_served_meanwhile", "_server",
+        "_after", "_aside", "_call", "_closing", "_event", "_on_close", "_over", "_served_meanwhile", "_server",
         "_trailing", "_unary", "answered",
     )  # fmt: skip
 
     def __init__(self, server: "CoreServer", event: Any, unary: Unary) -> None:
         self._server = server
         self._call = event.call
-        self._deadline: float = event.call_details.deadline
-        self._metadata = event.invocation_metadata
+        self._event = event  # what the client said at its beginning
         self._trailing: tuple[tuple[str, str], ...] = ()
         self._unary = unary
-        self._closing = self._aside = False
+        self._closing = self._aside = self._over = False
         self.answered = 0.0  # monotonic, since when the answer waits for the client; 0: there is none yet
         self._on_close: Callable[[], None] | None = None
         self._after: Callable[[], None] | None = None
 
     def time_remaining(self) -> float | None:
         """Seconds until the caller's deadline; None where it has none."""
-        remaining = self._deadline - self._server.clock.now()
+        remaining: float = self._event.call_details.deadline - self._server.clock.now()
         return max(remaining, 0.0) if remaining < calls.FOREVER_SECONDS else None
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Have `callback` called once when the call ends, for whatever reason; at most one may be added."""
+        """See `Caller`."""
         self._on_close = callback
-        self._closing = True
-        self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(0),), self._closed)
-        return True
+        if not self._closing:
+            self._closing = True
+            self._call.start_server_batch((_CLOSE,), self._closed)
+        return not self._over
 
     def after_answer(self, callback: Callable[[], None]) -> None:
         """Have `callback` called as soon as the answer is on its way."""
@@ -88,7 +84,8 @@ class Call:
 
     def metadata(self, key: str) -> str | None:
         """See `Caller`; a value that is bytes (a key in -bin) is none."""
-        return next((value for name, value in self._metadata if name == key and isinstance(value, str)), None)
+        given = self._event.invocation_metadata
+        return next((value for name, value in given if name == key and isinstance(value, str)), None)
 
     def trail(self, key: str, value: str) -> None:
         """See `Caller`."""
@@ -98,43 +95,44 @@ class Call:
         """Let another thread wait for calls: this one may take longer than a quick call. Once is enough."""
         if not self._aside:
             self._aside = True
-            self._served_meanwhile: bool = self._server.step_aside()
+            self._served_meanwhile: bool = self._server.turns.give_away()
         return self._served_meanwhile
 
     def cancel(self, code: status.Code, text: str) -> None:
         """End the call, whatever it waits for."""
         self._call.cancel(status.number(code), text)
 
-    def receive(self) -> None:
-        """Ask for the request's message, as soon as there is room for it."""
-        self._server.receipts.begin(self)
-
     def ask(self) -> None:
-        """Have gRPC receive it."""
-        self._call.start_server_batch((cygrpc.ReceiveMessageOperation(0),), self._received)
+        """Have gRPC receive the request's message."""
+        self._call.start_server_batch((ReceiveMessageOperation(0),), self._received)
 
     def answer(self, answer: Answer, ended: Callable[[Any], bool] | None = None) -> None:
         """Send the message, if there is one, and the status, and let the call end; `ended` is called then."""
         message, code, text = answer
-        self.answered = self._server.monotonic()
-        data = () if message is None else (cygrpc.SendMessageOperation(message, 0),)
         if code is status.OK and not self._trailing:
             end = _OK
         else:
             end = cygrpc.SendStatusFromServerOperation(self._trailing, status.number(code), text, 0)
         # gRPC wants to be asked once a call for its close; here that costs no event of its own.
-        close = () if self._closing else (_CLOSE,)
-        self._call.start_server_batch((_METADATA, *data, end, *close), ended or self._ended)
+        operations = (_METADATA, end) if self._closing else (_METADATA, end, _CLOSE)
+        if message is not None:
+            operations = (SendMessageOperation(message, 0), *operations)
+        self._call.start_server_batch(operations, ended or self._ended)
+        self.answered = self._server.monotonic()
 
     def _received(self, event: Any) -> bool:
         raw = event.batch_operations[0].message()
-        self._server.receipts.done(self, len(raw or b""))
+        self._server.receiving.done(self, len(raw or b""))
         if raw is None:
-            self._server.receipts.dropped += 1
+            self._server.receiving.dropped += 1
             self.answer((None, status.UNIMPLEMENTED, "the request has no message"))
             return False
         # Nothing is raised from here: the thread must know whether it still has its turn.
-        answer = calls.answer_of(self._unary, raw, self)
+        try:
+            answer = self._unary(raw, self)
+        except Exception as error:
+            log.error(calls.FAILED_TEXT, exc_info=error)
+            answer = calls.FAILED
         ended = None
         if answer[0] is not None and len(answer[0]) > unread.LARGE_BYTES:  # not quick: it comes before the turn
             answer, ended = self._with_room(answer)
@@ -144,35 +142,40 @@ class Call:
             self.answer(answer, ended)
         except Exception as error:
             log.error("a call cannot be answered", exc_info=error)
-            self._server.underway.forget(self)
-        self._let_others()
+            (self._server.underway if self._aside else self._server).forget(self)
+        self._run_after_answer()
         return self._aside
 
     def _with_room(self, answer: Answer) -> tuple[Answer, Callable[[Any], bool] | None]:
-        """A large answer once there is room for it beside those that clients have not read, or that there is none."""
+        """Wait for room beside the large answers that clients have not read yet (B-7).
+
+        Returns the answer to send, a refusal if there is no room, and what to call when it was sent; None: nothing of its own.
+        """
         answers, size = self._server.unread, len(answer[0] or b"")
         if answers.full(size):
             self.step_aside()
-            if answers.may_wait(size):  # others need not wait for the model as well
-                self._let_others()
+            if answers.may_wait(size):  # meanwhile the model's instance is free for others
+                self._run_after_answer()
         found = answers.take(self, size, in_place=self._after is not None)
-        self._let_others()
+        self._run_after_answer()
         if found:
             return answer, self._large_ended
         return (None, status.RESOURCE_EXHAUSTED, "too many answers wait for their clients to read them"), None
 
-    def _let_others(self) -> None:
-        after, self._after = self._after, None
-        if after is not None:
+    def _run_after_answer(self) -> None:
+        """Call what `after_answer` left, once: most of all, give the model's instance back."""
+        if (after := self._after) is not None:
+            self._after = None
             after()
 
     def _closed(self, event: Any) -> bool:
+        self._over = True  # first: a callback that is added from now on is told by `add_callback`
         if self._on_close is not None:
             self._on_close()
         return False
 
     def _ended(self, event: Any) -> bool:
-        self._server.underway.forget(self)
+        self._server.forget(self)
         return False
 
     def _large_ended(self, event: Any) -> bool:
@@ -183,14 +186,14 @@ class Call:
 class Stream(Call):
     """A call with any number of messages both ways."""
 
-    __slots__ = ("_finish", "_handler", "_lock", "_over", "_sending", "_started", "_unsent")
+    __slots__ = ("_finish", "_handler", "_lock", "_sending", "_started", "_unsent")
 
     def __init__(self, server: "CoreServer", event: Any, make: Callable[[calls.Stream], StreamHandler]) -> None:
-        super().__init__(server, event, _not_unary)
+        super().__init__(server, event, calls.not_unary)
         self._lock = threading.Lock()
         self._unsent: deque[bytes] = deque()
         self._finish: Answer | None = None
-        self._started = self._sending = self._over = False
+        self._started = self._sending = False
         self._handler = make(self)
         self.add_callback(self._handler.closed)
 
@@ -236,33 +239,35 @@ class Stream(Call):
         return False
 
     def _received(self, event: Any) -> bool:
-        self._server.receipts.done(self)
+        self._server.receiving.done(self)
         raw = event.batch_operations[0].message()
         if raw is None:
             self._handler.half_closed()
         else:
             self._handler.message(raw)
             if self._handler.goes_on:
-                self.receive()
+                self._server.receiving.begin(self)
         return False
 
     def _closed(self, event: Any) -> bool:
         with self._lock:
             self._over = True
         super()._closed(event)
-        self._server.receipts.done(self)  # it may not have been asked for yet
+        self._server.receiving.done(self)  # it may not have been asked for yet
         self._server.underway.forget_stream(self)
         return False
 
 
 class CoreServer:
-    """A gRPC server on a Unix socket. Methods are added before `start`."""
+    """The `CallServer` on gRPC's completion queue."""
 
-    def __init__(self, options: Mapping[str, int | str], clock: Clock, receipts: Receipts | None = None) -> None:
-        """`receipts`: the bounds on messages that are not complete; without it those of a number and of time alone."""
+    def __init__(self, options: Mapping[str, int | str], clock: Clock, receiving: Receiving | None = None) -> None:
+        """`receiving`: the bounds on messages that are not complete; without it those of a number and of time alone."""
         self.clock, self.monotonic = clock, clock.monotonic
         self.unread = Unread(clock)
-        self.receipts = receipts or Receipts(clock, Held(_NO_BOUND), max_message_bytes=0, max_bytes=_NO_BOUND)
+        self.receiving = receiving or Receiving(
+            clock, LargeRequests(_NO_BOUND), max_message_bytes=0, max_bytes=_NO_BOUND
+        )
         self._core = cygrpc.Server(tuple(options.items()), False)
         self._queue = cygrpc.CompletionQueue()
         self._core.register_completion_queue(self._queue)
@@ -271,40 +276,30 @@ class CoreServer:
         # The queue's end ends the threads; a call that began another operation on it then would end the process.
         self.underway = Underway(clock, self._queue.shutdown)
         self._stopped = threading.Event()
+        self._owed = False  # a request for a call, to be made when one has ended
         self.turns = Turns(self._poll, name="rpc")
 
     def add_unary(self, method: str, handler: Unary) -> None:
-        """Serve `/service/Method` with a function from request bytes to an answer.
-
-        Unless it is over within a millisecond it calls `step_aside` first.
-        """
+        """See `CallServer`."""
         self._unary[method.encode()] = handler
 
     def add_stream(self, method: str, make: Callable[[calls.Stream], StreamHandler]) -> None:
-        """Serve `/service/Method` with a handler made for each call."""
+        """See `CallServer`."""
         self._streams[method.encode()] = make
 
     def listen(self, path: str) -> None:
-        """Make the socket.
-
-        Raises:
-            RuntimeError: it cannot be made.
-        """
+        """See `CallServer`."""
         if self._core.add_http2_port(address.target(path).encode()) == 0:
             raise RuntimeError("the socket cannot be made")
 
     def listen_tcp(self, where: str, credentials: grpc.ServerCredentials | None = None) -> None:
-        """Take calls at HOST:PORT too, with credentials over TLS; before `listen`.
-
-        Raises:
-            RuntimeError: that cannot be done.
-        """
+        """See `CallServer`."""
         given = () if credentials is None else (credentials._credentials,)
         if self._core.add_http2_port(where.encode(), *given) == 0:
             raise RuntimeError("the address cannot be listened on")
 
     def start(self) -> None:
-        """Take calls."""
+        """See `CallServer`."""
         self._core.start()
         for _ in range(REQUESTS_AHEAD):
             self.underway.requests += 1
@@ -312,7 +307,7 @@ class CoreServer:
         self.turns.start()
 
     def stop(self, grace_seconds: float) -> None:
-        """Take no new calls; those under way have `grace_seconds` to finish. Returns when all have ended."""
+        """See `CallServer`."""
         if not self.turns.threads:
             self._core.destroy()
             return
@@ -337,15 +332,18 @@ class CoreServer:
         return False
 
     def _poll(self) -> bool:
-        """Handle events until the turn is given away (false) or the queue is closed (true)."""
-        queue, receipts = self._queue, self.receipts
+        """Handle events until the turn is given away (false) or the queue is closed (true).
+
+        An event's tag is the method that handles it, and says whether it gave the turn away.
+        """
+        queue, receiving = self._queue, self.receiving
         while True:
-            event = queue.poll(receipts.wake_at())
+            event = queue.poll(receiving.look_at if receiving.incomplete else None)
             tag = event.tag
             if tag is None:
                 if event.completion_type != cygrpc.CompletionType.queue_timeout:
                     return True
-                receipts.look()
+                receiving.look()
                 continue
             try:
                 if tag(event):
@@ -356,45 +354,47 @@ class CoreServer:
             # Kept over the next poll, the event would keep the call's memory.
             event = tag = None
 
-    def step_aside(self) -> bool:
-        """The calling thread, which has its turn, will not wait for events for a while; false where nobody else can."""
-        return self.turns.give_away()
-
-    # --- calls ---------------------------------------------------------------
-
     def _request_call(self) -> None:
-        self._core.request_call(self._queue, self._queue, self._requested)
+        if self.underway.ending:
+            self.underway.request_ended()
+        else:
+            self._core.request_call(self._queue, self._queue, self._requested)
 
     def _requested(self, event: Any) -> bool:
         if not event.success:  # the server is stopping
             self.underway.request_ended()
             return False
-        ending = self.underway.ending
-        if not ending:
-            self._request_call()
-        self._begin(event)
-        if ending:
-            self.underway.request_ended()
-        return False
-
-    def _begin(self, event: Any) -> None:
         method: bytes = event.call_details.method
         unary, underway = self._unary.get(method), self.underway
-        if unary is not None and (len(underway.calls) < MAX_CONCURRENT_CALLS or underway.end_unread()):
-            call = Call(self, event, unary)
-            underway.calls.add(call)
-            call.receive()
-        elif unary is not None:
-            self._refuse(event, status.RESOURCE_EXHAUSTED, f"{MAX_CONCURRENT_CALLS} calls are under way already")
-        elif method in self._streams and len(underway.streams) >= MAX_STREAMS:
-            self._refuse(event, status.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams are open already")
-        elif method in self._streams:
-            stream = Stream(self, event, self._streams[method])
-            underway.streams.add(stream)
-            stream.receive()
-        else:
-            self._refuse(event, status.UNIMPLEMENTED, "this agent has no such method")
+        try:
+            if unary is not None and (len(underway.calls) < MAX_CONCURRENT_CALLS or underway.end_unread()):
+                call = Call(self, event, unary)
+                underway.calls.add(call)
+                self.receiving.begin(call)
+            elif unary is not None:
+                self._refuse(event, status.RESOURCE_EXHAUSTED, f"{MAX_CONCURRENT_CALLS} calls are under way already")
+            elif method in self._streams and len(underway.streams) >= MAX_STREAMS:
+                self._refuse(event, status.RESOURCE_EXHAUSTED, f"{MAX_STREAMS} streams are open already")
+            elif method in self._streams:
+                stream = Stream(self, event, self._streams[method])
+                underway.streams.add(stream)
+                self.receiving.begin(stream)
+            else:
+                self._refuse(event, status.UNIMPLEMENTED, "this agent has no such method")
+        finally:  # the client waits: what asks gRPC for the next call comes after its answer, or with the next call
+            if unary is None or self._owed:
+                self._request_call()
+            else:
+                self._owed = True
+        return False
+
+    def forget(self, call: Call) -> None:
+        """The call is over; for the thread that has its turn."""
+        self.underway.forget(call)
+        if self._owed:
+            self._owed = False
+            self._request_call()
 
     def _refuse(self, event: Any, code: status.Code, text: str) -> None:
-        self.receipts.refused.count(code.name)
-        Call(self, event, _not_unary).answer((None, code, text))
+        self.receiving.refused.count(code.name)
+        Call(self, event, calls.not_unary).answer((None, code, text))

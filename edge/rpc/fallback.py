@@ -17,13 +17,13 @@ from edge.rpc import status
 from edge.rpc.calls import FOREVER_SECONDS, Stream, StreamHandler, Unary, answer_of
 from edge.stopping import CANCELLED_SECONDS, CONNECTIONS_SECONDS
 
-MAX_THREADS = 128  # each call holds one
-MAX_CONCURRENT_CALLS = 512  # beyond it a call is refused with RESOURCE_EXHAUSTED
-MAX_UNSENT_MESSAGES = 64  # of one stream
+MAX_THREADS = 128  # threads that serve calls with edge_rpc_server "grpc"; each call holds one
+MAX_CONCURRENT_CALLS = 512  # calls at a time with edge_rpc_server "grpc"; further ones are refused
+MAX_UNSENT_MESSAGES = 64  # of a stream that its client has not taken, with edge_rpc_server "grpc"
 
 
 class _Call:
-    """One unary call: the `Caller` of edge.serving.scheduler on a context of grpc."""
+    """One unary call: the `Caller` of edge.serving.caller on a context of grpc."""
 
     __slots__ = ("_context", "_trailing")
 

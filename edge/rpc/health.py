@@ -11,7 +11,7 @@ from edge.rpc.codec import parse
 
 SERVICE = pb.DESCRIPTOR.services_by_name["Health"].full_name
 _State = pb.HealthCheckResponse
-MAX_GONE = 100  # names of unloaded models that are NOT_SERVING; older ones are unknown again
+MAX_GONE = 100  # names of unloaded models that health reports as NOT_SERVING; older ones are unknown again
 
 
 class _Watch:

@@ -1,8 +1,8 @@
-"""Predict requests understood once and recognised by their bytes from then on.
+"""Predict requests that are parsed once, and recognised by their bytes from then on.
 
 An application sends the same request again and again: model, names, dtypes, shapes and lengths stay, only the tensors'
-bytes differ. The first such request is parsed, checked and bound to the model's inputs; what is learnt is kept with the
-bytes that do not change, the request's template. A later request of the same length with the same bytes in the same
+bytes differ. The first such request is parsed (`Dialect.read`), checked and bound to the model's inputs; the result, a plan, is kept
+with the bytes that do not change, the request's template. A later request of the same length with the same bytes in the same
 places can only mean the same, so its tensors are read where they lie, without parsing, checking or copying them again.
 Shared-memory handles are among the bytes that do not change; the segment itself is checked at every call.
 """
@@ -21,10 +21,10 @@ from edge.rpc.calls import step_far_aside
 from edge.rpc.codec import ResponseEncoder, answered_tensors, byte_data_ranges, parse_predict
 from edge.rpc.status import name_of
 from edge.rpc.wire import Contents
-from edge.serving.binding import Part, Segment, TensorArgument, declaration
+from edge.serving.binding import RegionRange, SegmentRange, TensorArgument, declaration
+from edge.serving.caller import Caller
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
-from edge.serving.scheduler import Caller
 from edge.tensors import Data
 
 log = logging.getLogger(__name__)
@@ -44,11 +44,12 @@ class Encoder(Protocol):
         ...
 
 
-class Asked(NamedTuple):
-    """What a request says: its model, its tensors, and what makes its answer; None for all outputs as Predict has them.
+class ParsedRequest(NamedTuple):
+    """A request as its dialect reads it, not yet compared with its model.
 
-    To take the tensors raises TensorError where one is none. To make the encoder raises EdgeError where the model cannot answer so.
-    `contents`: where its inline tensors lie. `recurs`: another with the same constants may come.
+    `arguments()` are its tensors; it raises TensorError if one is malformed. `contents`: where its inline tensors lie. `encoder` makes the
+    answers' encoder and raises EdgeError if the model cannot answer so; None: all outputs, as Predict has them. `recurs`: later
+    requests may have the same template.
     """
 
     name: str
@@ -59,19 +60,20 @@ class Asked(NamedTuple):
 
 
 class Dialect(NamedTuple):
-    """How requests of one call are read: what they ask for, and where their inline tensors' bytes lie, in order.
+    """How the requests of one call are read.
 
-    To read one takes no time that counts, or the caller steps aside first. `answered`: the outputs that an answer has.
+    `read` parses a request; the caller steps aside first if that takes long. `ranges`: where the bytes of its inline tensors begin
+    and end, in order; None if that cannot be told. `answered`: the outputs in an answer, for its capture.
     """
 
-    read: Callable[[bytes, Caller], Asked]
+    read: Callable[[bytes, Caller], ParsedRequest]
     ranges: Callable[[bytes], list[tuple[int, int]] | None]
     answered: Callable[[bytes], tuple[CapturedTensor, ...]]
 
 
-def _read_predict(raw: bytes, caller: Caller) -> Asked:
+def _read_predict(raw: bytes, caller: Caller) -> ParsedRequest:
     name, arguments, contents = parse_predict(raw)
-    return Asked(name, lambda: arguments, contents)
+    return ParsedRequest(name, lambda: arguments, contents)
 
 
 PREDICT = Dialect(_read_predict, byte_data_ranges, answered_tensors)
@@ -82,16 +84,17 @@ class SharedInput:
     """The `size` bytes of one input that lie in a client's shared memory; `position` among the model's inputs."""
 
     position: int
-    segment: Segment | Part
+    segment: SegmentRange | RegionRange
     size: int
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a request asks for.
+    """How to answer requests of one template, or a single request.
 
-    `slices` say where the request holds each input's data, in the model's order: nothing for one in shared memory.
-    `constants` are the request's unchanging bytes and where they begin. A plan for one request has its `once` instead.
+    `slices`: where a request holds each input's data, in the model's order; empty for one in shared memory. `constants`: the
+    template, each piece with its offset. A plan for a single request has its inputs in `once` instead. `plain`: no shared
+    memory is read or written, and no policy watches the call.
     """
 
     model: LoadedModel
@@ -102,23 +105,25 @@ class Plan:
     constants: tuple[tuple[int, bytes], ...] = ()
     once: tuple[Data, ...] | None = None
     copied_bytes: int = 0  # out of shared memory, and into it
-    watch: Watch | None = None  # what may be kept of the call; None: nothing
+    watch: Watch | None = None  # of the model's capture policy; None: there is none
+    plain: bool = False
 
     def data(self, raw: bytes) -> list[Data]:
         """The inputs where they lie in the request, in the model's order; empty for one in shared memory."""
         if self.once is not None:
             return list(self.once)
         view = memoryview(raw)
-        return [view[place] for place in self.slices]
+        slices = self.slices
+        return [view[slices[0]]] if len(slices) == 1 else [view[place] for place in slices]
 
 
 class MislabelledPlan(Plan):
-    """A plan for requests that declare a tensor as something that it is not; they are counted."""
+    """A plan for requests in which a tensor's declaration contradicts its bytes (P-12): each is counted."""
 
     __slots__ = ()
 
     def data(self, raw: bytes) -> list[Data]:
-        """See `Plan.data`."""
+        """See `Plan.data`; the one place that every such request passes."""
         self.model.remarks.count_mislabelled()
         return super().data(raw)
 
@@ -132,7 +137,7 @@ class PlanBook:
         dialect: Dialect = PREDICT,
         watch: Callable[[LoadedModel], Watch | None] = lambda model: None,
     ) -> None:
-        """`watch` gives the watch on a model, if anything of its calls is kept."""
+        """`watch` gives the watch of a model's capture policy, or None."""
         self._registry = registry
         self._watch = watch
         self.dialect = dialect
@@ -141,7 +146,7 @@ class PlanBook:
         self._said = set[str]()
 
     def plan(self, raw: bytes, caller: Caller) -> Plan:
-        """The plan of a request; the `caller` steps aside where shapes are new to the model, for they are tried first.
+        """The plan of a request. If its shapes are new to the model they are tried first, and the `caller` steps aside.
 
         Raises:
             RequestError: it is not such a request.
@@ -157,7 +162,7 @@ class PlanBook:
             else:
                 if not plan.model.scheduler.closing:
                     return plan
-        return self._make(raw, caller)
+        return self._parse(raw, caller)
 
     def forget(self) -> None:
         """Drop everything: a model went, or was replaced."""
@@ -172,15 +177,16 @@ class PlanBook:
                 self._encoders.pop(model.name, None)
         return kept[1]
 
-    def _make(self, raw: bytes, caller: Caller) -> Plan:
+    def _parse(self, raw: bytes, caller: Caller) -> Plan:
+        """The plan of a request with an unknown template; a refusal is logged once, and counted for its model."""
         try:
-            asked = self.dialect.read(raw, caller)
-            model = self._registry.get(asked.name)
+            request = self.dialect.read(raw, caller)
+            model = self._registry.get(request.name)
         except EdgeError as error:
             self._say_refused(error)
             raise
         try:
-            return self._made(raw, asked, model, caller)
+            return self._build(raw, request, model, caller)
         except EdgeError as error:
             if isinstance(error, TensorError):
                 model.remarks.say_refused(error)
@@ -188,8 +194,8 @@ class PlanBook:
                 model.remarks.count_failed(name_of(error))
             raise
 
-    def _made(self, raw: bytes, asked: Asked, model: LoadedModel, caller: Caller) -> Plan:
-        _, take_arguments, contents, make_encoder, recurs = asked
+    def _build(self, raw: bytes, request: ParsedRequest, model: LoadedModel, caller: Caller) -> Plan:
+        _, take_arguments, contents, make_encoder, recurs = request
         encoder = make_encoder(model) if make_encoder else self._encoder(model)
         arguments = take_arguments()
         bound = model.binder.bind(arguments)
@@ -205,12 +211,13 @@ class PlanBook:
         shared = tuple(
             SharedInput(position, tensor.data, tensor.size)
             for position, tensor in enumerate(bound)
-            if isinstance(tensor.data, Segment | Part)
+            if isinstance(tensor.data, SegmentRange | RegionRange)
         )
-        once = tuple(b"" if isinstance(tensor.data, Segment | Part) else tensor.data for tensor in bound)
+        once = tuple(b"" if isinstance(tensor.data, SegmentRange | RegionRange) else tensor.data for tensor in bound)
         watch = self._watch(model)
         copied_bytes = encoder.written_bytes + sum(one.size for one in shared if not is_lent(one, model, watch))
-        plan = kind(model, encoder, shapes, shared, once=once, copied_bytes=copied_bytes, watch=watch)
+        plain = not copied_bytes and not shared and watch is None
+        plan = kind(model, encoder, shapes, shared, once=once, copied_bytes=copied_bytes, watch=watch, plain=plain)
         if not recurs:
             return plan
         places = _places(raw, self.dialect.ranges(raw), [argument.data for argument in arguments], contents)
@@ -225,7 +232,7 @@ class PlanBook:
         return plan
 
     def _say_refused(self, error: EdgeError) -> None:
-        """A request for no model that is loaded: the first of each kind is logged, for clients repeat themselves."""
+        """Log the first refusal of each kind of requests that reach no model, for clients repeat themselves."""
         kind = type(error).__name__
         if kind not in self._said:
             self._said.add(kind)
@@ -248,13 +255,13 @@ def is_lent(shared: SharedInput, model: LoadedModel, watch: Watch | None) -> boo
     segment = shared.segment
     if shared.position not in model.borrows or segment.offset % ALIGNMENT_BYTES:
         return False
-    return watch is None or isinstance(segment, Segment)
+    return watch is None or isinstance(segment, SegmentRange)
 
 
 def _places(
     raw: bytes, ranges: list[tuple[int, int]] | None, sent: Sequence[object], contents: Contents
 ) -> dict[int, slice] | None:
-    """Where in the request each tensor's bytes lie, in their order, by the id of those bytes; None where that cannot be said."""
+    """Where in the request each inline tensor's bytes lie, in order, by the id of the bytes object; None if that is uncertain."""
     inline = [data for data in sent if isinstance(data, bytes | memoryview)]
     # The scan must have found exactly what the parser found; everything else is left to the parser.
     if ranges is None or len(ranges) != len(inline) or any(data is None for data in sent):

@@ -19,10 +19,10 @@ from edge.rpc.codec import parse
 from edge.rpc.health import SERVICE as HEALTH_SERVICE
 from edge.rpc.health import Health
 from edge.rpc.oip.servicer import InferenceServicer, NoStream
-from edge.rpc.receipt import LARGE_REQUEST_BYTES, Held, Receipts
+from edge.rpc.receiving import LARGE_REQUEST_BYTES, LargeRequests, Receiving
 from edge.rpc.servicer import Servicer
 from edge.rpc.socket_file import SocketFile
-from edge.serving.scheduler import Caller
+from edge.serving.caller import Caller
 from edge.tally import Tally
 from edge.text import printable
 
@@ -33,52 +33,52 @@ OPERATIONS_SERVICE = operations_pb2.DESCRIPTOR.services_by_name["Operations"].fu
 INFERENCE_SERVICE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 KEEPALIVE_MS = 60_000  # without a word from a client on TCP; it is asked then
 ADMIN_SOCKET_UMASK = 0o111  # its folder says who may connect
-LOOKAHEAD_BYTES = 192 * 1024  # what a call may send that nobody has asked for: of 512 calls and 128 streams 120 MiB
-MAX_CALLS_PER_CONNECTION = 128  # further ones wait in the client
+LOOKAHEAD_BYTES = 192 * 1024  # that a call may send before they are asked for: of 512 calls and 128 streams 120 MiB
+MAX_CALLS_PER_CONNECTION = 128  # calls at a time on a connection; further ones wait in the client
 
 Handler = Callable[[bytes, Caller], bytes]
 
 
-def _guarded(call: Handler, held: Held, calls: Tally, *, quick: bool) -> Unary:
-    """`call` with its errors turned into statuses, and counted; only faults of the agent itself are logged as such.
+def _guarded(call: Handler, held: LargeRequests, calls: Tally, *, quick: bool) -> Unary:
+    """`call` as the server runs it: its errors become statuses, and its answers are counted by status.
 
-    One that is not `quick` steps aside first, and all that it logs names its trace; of a quick one, that it failed.
-    Large requests are counted while they are answered.
+    A call that is not `quick` steps aside first, and all its log lines name its trace; of a quick call only those of a failure do. Large
+    requests are counted while they are answered (`LargeRequests`). Only faults of the agent, or perhaps of the model, are logged as errors.
     """
     count, count_ok = calls.count, calls.counter("OK")
 
-    def held_call(raw: bytes, context: Caller) -> bytes:
+    def large(raw: bytes, caller: Caller) -> bytes:
         held.take(len(raw))
         try:
-            return call(raw, context)
+            return call(raw, caller)
         finally:
             held.give_back(len(raw))
 
-    def guarded(raw: bytes, context: Caller) -> Answer:
+    def guarded(raw: bytes, caller: Caller) -> Answer:
         try:
-            answer = call(raw, context) if len(raw) < LARGE_REQUEST_BYTES else held_call(raw, context)
+            answer = call(raw, caller) if len(raw) < LARGE_REQUEST_BYTES else large(raw, caller)
             count_ok()
             return answer, status.OK, ""
         except EdgeError as error:
             code, text = status.status_of(error)
-            with traceparent.of_call(context.metadata):
+            with traceparent.of_call(caller.metadata):
                 if isinstance(error, InferenceError):  # the caller's values, but it may be the model's fault
                     text = f"the runtime fails on these inputs: {printable(str(error))}"
                     log.error("%s: %s", call.__name__, text)
                 else:
                     log.debug("%s: %s", call.__name__, text)
         except Exception as error:
-            # A bug in one call: it must not say its inside to the caller, nor end the agent.
-            with traceparent.of_call(context.metadata):
+            # A bug: its details are for the log and not for the caller, and other calls go on.
+            with traceparent.of_call(caller.metadata):
                 log.error("%s failed", call.__name__, exc_info=error)
             code, text = status.status_of(error)
         count(code.name)
         return None, code, text
 
-    def guarded_aside(raw: bytes, context: Caller) -> Answer:
-        context.step_aside()
-        with traceparent.of_call(context.metadata):
-            return guarded(raw, context)
+    def guarded_aside(raw: bytes, caller: Caller) -> Answer:
+        caller.step_aside()
+        with traceparent.of_call(caller.metadata):
+            return guarded(raw, caller)
 
     return guarded if quick else guarded_aside
 
@@ -108,10 +108,8 @@ class _Reflection:
         """Nothing was kept."""
 
 
-def _call_server(kind: str, options: Mapping[str, int | str], clock: Clock, receipts: Receipts) -> CallServer:
-    """The server of calls that the configuration asks for; "core" where this version of gRPC has what that needs."""
-    from edge.rpc.fallback import FallbackServer
-
+def _call_server(kind: str, options: Mapping[str, int | str], clock: Clock, receiving: Receiving) -> CallServer:
+    """The server that `edge_rpc_server` names; `grpc.server` too where this version of gRPC lacks what "core" needs."""
     if kind == "core":
         try:
             from edge.rpc.core import CoreServer
@@ -120,7 +118,9 @@ def _call_server(kind: str, options: Mapping[str, int | str], clock: Clock, rece
                 "this gRPC is not as edge.rpc.core expects (%s): calls are served by grpc.server, slower", error
             )
         else:
-            return CoreServer(options, clock, receipts)
+            return CoreServer(options, clock, receiving)
+    from edge.rpc.fallback import FallbackServer  # only where it serves
+
     return FallbackServer(options, clock)
 
 
@@ -156,7 +156,7 @@ class Server:
         self._admins = admins
         self._health = Health()
         self.calls: dict[tuple[str, str], Tally] = {}  # by service and method, by status
-        self._held = Held(max_requests_bytes or max_message_bytes)
+        self._held = LargeRequests(max_requests_bytes or max_message_bytes)
         options = {
             "grpc.max_send_message_length": max_message_bytes,
             "grpc.max_receive_message_length": max_message_bytes,
@@ -177,22 +177,27 @@ class Server:
             options["grpc.keepalive_time_ms"] = KEEPALIVE_MS
             options["grpc.keepalive_permit_without_calls"] = 1
 
-        self._receipts = Receipts(
+        self._receiving = Receiving(
             clock, self._held, max_message_bytes=max_message_bytes, max_bytes=max_receive_bytes or max_message_bytes
         )
         files = [SocketFile(path)]
         if admins is not None:
             files.append(SocketFile(admins.socket, ADMIN_SOCKET_UMASK))
-        self._doors = [_Door(file, _call_server(kind, options, clock, self._receipts)) for file in files]
+        self._doors = [_Door(file, _call_server(kind, options, clock, self._receiving)) for file in files]
 
     @property
     def large_requests(self) -> int:
         """How many requests there were that left much memory behind: large ones, and those that were not received."""
-        return self._held.taken + self._receipts.dropped
+        return self._held.taken + self._receiving.dropped
+
+    @property
+    def crowded(self) -> bool:
+        """Whether several large messages come at a time: what they took is given back at once."""
+        return self._receiving.crowded
 
     def refused(self) -> dict[str, int]:
         """Calls that no method saw, by status; the server of gRPC's own does not tell of them."""
-        return dict(self._receipts.refused.counts())
+        return dict(self._receiving.refused.counts())
 
     def register(self, servicer: Servicer, inference: InferenceServicer) -> None:
         """Offer the agent's own services, the Open Inference Protocol, health and reflection ([N])."""

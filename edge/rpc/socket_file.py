@@ -9,7 +9,7 @@ from pathlib import Path
 from edge import address
 from edge.errors import SocketInUseError
 
-MAX_SOCKET_PATH_BYTES = 107  # sun_path in sys/un.h, less its terminator
+MAX_SOCKET_PATH_BYTES = 107  # of the socket's path: sun_path in sys/un.h, less its terminator
 SOCKET_UMASK = 0o117  # the owner and the group may connect
 CONNECT_TIMEOUT_SECONDS = 2.0
 

@@ -18,7 +18,7 @@ UNAVAILABLE = Code.UNAVAILABLE
 UNIMPLEMENTED = Code.UNIMPLEMENTED
 INTERNAL_TEXT = "internal error; the agent's log says more"
 # gRPC sends the text as a header, percent-encoded; past 8 KiB of headers a client sees another error altogether.
-MAX_TEXT_CHARACTERS = 800  # of a refusal: past 8 KiB of headers a client sees another error
+MAX_TEXT_CHARACTERS = 800  # of an error's text: past 8 KiB of headers a client sees another error
 
 _NOTHING_LEFT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # the system's want, and no fault of the agent
 
@@ -51,6 +51,9 @@ CODES: dict[type[errors.EdgeError], grpc.StatusCode] = {
     errors.RegionsFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.CallEndedError: grpc.StatusCode.CANCELLED,
+    errors.StuckError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    errors.InferenceEndedError: grpc.StatusCode.CANCELLED,
     errors.AcceleratorError: grpc.StatusCode.UNAVAILABLE,
     errors.InferenceError: grpc.StatusCode.INVALID_ARGUMENT,
     errors.CaptureIdError: grpc.StatusCode.INVALID_ARGUMENT,

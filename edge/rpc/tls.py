@@ -14,7 +14,7 @@ from edge.settings import LISTEN_TLS
 if TYPE_CHECKING:
     from edge.config import Config
 
-MAX_FILE_BYTES = 1 << 20  # of a certificate, a key, or the clients' CAs
+MAX_FILE_BYTES = 1 << 20  # of a file with a certificate, a key, or the clients' CAs
 
 
 def credentials(config: "Config") -> grpc.ServerCredentials | None:

@@ -13,8 +13,8 @@ from edge.clock import Clock
 
 log = logging.getLogger(__name__)
 
-MAX_THREADS = 128  # each slow call holds one
-MAX_PARKED = 4  # threads without work beside the one that waits; more, left by a burst, end
+MAX_THREADS = 128  # threads that serve calls; each slow call holds one
+MAX_PARKED = 4  # idle threads that are kept for the next slow calls; further ones end
 
 
 class Turns:

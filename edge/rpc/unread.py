@@ -12,8 +12,8 @@ from edge.clock import Clock
 from edge.rpc import status
 
 LARGE_BYTES = 256 * 1024  # of an answer; smaller ones are not counted, for 512 of them are bounded
-MAX_UNREAD_BYTES = 32 << 20  # of large answers together; one larger than that finds room alone
-MAX_WAITING_BYTES = 32 << 20  # of those that wait for room; one larger than that may wait alone
+MAX_UNREAD_BYTES = 32 << 20  # of large answers that clients have not read, together; a larger one is sent alone
+MAX_WAITING_BYTES = 32 << 20  # of large answers that wait for that room; a single larger one may wait alone
 UNREAD_SECONDS = 1.0  # after which a large answer may be ended where its room is needed
 SMALL_UNREAD_SECONDS = 0.05  # and any call's answer where its place among the calls is
 WAIT_SECONDS = 2.0  # for room

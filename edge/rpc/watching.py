@@ -18,8 +18,8 @@ from edge.capture.watch import Watch
 from edge.clock import Clock
 from edge.engine.engine import Output
 from edge.rpc.plans import Plan
+from edge.serving.caller import Caller
 from edge.serving.loading import LoadedModel
-from edge.serving.scheduler import Caller
 from edge.tensors import Data, Lent, TensorSpec
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 CAPTURE_ID_KEY = "edge-capture-id"  # in the trailing metadata of a call that is captured
 
-LARGE_COPY_BYTES = 256 * 1024  # copying more out of shared memory is not quick
+LARGE_COPY_BYTES = 256 * 1024  # copying more is not quick (edge.rpc.core)
 
 HandOver = Callable[[], None]
 Outputs = Callable[[], tuple[CapturedTensor, ...]]

@@ -12,9 +12,9 @@ from typing import Any
 from edge.errors import RequestError
 
 HARMLESS_BYTES = 4096  # a request no larger is parsed without a look: it cannot cost much
-MAX_VALUES = 16_384  # of a request: its fields, those in others included, and the numbers of its lists
-MAX_NUMBERS = 1 << 20  # of a request's tensors in typed contents, which are parsed to 8 bytes each at most
-MAX_TEXT_BYTES = 4096  # of a name, an id or a url
+MAX_VALUES = 16_384  # of a request: fields, those of nested messages included, and numbers in lists
+MAX_NUMBERS = 1 << 20  # bytes of typed contents in a request; each becomes a number of 8 bytes at most
+MAX_TEXT_BYTES = 4096  # of a name, an id or a url in a request
 LARGE_BYTES = 64 * 1024  # of a request; a parser copies smaller ones whole
 HELD_BYTES = 256  # of such a request's contents that it does not copy: those it does are 4 MiB at most
 

@@ -1,7 +1,6 @@
 """Whether a model may take another's place: applications must find the tensors that they know (W-3). Pure."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import zip_longest
 
 from edge.errors import TensorsChangedError
@@ -29,8 +28,7 @@ def check_tensors(
 
 def _may_replace(old: TensorSpec, new: TensorSpec) -> bool:
     # In which order the dimensions then become the model's, applications do not see.
-    wanted = replace(
-        old,
+    wanted = old._replace(
         order=new.order,
         other_name=old.other_name or new.other_name,
         accept_shape=old.accept_shape or new.accept_shape,

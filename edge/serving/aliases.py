@@ -74,6 +74,10 @@ class Aliases:
         """All models that serve, in the order of their names' loading; the same tuple until one comes or goes."""
         return self._models
 
+    def last_call(self) -> float:
+        """When the last call on any of them ended, on the monotonic clock; 0: none has."""
+        return max((model.scheduler.last for model in self._models), default=0.0)
+
     def entries(self) -> list[Entry]:
         """Every model, whatever its state: a name that is being swapped has two."""
         with self._lock:

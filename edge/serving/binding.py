@@ -20,8 +20,8 @@ from edge.text import SHOWN_CHARACTERS, cut, shown
 
 
 @dataclass(frozen=True)
-class Segment:
-    """A range of a client's shared memory, in bytes; size 0 means what dtype and shape need."""
+class SegmentRange:
+    """A range of a System V segment, in bytes; size 0 means what dtype and shape need."""
 
     segment_id: int
     offset: int
@@ -29,8 +29,8 @@ class Segment:
 
 
 @dataclass(frozen=True)
-class Part:
-    """A range of a region of POSIX shared memory that was registered under a name (edge.shm.posix), in bytes."""
+class RegionRange:
+    """A range of POSIX shared memory that was registered under a name, its region (edge.shm.posix), in bytes."""
 
     region: str
     offset: int
@@ -44,17 +44,17 @@ class TensorArgument:
     name: str | None
     dtype: int | None
     shape: tuple[int, ...] | None
-    data: bytes | memoryview | Segment | Part | None
+    data: bytes | memoryview | SegmentRange | RegionRange | None
 
 
 @dataclass(frozen=True)
 class BoundTensor:
     """The data for one input: `size` bytes, inline or in shared memory, and the shape to give the model.
 
-    `declared`: what the request declared it to be, in words, where that contradicts its bytes.
+    `declared`: the declared dtype and shape as text, where its bytes contradict them (P-12); else empty.
     """
 
-    data: bytes | memoryview | Segment | Part
+    data: bytes | memoryview | SegmentRange | RegionRange
     shape: tuple[int, ...]
     size: int
     declared: str = ""
@@ -63,7 +63,7 @@ class BoundTensor:
 class InputBinder:
     """Binds requests to a model's inputs; made once when the model is loaded.
 
-    `strict`: what is declared must be what the model takes, even where it cannot be what was sent.
+    `strict`: a tensor whose declaration contradicts its bytes is refused, even if the bytes fit the model.
     """
 
     def __init__(self, inputs: Sequence[TensorSpec], *, strict: bool = False) -> None:
@@ -94,7 +94,7 @@ class InputBinder:
 
     def _fit(self, spec: TensorSpec, argument: TensorArgument) -> BoundTensor:
         data = argument.data if argument.data is not None else b""
-        size = data.size if isinstance(data, Segment | Part) else len(data)
+        size = data.size if isinstance(data, SegmentRange | RegionRange) else len(data)
         shape = spec.shape
         if argument.shape is not None and argument.dtype is not None:
             if fault := rank_fault(argument.shape):
@@ -107,7 +107,7 @@ class InputBinder:
                 return BoundTensor(data, _in_order(spec, own), size, declaration(argument.dtype, argument.shape))
             shape = fitted
         needed = byte_count(spec.dtype, shape)
-        if isinstance(data, Segment) and not size:
+        if isinstance(data, SegmentRange) and not size:
             size = needed
         if fault := byte_count_fault(spec.dtype, shape, size):
             raise TensorError(f"tensor {shown(spec.name)}: {fault}; the model takes {spec.dtype.name}")
@@ -135,5 +135,5 @@ def _mismatch(spec: TensorSpec, dtype: int, shape: tuple[int, ...], fits: bool) 
 
 
 def declaration(dtype: int, shape: Sequence[int]) -> str:
-    """What a tensor is said to be, in words."""
+    """A declared dtype and shape as text."""
     return f"{dtype_name(dtype)} {cut(shape_text(shape), SHOWN_CHARACTERS)}"

@@ -8,8 +8,8 @@ from edge.engine.engine import Shapes
 from edge.package.selftest import GoldenTensor
 from edge.tensors import Data, Lent, TensorSpec
 
-MAX_KEPT_BYTES = 16 << 20  # of the inputs of a failed call that is looked into
-MAX_KEPT_CALLS = 32  # of a version on trial, looked into one after the other
+MAX_KEPT_BYTES = 16 << 20  # of a failed call's inputs that are kept, to try them on the version before
+MAX_KEPT_CALLS = 32  # failed calls of a version on trial that are tried on the version before
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Loading one model: its package is verified, it is tried out, memory is checked, its sessions are opened and warmed up.
+"""Loading one model: its package is verified, the model tried out, memory claimed, its instances opened and warmed up.
 
-When each of it may go on is in `edge.serving.loads`.
+The way of a LoadModel is drawn in `edge.serving`; `edge.serving.loads` decides when a load may go on.
 """
 
 import logging
@@ -13,16 +13,17 @@ from edge.clock import Clock
 from edge.engine.engine import GPU, LITERT_GPU, TFLITE, DelegateRef, Session, SessionOptions
 from edge.engine.engines import Engines
 from edge.engine.gpu_session import GpuSession
-from edge.engine.probe import ProbeResult
+from edge.engine.probe import TrialResult
 from edge.engine.samples import Sample
 from edge.engine.shapes import ShapeTrials
+from edge.engine.weights import NEW
 from edge.errors import InferenceError, ModelRefusedError, TargetError
-from edge.host import threads
-from edge.host.huge_pages import use_huge_pages
+from edge.host import memory, threads
 from edge.package.manifest import Manifest, check_target
 from edge.serving import selftest
 from edge.serving.binding import InputBinder
 from edge.serving.failed import FailedCall
+from edge.serving.instances import close_all, open_instances
 from edge.serving.loads import MIB, Load, Loads
 from edge.serving.opening import adapted, default_threads, options_for, try_out
 from edge.serving.remarks import Remarks
@@ -37,12 +38,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SPARE_THREADS = 4  # left to calls when a model takes its threads
-MAX_EARLIER = 16  # models that served an alias before, that are remembered
+MAX_EARLIER = 16  # replaced models of a name that are remembered, for captures of their time
 
 
 @dataclass(frozen=True)
 class ModelDefaults:
-    """What holds for a model unless its manifest says; threads 0: from the cores."""
+    """What holds for a model unless its manifest says otherwise; threads 0: by the number of cores."""
 
     instances: int
     threads: int
@@ -138,25 +139,35 @@ class Loader:
         self._defaults = defaults
         self._clock = clock
         self._loads = loads
+        self._prepared: set[str] = set()  # engines
         self.trials = Tally("passed", "refused")
 
     def load(self, name: str, url: str, load: Load, warming: Callable[[], None], *, idle: bool = False) -> LoadedModel:
-        """Load the package at a url; `warming` is called when its sessions are being opened, `idle` is its trial (`Child`).
+        """Load the package at a url.
+
+        Args:
+            warming: called when the instances are about to be opened and warmed up.
+            idle: it can wait: the trial runs only when nothing else wants to (`edge.engine.child`), and there are rests
+                between the steps while calls come (`Load.rest`).
 
         Raises:
             EdgeError: the first of the checks L-3 to L-7 that fails.
             DeadlineError, StoppingError: the caller, its time or the agent has ended (L-12).
         """
+        step = load.rest if idle else load.go_on
+        step()
         with self._loads.verifying(load):
             package = self._open_package(url, load)
         with package:
-            load.taken()
+            load.memory_taken()
+            step()
             manifest = package.manifest
             check_target(manifest, os="linux", arch=platform.machine())
-            self._engines.prepare()  # what it takes must be there before memory is looked at
             instances = 1 if manifest.state == "keep" else manifest.instances or self._defaults.instances
             threads_each = self._defaults.threads or default_threads(instances)
             options = options_for(manifest, threads=threads_each, delegate=self._delegate(manifest))
+            if instances > 1:  # one alone would take as much with it as without
+                options = options._replace(weights=NEW)
             sample = Sample(manifest.sample_shapes, package.sample_fd)
             with self._loads.trial(load):
                 threads.make_sure_of(1 + options.threads + SPARE_THREADS)  # the child's count as the agent's
@@ -175,24 +186,31 @@ class Loader:
                     self.trials.count("refused")
                     raise
                 self.trials.count("passed")
-            self._engines.prepare(options.engine)
+            step()
+            self._prepare(options.engine)
             needed = instances * trial.session_bytes
-            with self._loads.turn(load):
-                load.claim("the model", needed)
+            with self._loads.opening(load):
+                load.claim_memory("the model", needed)
                 warming()
                 threads.make_sure_of(instances * (options.threads - 1) + SPARE_THREADS)
                 sessions = self._sessions(
                     name, package, instances=instances, options=options, sample=sample, trial=trial
                 )
-            use_huge_pages()
             memory_bytes = needed + package.model_bytes
             try:
-                return self._loaded(
+                step()
+                return self._loaded_model(
                     name, url, package, sessions=sessions, options=options, trial=trial, memory_bytes=memory_bytes
                 )
             except BaseException:
-                _close(sessions)
+                close_all(sessions)
                 raise
+
+    def _prepare(self, engine: str) -> None:
+        self._engines.prepare(engine)
+        if engine not in self._prepared:
+            self._prepared.add(engine)
+            memory.settle()
 
     def _run_selftest(self, package: "Package", options: SessionOptions, load: Load, *, idle: bool) -> None:
         if package.selftest is not None and package.selftest_fd is not None:
@@ -200,7 +218,7 @@ class Loader:
             selftest.run_selftest(model, package.selftest, package.selftest_fd, idle=idle, go_on=load.go_on)
 
     def answers(self, url: str, call: FailedCall, load: Load) -> bool:
-        """Whether the model of the package at a url answers a call; in processes of their own, when no other wants to run.
+        """Whether the model of the package at a url answers a call, tried in child processes that run when nothing else wants to.
 
         Raises:
             EdgeError: as `load`; that cannot be known.
@@ -208,7 +226,7 @@ class Loader:
         with self._loads.verifying(load):
             package = self._open_package(url, load)
         with package:
-            load.taken()
+            load.memory_taken()
             manifest = package.manifest
             threads_each = self._defaults.threads or default_threads(1)
             options = options_for(manifest, threads=threads_each, delegate=self._delegate(manifest))
@@ -226,7 +244,7 @@ class Loader:
                 model = selftest.Model(package.model_fd, manifest, options, self._engines.describe(options.engine))
                 return selftest.answers(model, call, load.go_on)
 
-    def _loaded(
+    def _loaded_model(
         self,
         name: str,
         url: str,
@@ -234,7 +252,7 @@ class Loader:
         *,
         sessions: list[Session],
         options: SessionOptions,
-        trial: ProbeResult,
+        trial: TrialResult,
         memory_bytes: int,
     ) -> LoadedModel:
         served = adapted(sessions, package.manifest)
@@ -250,20 +268,26 @@ class Loader:
         if trial.reason:
             log.warning("model %s is loaded and has not run yet: %s", name, trial.reason)
         return LoadedModel(
-            name,
-            url,
-            package.manifest,
-            first.inputs,
-            first.outputs,
-            InputBinder(first.inputs, strict=self._defaults.strict_tensors),
-            Scheduler(name, served, queue_calls=self._defaults.queue_calls, clock=self._clock),
-            memory_bytes,
-            len(sessions),
-            first.borrows,
-            Remarks(name),
-            self._shape_trials(name, package, sessions[0], options, trial, instances=len(sessions)),
-            trial.reason,
-            engine,
+            name=name,
+            url=url,
+            manifest=package.manifest,
+            inputs=first.inputs,
+            outputs=first.outputs,
+            binder=InputBinder(first.inputs, strict=self._defaults.strict_tensors),
+            scheduler=Scheduler(
+                name,
+                served,
+                queue_calls=self._defaults.queue_calls,
+                clock=self._clock,
+                keeps_state=options.keeps_state,
+            ),
+            memory_bytes=memory_bytes,
+            instances=len(sessions),
+            borrows=first.borrows,
+            remarks=Remarks(name),
+            shape_trials=self._shape_trials(name, package, sessions[0], options, trial, instances=len(sessions)),
+            warning=trial.reason,
+            engine=engine,
             engine_name=options.engine,
             accelerated=tuple(session for session in sessions if isinstance(session, GpuSession)),
         )
@@ -274,7 +298,7 @@ class Loader:
         package: "Package",
         session: Session,
         options: SessionOptions,
-        trial: ProbeResult,
+        trial: TrialResult,
         *,
         instances: int,
     ) -> ShapeTrials | None:
@@ -312,35 +336,30 @@ class Loader:
         instances: int,
         options: SessionOptions,
         sample: Sample,
-        trial: ProbeResult,
+        trial: TrialResult,
     ) -> list[Session]:
-        from edge.engine.sample_inputs import SampleInputs
+        from edge.engine.sample_inputs import SampleInputs  # with the first model: an idle agent has none
 
-        sessions: list[Session] = []
-        try:
-            for _ in range(instances):
-                session = self._open(name, package.model_fd, options)
-                sessions.append(session)
+        def opened(how: SessionOptions) -> Session:
+            session = self._open_session(name, package.model_fd, how)
+            try:
                 if trial.kind:
                     SampleInputs(session.inputs, sample).run(session, trial.kind)
                     session.reset()
-        except InferenceError as error:
-            _close(sessions)
-            raise ModelRefusedError("the runtime fails on the model's first inference") from error
-        except BaseException:
-            _close(sessions)
-            raise
-        return sessions
+            except BaseException:
+                session.close()
+                raise
+            return session
 
-    def _open(self, name: str, model_fd: int, options: SessionOptions) -> Session:
+        try:
+            return open_instances(name, opened, instances, options)
+        except InferenceError as error:
+            raise ModelRefusedError("the runtime fails on the model's first inference") from error
+
+    def _open_session(self, name: str, model_fd: int, options: SessionOptions) -> Session:
         if options.engine == LITERT_GPU:
             return GpuSession(self._engines, model_fd, options, name)
         return self._engines.open(f"/proc/self/fd/{model_fd}", options)
-
-
-def _close(sessions: list[Session]) -> None:
-    for session in sessions:
-        session.close()
 
 
 def log_loaded(model: LoadedModel) -> None:

@@ -1,7 +1,7 @@
-"""Loads under way: whose each is, when it ends, whose turn it is, and the memory that it was promised (L-6, L-8, L-12).
+"""Loads in progress: their callers and deadlines, how many may do a step at once, and the memory they claimed (L-6, L-8, L-12).
 
-Packages are verified, and models tried out, several at once, so that one which takes long holds up no other. What follows
-goes one at a time, so that each load sees the memory that the one before took; what one has been promised is kept here.
+Packages are verified, and models tried out, several at once, so that a slow load does not hold up the others. Instances are
+opened by one load at a time, so that each sees the memory that the one before it took.
 """
 
 import threading
@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from edge.clock import Clock
 from edge.errors import DeadlineError, LoadQueueFullError, StoppingError
 from edge.host import memory
-from edge.serving.scheduler import Caller
+from edge.serving.caller import Caller
 
-MAX_LOADS = 9  # under way at once
-MAX_WAITING = 8  # besides, for the end of another load of the same name
-ANSWER_SECONDS = 1.0  # before its deadline, one that waits so is answered
-MAX_VERIFYING = 4  # of them, packages read and checked at once
-MAX_TRIALS = 3  # and models tried out at once
-LOAD_SECONDS = 600.0  # the longest that a load may take until its model is tried out
+MAX_LOADS = 9  # loads in progress
+MAX_WAITING = 8  # loads that wait for another load of the same name
+ANSWER_SECONDS = 1.0  # of its deadline that are left to a call which waited in vain
+MAX_VERIFYING = 4  # packages being read and verified at a time
+MAX_TRIALS = 3  # models being tried out at a time
+LOAD_SECONDS = 600.0  # the longest that a load may take, up to the end of the trial
+REST_SECONDS = 0.1  # between two steps of a swap, while calls come
+CALLS_SECONDS = 1.0  # calls come, if the last one ended less than that ago
 MIB = 1 << 20
 
 
@@ -31,9 +33,9 @@ class Load:
         remaining = caller.time_remaining()
         self._seconds = LOAD_SECONDS if remaining is None else min(LOAD_SECONDS, remaining)
         self._until = loads.clock.monotonic() + self._seconds
-        self.claimed_bytes = 0  # promised to it
-        self.untaken_bytes = 0  # of these, not known to be taken
-        self.gone = False
+        self.claimed_bytes = 0
+        self.untaken_bytes = 0  # claimed, and not allocated as far as is known
+        self.gone = False  # the caller is
         if not caller.add_callback(self._leave):
             self._leave()
 
@@ -47,7 +49,7 @@ class Load:
         return self._until - self._loads.clock.monotonic()
 
     def go_on(self) -> None:
-        """Come back if the load is still wanted.
+        """Return if the load is still wanted, else raise; called between the steps of a load, and during long ones.
 
         Raises:
             DeadlineError: its time is over, or its caller has gone away.
@@ -58,8 +60,20 @@ class Load:
         if self.gone or self.remaining() <= 0:
             raise DeadlineError(f"the load took longer than {self._seconds:.0f} s, or its caller went away")
 
-    def claim(self, what: str, size: int) -> None:
-        """Have `size` bytes of memory promised, before they are taken.
+    def rest(self) -> None:
+        """As `go_on`, and while calls come, not at once: between the steps of a load that can wait (W-1).
+
+        Each step holds up the calls of its time by a few milliseconds, for it needs the interpreter lock as they do. Rests keep
+        those few among all calls, however many models are swapped one after the other.
+        """
+        with self._loads.changed:
+            if self._loads.calls_come():
+                seconds = min(REST_SECONDS, self.remaining() / 100)
+                self._loads.changed.wait_for(lambda: self.gone or self._loads.stopping, seconds)
+        self.go_on()
+
+    def claim_memory(self, what: str, size: int) -> None:
+        """Claim `size` bytes of memory, before they are allocated; `what` they are for is part of a refusal.
 
         Raises:
             MemoryLimitError: the budget, the system or the control group does not have them.
@@ -69,24 +83,35 @@ class Load:
             self.claimed_bytes += size
             self.untaken_bytes += size
 
-    def taken(self) -> None:
-        """What was claimed is taken now: the system counts it."""
+    def memory_taken(self) -> None:
+        """What was claimed is allocated by now: the system counts it."""
         self.untaken_bytes = 0
 
 
 class Loads:
     """The loads under way. Safe to use from any thread."""
 
-    def __init__(self, clock: Clock, budget_bytes: int, reserved: Callable[[], int]) -> None:
-        """`budget_bytes` for all models, 0: what the system has; `reserved` gives what the loaded ones take."""
+    def __init__(
+        self, clock: Clock, budget_bytes: int, reserved: Callable[[], int], last_call: Callable[[], float] = lambda: 0.0
+    ) -> None:
+        """`budget_bytes` for all models, 0: what the system has; `reserved` gives what the loaded ones take.
+
+        `last_call` gives when the last call on any of them ended, on the monotonic clock; 0: none has.
+        """
         self.clock = clock
         self.changed = threading.Condition()
         self.stopping = False
         self._budget_bytes = budget_bytes
         self._reserved = reserved
+        self._last_call = last_call
         self._under_way: set[Load] = set()
         self._waiting = 0
-        self._verifying, self._trials, self._turn = _Places(MAX_VERIFYING), _Places(MAX_TRIALS), _Places(1)
+        self._verifying, self._trials, self._opening = _Places(MAX_VERIFYING), _Places(MAX_TRIALS), _Places(1)
+
+    def calls_come(self) -> bool:
+        """Whether the loaded models are being called."""
+        last = self._last_call()
+        return last > 0 and self.clock.monotonic() - last < CALLS_SECONDS
 
     @contextmanager
     def begin(self, load: Load) -> Iterator[Load]:
@@ -106,9 +131,9 @@ class Loads:
                 self._under_way.discard(load)
 
     def wait(self, load: Load, over: Callable[[], bool]) -> bool:
-        """Have a load wait until `over`, which `tell` has it look at; false where it cannot, or no longer.
+        """Wait until `over` is true, which is checked at every `notify`; false if the load cannot wait, or no longer.
 
-        A caller with a deadline has ANSWER_SECONDS of it left then.
+        Of a caller's deadline ANSWER_SECONDS are left then.
         """
         with self.changed:
             if self._waiting >= MAX_WAITING:
@@ -124,7 +149,7 @@ class Loads:
             finally:
                 self._waiting -= 1
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Something that a load may wait for has changed."""
         with self.changed:
             self.changed.notify_all()
@@ -145,13 +170,13 @@ class Loads:
         """
         return self._place(load, self._trials)
 
-    def turn(self, load: Load) -> AbstractContextManager[None]:
-        """Around the making of a model's sessions: one at a time.
+    def opening(self, load: Load) -> AbstractContextManager[None]:
+        """Around the opening of a model's instances: one model at a time.
 
         Raises:
             DeadlineError, StoppingError: as `Load.go_on`, while it waits.
         """
-        return self._place(load, self._turn)
+        return self._place(load, self._opening)
 
     @contextmanager
     def _place(self, load: Load, places: "_Places") -> Iterator[None]:
@@ -169,7 +194,7 @@ class Loads:
                 self.changed.notify_all()
 
     def stop(self) -> None:
-        """Have every load end soon."""
+        """End every load at its next `go_on`, and let none wait."""
         with self.changed:
             self.stopping = True
             self.changed.notify_all()
@@ -184,7 +209,7 @@ class Loads:
             memory.check(what, size, self.available())
 
     def available(self) -> int:
-        """Bytes that may be promised; with `changed` held."""
+        """Bytes that may be claimed; with `changed` held."""
         there = memory.available() - sum(load.untaken_bytes for load in self._under_way)
         if self._budget_bytes:
             claimed = sum(load.claimed_bytes for load in self._under_way)

@@ -2,11 +2,10 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 
 from edge.engine.engine import DelegateRef, Session, SessionOptions
 from edge.engine.engines import Engines
-from edge.engine.probe import ProbeResult, probe
+from edge.engine.probe import TrialResult, probe
 from edge.engine.samples import Sample
 from edge.package.adapter import view
 from edge.package.manifest import Manifest
@@ -37,7 +36,7 @@ def try_out(
     engines: Engines,
     idle: bool = False,
     go_on: Callable[[], None] = lambda: None,
-) -> tuple[SessionOptions, ProbeResult]:
+) -> tuple[SessionOptions, TrialResult]:
     """Try a model out in a process of its own; the options to serve it with, and what was found. To stop, `go_on` raises.
 
     Raises:
@@ -45,9 +44,7 @@ def try_out(
     """
     names = engines.for_model(options)
     trial = probe(model_fd, options, sample, run_seconds=manifest.trial_seconds, engines=names, idle=idle, go_on=go_on)
-    found = replace(
-        options, engine=trial.engine, allocate=trial.allocate, in_place=trial.in_place, borrows=trial.borrows
-    )
+    found = options._replace(engine=trial.engine, allocate=trial.allocate, borrows=trial.borrows)
     return found, trial
 
 
@@ -59,7 +56,7 @@ def adapted(sessions: list[Session], manifest: Manifest) -> list[Session]:
     """
     if not manifest.inputs and not manifest.outputs:
         return sessions
-    from edge.engine.adapting import AdaptedSession
+    from edge.engine.adapting import AdaptedSession  # numpy, which only adapters need
 
     inputs = view(sessions[0].inputs, manifest.inputs, "inputs")
     outputs = view(sessions[0].outputs, manifest.outputs, "outputs")

@@ -1,6 +1,6 @@
-"""The loaded models: LOADING -> WARMING -> READY -> DRAINING -> gone; and one that takes the place of another (W).
+"""The loaded models by name: LOADING -> WARMING -> READY -> DRAINING -> gone, and swaps of one for another (W).
 
-How one is loaded is in `edge.serving.loading`, who serves under which name in `edge.serving.aliases`.
+`edge.serving.loading` loads one model; `edge.serving.aliases` is the table of names.
 """
 
 import logging
@@ -26,10 +26,10 @@ from edge.host import descriptors, memory
 from edge.paths import model_url
 from edge.serving.agreement import check_tensors
 from edge.serving.aliases import Aliases, Entry, ModelState, Prepared, already
+from edge.serving.caller import Caller, Nobody
 from edge.serving.failed import FailedCall
 from edge.serving.loading import LoadedModel, Loader, ModelDefaults, Served, log_loaded
 from edge.serving.loads import Load, Loads
-from edge.serving.scheduler import Caller, Nobody
 from edge.text import shown
 
 if TYPE_CHECKING:
@@ -38,19 +38,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME_PATTERN = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
-MAX_NAME_CHARACTERS = 255  # of a model (L-1)
+MAX_NAME_CHARACTERS = 255  # of a model's name (L-1)
 SPARE_DESCRIPTORS = 32  # what a load may open at once, and some for calls
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What is to be loaded, and in place of what; `changed`: with other tensors, if need be."""
+    """What to load, under which entry, and in place of which model; `allow_changed_tensors` as of `Registry.swap`."""
 
     url: str
     load: Load
     entry: Entry
     old: LoadedModel | None = None
-    changed: bool = False
+    allow_changed_tensors: bool = False
 
 
 class Registry:
@@ -64,12 +64,13 @@ class Registry:
         clock: Clock,
         on_change: Callable[[str, bool], None] = lambda name, serving: None,
     ) -> None:
-        self._loads = Loads(clock, defaults.memory_budget_bytes, lambda: self.reserved_bytes)
+        self._aliases = Aliases()
+        self._loads = Loads(clock, defaults.memory_budget_bytes, lambda: self.reserved_bytes, self._aliases.last_call)
         self._loader = Loader(engines, open_package, defaults, clock, self._loads)
         self._clock = clock
         self._on_change = on_change
         self._on_gone: list[Callable[[], None]] = []
-        self._aliases = Aliases()
+        self.served = 0  # models that began to serve
         self.swaps = 0  # models that took the place of another
 
     @property
@@ -94,10 +95,10 @@ class Registry:
         """
         _check_name(name)
         load = Load(self._loads, caller)
-        return self._load(_Task(url, load, self._claim(name, load)))
+        return self._load(_Task(url, load, self._claim_name(name, load)))
 
-    def _claim(self, name: str, load: Load) -> Entry:
-        """The name's entry, for this load; while another load has it, its end is waited for, so that the model serves then."""
+    def _claim_name(self, name: str, load: Load) -> Entry:
+        """A new entry for the name. While another load has the name this one waits, and then finds that the name is taken."""
         while True:
             entry, mine = self._aliases.claim(name)
             if mine:
@@ -109,7 +110,7 @@ class Registry:
         """Load where nothing serves."""
         try:
             with self._loads.begin(task.load):
-                model = self._open(task)
+                model = self._make_ready(task)
                 if task.old is not None:
                     model = model.in_place_of(task.old, self._clock)
                 self._aliases.publish(task.entry, model)
@@ -118,22 +119,23 @@ class Registry:
             memory.give_back()
             raise
         finally:
-            self._loads.tell()
+            self._loads.notify()
+        self.served += 1
         self._on_change(model.name, True)
         log_loaded(model)
         return model
 
-    def _open(self, task: _Task, *, idle: bool = False) -> LoadedModel:
-        """The model, ready to serve, also in place of the task's old one if it has one."""
+    def _make_ready(self, task: _Task, *, idle: bool = False) -> LoadedModel:
+        """Load the task's model up to the point where it could serve; raises as `swap`."""
         descriptors.make_sure_of(SPARE_DESCRIPTORS)
         entry, old = task.entry, task.old
         model = self._loader.load(entry.name, model_url(task.url), task.load, entry.warming, idle=idle)
         if old is None:
             return model
         try:
-            if not task.changed:
+            if not task.allow_changed_tensors:
                 check_tensors((old.inputs, old.outputs), (model.inputs, model.outputs))
-            task.load.go_on()
+            (task.load.rest if idle else task.load.go_on)()
             return model
         except BaseException:
             model.drain()
@@ -152,16 +154,16 @@ class Registry:
         log.info("model %s unloaded", name)
 
     def _drain(self, entry: Entry, gone: Callable[[], None]) -> None:
-        """Have a model that no longer serves finish its calls; then it is `gone`."""
+        """Wait for the calls of a model that takes no new ones, close it, and call `gone`."""
         if entry.model is not None:
             self._on_change(entry.name, False)
-            self._tell_gone()
+            self._notify_gone()
             entry.model.drain()
         gone()
         memory.give_back()
-        self._loads.tell()
+        self._loads.notify()
 
-    def _tell_gone(self) -> None:
+    def _notify_gone(self) -> None:
         for callback in self._on_gone:
             callback()
 
@@ -204,7 +206,7 @@ class Registry:
             return self._load_after_gap(task)
         finally:
             self._aliases.give_up(new)
-            self._loads.tell()
+            self._loads.notify()
 
     def _claim_swap(self, name: str, load: Load) -> tuple[Entry, Entry | None]:
         """Entries for a swap; whatever else happens under the name comes first, the end of one replaced before included."""
@@ -218,7 +220,7 @@ class Registry:
     def _load_beside(self, task: _Task, old: Entry) -> LoadedModel:
         try:
             with self._loads.begin(task.load):
-                model = self._open(task, idle=True)
+                model = self._make_ready(task, idle=True)
                 try:
                     (model,) = self._switch([Prepared(task.entry, old, model)])
                 except BaseException:
@@ -238,11 +240,12 @@ class Registry:
         self._aliases.switch([(one.entry, model, one.old) for one, model in zip(prepared, models, strict=True)])
         for model in models:
             log_loaded(model)
-        self._tell_gone()
+        self.served += len(models)
+        self._notify_gone()
         for one in prepared:
             if one.old is not None:
                 self.swaps += 1
-                self._drain_later(one.old)
+                self._drain_in_background(one.old)
             else:
                 self._on_change(one.entry.name, True)
         return models
@@ -263,14 +266,14 @@ class Registry:
         try:
             with self._loads.begin(load):
                 served = old.model if old is not None else None
-                model = self._open(_Task(url, load, new, served, allow_changed_tensors), idle=old is not None)
+                model = self._make_ready(_Task(url, load, new, served, allow_changed_tensors), idle=old is not None)
                 self._aliases.hold(new, model)  # counts as taken memory from here on
         except BaseException:
             self._aliases.drop(new)
             memory.give_back()
             raise
         finally:
-            self._loads.tell()
+            self._loads.notify()
         return Prepared(new, old, model)
 
     def switch(self, prepared: Sequence[Prepared]) -> list[LoadedModel]:
@@ -282,7 +285,7 @@ class Registry:
         try:
             return self._switch(prepared)
         finally:
-            self._loads.tell()
+            self._loads.notify()
 
     def give_up(self, prepared: Sequence[Prepared]) -> None:
         """What was prepared is not to serve."""
@@ -290,17 +293,17 @@ class Registry:
             one.model.drain()
             self._aliases.drop(one.entry)
         memory.give_back()
-        self._loads.tell()
+        self._loads.notify()
 
-    def _drain_later(self, old: Entry) -> None:
-        """Have a replaced model finish its calls and go; nobody waits for that."""
+    def _drain_in_background(self, old: Entry) -> None:
+        """Drain a replaced model on a thread of its own."""
 
         def drain() -> None:
             if old.model is not None:
                 old.model.drain()
             self._aliases.drop(old)
             memory.give_back()
-            self._loads.tell()
+            self._loads.notify()
             log.info("model %s: what served before is unloaded", old.name)
 
         try:
@@ -372,9 +375,9 @@ class Registry:
         """Have loads under way end soon, and take no more."""
         self._loads.stop()
 
-    def oldest_running_seconds(self) -> float:
-        """How long the longest inference of any model has been running, in seconds."""
-        return max((model.scheduler.oldest_running_seconds() for model in self._loaded()), default=0.0)
+    def end_stuck(self, limit_s: float) -> float:
+        """See `Scheduler.end_stuck`, of all models."""
+        return max((model.scheduler.end_stuck(limit_s) for model in self._loaded()), default=0.0)
 
     def states(self) -> list[tuple[str, ModelState, LoadedModel | None]]:
         """Every model, whatever its state: a name whose model is being replaced has two."""

@@ -1,81 +1,55 @@
-"""Who runs next on a model: its sessions, and a bounded first-come-first-served queue before them (P-4, P-5, P-10)."""
+"""Which call runs next on a model: a seat for each instance, and a bounded first-in, first-out queue for them (P-4, P-5, P-10).
 
+An inference is ended with its call (P-19), or when it is stuck (P-20), if the engine can end it. Both the check that it still has its
+seat and the return of the seat happen with the lock held, so the inference that takes the seat next is never ended by mistake.
+"""
+
+import logging
 import threading
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from enum import Enum
+from functools import partial
+from typing import NamedTuple
 
 from edge.clock import Clock
 from edge.engine.engine import Session
-from edge.errors import DeadlineError, ModelGoneError, QueueFullError
+from edge.errors import CallEndedError, DeadlineError, EdgeError, ModelGoneError, QueueFullError, StuckError
 from edge.histogram import BOUNDS, empty
+from edge.serving.caller import Caller
+from edge.tally import Tally
 
-QUICK_SECONDS = 0.001
+log = logging.getLogger(__name__)
 
-
-class Caller(Protocol):
-    """What the queue asks of a waiting call."""
-
-    def time_remaining(self) -> float | None:
-        """Seconds until its deadline; None where it has none."""
-        ...
-
-    def step_aside(self) -> bool:
-        """Say that the call may take a while, so that other calls are not kept waiting by it; false where they are."""
-        ...
-
-    def after_answer(self, callback: Callable[[], None]) -> None:
-        """Have `callback` called by this thread as soon as the answer is on its way, or cannot be sent; at most one."""
-        ...
-
-    def add_callback(self, callback: Callable[[], None]) -> bool:
-        """Have `callback` called when the call ends (cancelled, disconnected); false where it has ended already."""
-        ...
-
-    def metadata(self, key: str) -> str | None:
-        """The first value of a key in the call's metadata; None where it has none."""
-        ...
-
-    def trail(self, key: str, value: str) -> None:
-        """Send a key and its value after the answer, whatever that is; before it is given."""
-        ...
+QUICK_SECONDS = 0.001  # a call so short runs on the thread that waits for calls (edge.rpc.core)
+BRIEF_SECONDS = 0.1  # an inference of a steady model that takes no longer is not ended early
+EARLY_SECONDS, EARLY_SHARE = 0.05, 0.02  # clients end a call up to so much before the deadline that they sent
 
 
-class Nobody:
-    """A caller that waits for ever."""
+class End(Enum):
+    """Why an inference is to end."""
 
-    def time_remaining(self) -> None:
-        """There is no deadline."""
-
-    def step_aside(self) -> bool:
-        """Nobody is kept waiting."""
-        return True
-
-    def after_answer(self, callback: Callable[[], None]) -> None:
-        """There is no answer."""
-        callback()
-
-    def add_callback(self, callback: Callable[[], None]) -> bool:
-        """It does not end."""
-        return True
-
-    def metadata(self, key: str) -> None:
-        """There is none."""
-
-    def trail(self, key: str, value: str) -> None:
-        """There is no answer."""
+    CALL = "its call has ended"
+    STUCK = "it is stuck"
 
 
 class Seat:
-    """A place for one call on a model: a session, and since when it runs on the monotonic clock (0: it is idle)."""
+    """An instance as one call has it: its session, and since when the call runs, on the monotonic clock (0: it is idle).
 
-    __slots__ = ("session", "since")
+    `end`: its inference was told to end. `turn`: a thing of the call's own, where its end is that of its inference.
+    `answered` gives the seat back after an answer, as `Scheduler.release` does.
+    """
 
-    def __init__(self, session: Session) -> None:
+    __slots__ = ("answered", "end", "session", "since", "turn")
+
+    def __init__(self, session: Session, release: Callable[..., None]) -> None:
         self.session = session
         self.since = 0.0
+        self.end: End | None = None
+        self.turn: object = None
+        self.answered: Callable[[], None] = partial(release, self, done=True)
 
 
 class _Waiter:
@@ -111,25 +85,32 @@ class Counts(NamedTuple):
 class Scheduler:
     """The sessions of one model. Safe to use from any thread.
 
-    `quick` says whether the next inference is over within QUICK_SECONDS: the last was, and its input cannot change that.
+    `quick` says whether the next inference is over within QUICK_SECONDS: the last was, and its input cannot change that;
+    `brief` so of BRIEF_SECONDS.
     """
 
-    def __init__(self, name: str, sessions: Sequence[Session], *, queue_calls: int, clock: Clock) -> None:
+    def __init__(
+        self, name: str, sessions: Sequence[Session], *, queue_calls: int, clock: Clock, keeps_state: bool = False
+    ) -> None:
+        """`keeps_state`: what an inference leaves behind is for all callers, so that it does not end with its own."""
         self._name = name
+        self._keeps_state = keeps_state
         self._monotonic = clock.monotonic
         self._queue_calls = queue_calls
         self._lock = threading.Lock()
-        self._seats = tuple(Seat(session) for session in sessions)
+        self._seats = tuple(Seat(session, self.release) for session in sessions)
         self._idle = list(self._seats)
         self._waiters: deque[_Waiter] = deque()
         self._drained = threading.Event()
         self._steady = all(session.steady for session in sessions)
-        self.quick = False
+        self.quick = self.brief = False
         self.closing = False
         self.predicted = 0
         self._failed = self._waited = 0
-        self._ran_seconds = self._waited_seconds = self._last = 0.0
+        self._ran_seconds = self._waited_seconds = 0.0
+        self.last = 0.0  # when the last call ended, on the monotonic clock; 0: none has
         self._ran_buckets, self._waited_buckets = empty(), empty()
+        self.ended = Tally("cancelled", "deadline", "stuck")  # inferences that were ended, by why
 
     @contextmanager
     def session(self, caller: Caller, *, counts: bool = True) -> Iterator[Session]:
@@ -167,7 +148,8 @@ class Scheduler:
         Raises:
             ModelGoneError: the model is being unloaded (U-2), or was replaced (W-2).
             QueueFullError: too many calls wait already (P-4).
-            DeadlineError: the caller's deadline passed, or it went away, while waiting (P-5).
+            DeadlineError: the caller's deadline passed while it waited (P-5).
+            CallEndedError: it went away meanwhile (P-5).
         """
         with self._lock:
             if self.closing:
@@ -202,8 +184,69 @@ class Scheduler:
             give_up()
         # A seat may have been handed over just as the time ran out: the call then runs.
         if waiter.seat is None:
-            raise DeadlineError(f"the call's time ran out while it waited for model {self._name!r}")
+            raise self._ended(caller, self._monotonic() - waiter.since, f"while it waited for model {self._name!r}")
         return waiter.seat
+
+    def end_with(self, seat: Seat, caller: Caller) -> None:
+        """Have the inference that is to begin on a seat end with its call (P-19), unless it is brief, or its state is everybody's."""
+        if self.brief or self._keeps_state:
+            return
+        turn = seat.turn = object()
+        ended = partial(self._call_ended, seat, turn)
+        if not caller.add_callback(ended):
+            ended()
+
+    def _call_ended(self, seat: Seat, turn: object) -> None:
+        with self._lock:
+            if seat.turn is turn and seat.end is None and seat.session.end():
+                seat.end = End.CALL
+
+    def end_stuck(self, limit_s: float) -> float:
+        """Have inferences end that run for longer than so many seconds (P-20).
+
+        Returns how long the oldest of those runs that were told so before, or cannot be; 0 where there is none.
+        """
+        oldest, told = 0.0, []
+        with self._lock:
+            now = self._monotonic()
+            for seat in self._seats:
+                ran = now - seat.since if seat.since else 0.0
+                if ran <= limit_s:
+                    continue
+                if seat.end is not End.STUCK and seat.session.end():
+                    seat.end = End.STUCK
+                    told.append(ran)
+                else:
+                    oldest = max(oldest, ran)
+        for ran in told:
+            log.warning(
+                "model %s: an inference is ended that has been running for %.0f s, longer than edge_inference_stuck_seconds (%g)",
+                self._name,
+                ran,
+                limit_s,
+            )
+        return oldest
+
+    def why_ended(self, seat: Seat, caller: Caller) -> EdgeError:
+        """The error of a call whose inference was ended; it is counted, and the log tells of it."""
+        ran = self._monotonic() - seat.since
+        if seat.end is End.STUCK:
+            self.ended.count("stuck")
+            return StuckError(
+                f"the inference on model {self._name!r} was ended after {ran:.0f} s, longer than this agent lets one run"
+                " (edge_inference_stuck_seconds)"
+            )
+        error = self._ended(caller, ran, f"and its inference on model {self._name!r} was ended after {ran:.3g} s")
+        self.ended.count("deadline" if isinstance(error, DeadlineError) else "cancelled")
+        log.info("%s", error)
+        return error
+
+    def _ended(self, caller: Caller, seconds: float, then: str) -> EdgeError:
+        """The error of a call that ended so many seconds after it began to wait, or to run."""
+        remaining = caller.time_remaining()
+        if remaining is not None and remaining <= EARLY_SECONDS + EARLY_SHARE * seconds:
+            return DeadlineError(f"the call's time ran out {then}")
+        return CallEndedError(f"the call was cancelled {then}")
 
     def release(self, seat: Seat, *, done: bool | None) -> None:
         """Give a seat back; `done` where its session answered, not failed, and None where nothing was inferred."""
@@ -217,8 +260,13 @@ class Scheduler:
             elif done is False:
                 self._failed += 1
             if done is not None:
-                self._last = now
-                self.quick = self._steady and ran < QUICK_SECONDS
+                self.last = now
+                if self._steady:
+                    self.quick, self.brief = ran < QUICK_SECONDS, ran < BRIEF_SECONDS
+            seat.turn = None
+            if seat.end is not None:
+                seat.end = None
+                seat.session.may_run()
             if self._waiters:
                 waiter = self._waiters.popleft()
                 self._waited += 1
@@ -243,7 +291,7 @@ class Scheduler:
                 self._failed,
                 self._waited,
                 self._waited_seconds,
-                self._last,
+                self.last,
                 tuple(self._ran_buckets),
                 tuple(self._waited_buckets),
             )
@@ -264,11 +312,6 @@ class Scheduler:
             seat.session.close()
         self._idle.clear()
         self._seats = ()
-
-    def oldest_running_seconds(self) -> float:
-        """How long the longest inference has been running, in seconds; 0 where none is."""
-        now = self._monotonic()
-        return max((now - since for seat in self._seats if (since := seat.since)), default=0.0)
 
     @property
     def waiting(self) -> int:

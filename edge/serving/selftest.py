@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +73,7 @@ def run_selftest(
         if record_fd is not None:
             about["record"] = record_fd
         run = _Run(
-            Child({"files": about, "options": asdict(model.options)}, tuple(about.values()), flag=FLAG, idle=idle)
+            Child({"files": about, "options": model.options._asdict()}, tuple(about.values()), flag=FLAG, idle=idle)
         )
         return replace(selftest, cases=run.cases(model, selftest.cases, go_on))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from edge.clock import Clock
 from edge.tensors import READABLE_BEHIND_BYTES, Lent
 
-MAX_KEPT_BYTES = 64 << 20  # of buffers that no call uses
+MAX_KEPT_BYTES = 64 << 20  # of unused buffers that are kept for the next calls
 KEEP_UNUSED_SECONDS = 2.0
 
 
@@ -69,8 +69,3 @@ class Buffers:
             with self._lock:
                 now = self._clock.monotonic()
                 self._free = [one for one in self._free if now - one.unused_since < KEEP_UNUSED_SECONDS]
-
-    @property
-    def kept_bytes(self) -> int:
-        """Of those that no call uses."""
-        return sum(one.room for one in list(self._free))

@@ -10,8 +10,8 @@ from edge.text import shown
 SHM_DEST = 0o1000  # linux/shm.h: removed, goes away with the last detach
 WRITE_OR_EXECUTE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 _OWNERS = struct.Struct("=4x4I")  # struct ipc64_perm: key; owner's user and group, creator's
-MAX_SEGMENT_ID = 2**31 - 1  # a shmid is an int
-MAX_NAME_BYTES = 255  # of a file: NAME_MAX in linux/limits.h
+MAX_SEGMENT_ID = 2**31 - 1  # largest shmid: it is an int
+MAX_NAME_BYTES = 255  # of the name of a file in /dev/shm: NAME_MAX in linux/limits.h
 
 
 class SegmentStatus(NamedTuple):

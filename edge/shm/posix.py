@@ -26,9 +26,9 @@ from edge.shm.peers import SHM_FOLDER
 from edge.shm.sysv import JUDGED_SECONDS, KEEP_UNUSED_SECONDS
 from edge.text import shown
 
-MAX_REGIONS = 128  # each holds a descriptor
-MAX_REGION_BYTES = 1 << 30  # of all regions together: they keep memory of clients that are gone
-MAX_NAME_CHARACTERS = 256  # of a region
+MAX_REGIONS = 128  # registered regions; each holds a descriptor
+MAX_REGION_BYTES = 1 << 30  # of all registered regions together, for they outlive their clients
+MAX_NAME_CHARACTERS = 256  # of a region's name
 UNLINKED_SECONDS = 60.0  # without use, until a region whose file was removed is dropped: its client is gone
 
 _TMPFS = 0x01021994  # linux/magic.h

@@ -31,9 +31,9 @@ _SHMID_DS = struct.Struct("=20xI24xQ32xQ")  # mode at 20, shm_segsz at 48, shm_n
 _PERMISSIONS = slice(0, 24)  # struct ipc64_perm as far as the mode: key, owner, creator, mode
 
 KEEP_UNUSED_SECONDS = 2.0
-JUDGED_SECONDS = 0.1  # a judgement holds, be it of clients that came later: it costs a walk through the agent's sockets
+JUDGED_SECONDS = 0.1  # that a check of a segment holds, also for clients that connect meanwhile; it walks all sockets
 ATTACH_ATTEMPTS = 4
-MAX_KEPT = 64  # attachments; more are attached and detached by each call
+MAX_KEPT = 64  # segments that stay attached; further ones are attached and detached by each call
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.shmat.restype = ctypes.c_void_p

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edge.errors import SharedMemoryError
 
-MAX_UNWRITTEN_BYTES = 64 << 20  # that the agent's reading may make, of all segments that exist
+MAX_UNWRITTEN_BYTES = 64 << 20  # of pages never written by clients that reading may allocate, of all segments
 
 _TABLE = Path("/proc/sysvipc/shm")
 _ID, _RSS, _SWAP = 1, 14, 15  # columns

@@ -40,13 +40,13 @@ The numbers are those of the attacks that were found once; each is tried by
 |   | an access key's id in a store's error | test_captures: hostile store, "key in an error" |
 |   | limits of processes and threads | test_surroundings: without threads |
 |   | memory of large requests that are refused | test_requests: comes back |
+|   | the largest message there is | test_requests: three times its size |
 |   | large requests that wait for a slow model | test_requests: wait for a slow model, of many clients |
 |   | answers that nobody reads, streams that nobody ends | test_answers |
 |   | scrapers that say nothing, or do not read | test_metrics |
 
-Each asserts that the agent takes 128 MiB more at most, but two: of one message of 53 MiB (its memory "comes back") gRPC's binding has
-three copies for a moment, and 16 clients that each send 12.6 MB as fast as they can (large requests "of many clients") take up to some
-190 MiB. Both assert 256.
+Each asserts that the agent takes 128 MiB more at most, but one: of one message of 64 MiB, the largest there is by default, gRPC's
+binding has three copies for a moment (test_requests: "three times its size"). It asserts 224.
 
 29, a member that unloads or replaces a model, is refused where `edge_admins` is set: tests.system.test_admins.
 

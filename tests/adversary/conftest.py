@@ -85,10 +85,13 @@ class Stand:
         assert self.alone.ok == 1, self.alone.answers
 
     @contextlib.contextmanager
-    def attack(self, *, seconds: float = 1.0, max_growth_bytes: int = MAX_GROWTH_BYTES) -> Iterator[Callable[[], bool]]:
+    def attack(
+        self, *, seconds: float = 1.0, max_growth_bytes: int = MAX_GROWTH_BYTES, floor: float = FLOOR_MILLISECONDS
+    ) -> Iterator[Callable[[], bool]]:
         """Around an attack: whether the honest client was served meanwhile, and the agent stayed small and alive.
 
-        Gives a function that says whether to go on: for `seconds`, so that the honest client has made enough calls.
+        Gives a function that says whether to go on: for `seconds`, so that the honest client has made enough calls. `floor`: the
+        milliseconds that its calls may take in any case.
         """
         until = time.monotonic() + seconds
         base = self._memory("VmRSS")
@@ -96,13 +99,13 @@ class Stand:
         self._honest.stretch()
         yield lambda: time.monotonic() < until
         pause(until - time.monotonic())
-        self._judge(self._honest.stretch(), self._memory("VmHWM") - base, max_growth_bytes)
+        self._judge(self._honest.stretch(), self._memory("VmHWM") - base, max_growth_bytes, floor)
 
-    def _judge(self, during: Stretch, grown: int, most: int) -> None:
+    def _judge(self, during: Stretch, grown: int, most: int, floor: float) -> None:
         assert self.agent.process is not None and self.agent.process.poll() is None, self.agent.log
         assert "the agent is stuck" not in self.agent.log, self.agent.log
         assert during.ok >= MIN_OK, during.answers
-        allowed = max(MAX_SLOWDOWN * self.alone.p99, FLOOR_MILLISECONDS)
+        allowed = max(MAX_SLOWDOWN * self.alone.p99, floor)
         assert during.p99 <= allowed, f"p99 {during.p99:.0f} ms; alone {self.alone.p99:.1f} ms"
         assert grown < most, f"{grown >> 20} MiB more memory"
 

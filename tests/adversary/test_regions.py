@@ -100,7 +100,10 @@ def test_files_that_are_cut_again_and_again(stand: Stand) -> None:  # [O-20]
             assert mean(agent, name) == "1.0"
             if name != "whole":
                 cutters.enter_context(cutter(file))
-        assert len(held(agent)) >= 6, "they are open and mapped"
+        in_place = agent.client.status().engine.startswith("LiteRT")
+        assert len(held(agent)) >= (6 if in_place else 3), (
+            "they are open, and mapped where the engine reads them in place"
+        )
         with stand.attack(seconds=3) as going_on:
             while going_on() or not found["cut short"]:
                 for name in ("cut-0", "cut-1"):

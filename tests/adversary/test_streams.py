@@ -4,7 +4,7 @@ import contextlib
 
 from grpc_health.v1 import health_pb2
 
-from edge.rpc.receipt import MAX_INCOMPLETE_CALLS
+from edge.rpc.receiving import MAX_INCOMPLETE_CALLS
 from edge.rpc.server import LOOKAHEAD_BYTES
 from tests.adversary.conftest import Stand, pause
 from tests.adversary.http2 import CANCEL, LIST_MODELS, RST_STREAM, WATCH, Connection, frame, message

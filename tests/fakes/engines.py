@@ -1,5 +1,6 @@
 """Which engines are there to be tested."""
 
+import importlib.util
 import json
 import os
 
@@ -28,6 +29,12 @@ def gpu_is_there() -> bool:
 def litert_serves() -> bool:
     """Whether the agent under test has LiteRT: a binary does, unless an emulator runs it in which that crashes."""
     return "AGENT_OLD_EMULATOR" not in os.environ if "AGENT_COMMAND" in os.environ else litert_is_there()
+
+
+def interpreter() -> str:
+    """Whose interpreter the agent under test has: a binary tflite_runtime's, a source tree the newer one if it is installed."""
+    newer = "AGENT_COMMAND" not in os.environ and importlib.util.find_spec("ai_edge_litert")
+    return "ai_edge_litert" if newer else "tflite_runtime"
 
 
 def plain_engine() -> str:

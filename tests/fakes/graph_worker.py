@@ -17,7 +17,7 @@ from edge.engine.engine import SessionOptions
 from edge.engine.engines import Engines
 from edge.engine.interpreter import ENGINE_ERRORS
 from edge.engine.model_file import check_model_file
-from edge.engine.probe import ProbeResult, task_of
+from edge.engine.probe import TrialResult, task_of
 from edge.engine.sample_inputs import SampleInputs
 from edge.engine.samples import MADE_UP, Sample
 from edge.engine.trial import Trial
@@ -56,24 +56,24 @@ class Silent:
         self.say = hear
 
 
-def try_out(fd: int) -> ProbeResult | None:
+def try_out(fd: int) -> TrialResult | None:
     """What a trial finds, or None where it refuses the model; how far it is goes to the test."""
     options = SessionOptions()
-    trial = Trial(task_of(fd, options, Sample(), MADE_UP, ENGINES.for_model(options)), Silent(tell))
+    trial = Trial(task_of(fd, options, Sample(), MADE_UP, engines=ENGINES.for_model(options)), Silent(tell))
     try:
-        return trial.first_that_serves()[0]
+        return trial.first_that_serves()
     except EdgeError:
         return None
 
 
-def try_shapes(fd: int, found: ProbeResult, shapes: Any) -> bool:
+def try_shapes(fd: int, found: TrialResult, shapes: Any) -> bool:
     """Whether a trial of shapes lets them through."""
     options = SessionOptions(engine=found.engine, allocate=found.allocate)
     trial = Trial(task_of(fd, options, Sample(), (found.kind,) if found.kind else MADE_UP), Silent(tell))
     return "refused" not in trial.try_shapes(shapes)
 
 
-def serve(path: str, found: ProbeResult, requests: list[Any]) -> list[Any]:
+def serve(path: str, found: TrialResult, requests: list[Any]) -> list[Any]:
     """The agent's answers, one session for all."""
     session = ENGINES.open(path, SessionOptions(engine=found.engine, allocate=found.allocate))
     if found.kind:

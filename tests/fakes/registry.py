@@ -43,7 +43,7 @@ class Bench:
             trust_dir=packages.trust(self._folder),
             clock=self.clock,
             build_date=packages.BUILD_DATE,
-            claim=load.claim,
+            claim=load.claim_memory,
             go_on=load.go_on,
         )
 

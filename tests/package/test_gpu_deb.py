@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,18 @@ def test_what_it_needs(package: Package) -> None:
     assert package.fields["Depends"].startswith("sagemaker-edge-agent, libc6 (>= 2.")
     assert "libvulkan1" in package.fields["Depends"]
     assert litert.RELEASE in package.contents["/usr/share/doc/sagemaker-edge-agent-gpu/copyright"].decode()
+
+
+def test_the_tarball_has_the_same_files(package: Package) -> None:
+    [name] = DEB.parent.glob(f"sagemaker-edge-agent-gpu-{package.fields['Version']}.tgz")
+    with tarfile.open(name) as archive:
+        members = {f"/{member.name}": member for member in archive if member.isfile()}
+        assert {(member.uid, member.gid, member.mode) for member in members.values()} == {(0, 0, 0o644)}
+        library = f"{litert.GPU_FOLDER}/{litert.GPU_LIBRARY}"
+        assert members[library].size == package.files[library].size
+        drop_in = archive.extractfile(members[DROP_IN])
+        assert drop_in is not None
+        assert drop_in.read() == package.contents[DROP_IN]
 
 
 def test_the_unit_takes_the_drop_in(package: Package, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from edge.rpc._generated import open_inference_pb2 as pb
 from tests.data import hard_models, make_models
-from tests.fakes.engines import litert_serves
+from tests.fakes.engines import interpreter, litert_serves
 from tests.system.conftest import run_tool
 from tests.system.harness import CALL_SECONDS, array_of, tensor_of
 
@@ -24,7 +24,7 @@ def test_each_model_has_its_engine(agents: Any, signer: Any) -> None:  # [L-7] [
         assert array_of(client.predict("plain", [tensor_of(ONE, "x")])[0]).item() == 2
         assert array_of(client.predict("counter", [tensor_of(ONE, "x")])[0]).item() == 2 * number
     status = client.status()
-    assert [model.engine.split(" ")[0] for model in status.models] == ["LiteRT", "ai_edge_litert"]
+    assert [model.engine.split(" ")[0] for model in status.models] == ["LiteRT", interpreter()]
     assert status.engine.startswith("LiteRT ")
     for name, engine in (("plain", "litert"), ("counter", "tflite")):
         asked = pb.ModelConfigRequest(name=name).SerializeToString()
@@ -32,7 +32,7 @@ def test_each_model_has_its_engine(agents: Any, signer: Any) -> None:  # [L-7] [
         config = pb.ModelConfigResponse.FromString(raw).config
         assert (config.platform, config.backend) == (engine, engine)
     said = run_tool("status", "--socket", agent.socket).stdout
-    assert "engine LiteRT 2.3" in said and "counter runs on ai_edge_litert " in said and "plain runs on" not in said
+    assert "engine LiteRT 2.3" in said and f"counter runs on {interpreter()} " in said and "plain runs on" not in said
     assert "model counter is served by the interpreter: LiteRT refuses the model file: unsupported" in agent.log
     assert "XNNPACK delegate" not in said
     assert agent.stop() == 0

@@ -350,11 +350,11 @@ def test_memory_goes_back(agents: Any, signer: Any) -> None:  # [U-3]
     client, big = agent.client, signer.package(make_models.big(64), "big")
     client.load(big, "big")
     client.unload("big")
-    before = footprint(agent)[0]
+    before = agent.own_bytes()
     client.load(big, "big")
-    loaded = footprint(agent)[0]
+    loaded = agent.own_bytes()
     client.unload("big")
-    after = footprint(agent)[0]
+    after = agent.own_bytes()
     assert loaded - before > 32 << 20
     assert after - before < 8 << 20
 

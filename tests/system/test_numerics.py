@@ -2,8 +2,7 @@
 
 A binary's answers are compared with the x86-64 binary's. A change of engine may change these: run this file against that
 binary with NUMERICS_WRITE=1 then, and look at the difference. Run from source, where another release of the engine may
-be installed, the agent answers what that engine does; int8 with tflite_runtime, whose XNNPACK is told to take it, as the
-binary does (edge.engine.xnnpack).
+be installed, the agent answers what that engine does.
 """
 
 import base64
@@ -47,10 +46,10 @@ def answer_of(client: Client, signer: Any, folder: Path, dtype: Any) -> "np.ndar
 
 def expected(dtype: Any) -> "np.ndarray[Any, Any]":
     """What the x86-64 binary answers, or from source the engine that is installed: [1, CLASSES]."""
-    name, module = interpreter_package()
-    if not from_source() or (name == "tflite_runtime" and dtype is np.int8):
+    if not from_source():
         text = json.loads(EXPECTED.read_text())[np.dtype(dtype).name]
         return np.frombuffer(base64.b64decode(text), dtype).reshape(1, CLASSES)
+    _, module = interpreter_package()
     interpreter = module.Interpreter(model_content=net(dtype), num_threads=1)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pattern((1, SIZE, SIZE, 3), dtype, 0))

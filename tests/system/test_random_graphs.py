@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from edge.engine.probe import ProbeResult
+from edge.engine.probe import TrialResult
 from tests.data.random_models import Case, random_case
 from tests.system.harness import ROOT, from_source
 
@@ -127,14 +127,14 @@ class Lane:
         except Died:
             return "died"
 
-    def _tried(self, case: Case) -> ProbeResult | None:
+    def _tried(self, case: Case) -> TrialResult | None:
         try:
-            found: ProbeResult | None = self.trial.ask("try out", case.model)
+            found: TrialResult | None = self.trial.ask("try out", case.model)
             return found
         except Died:
-            return ProbeResult(0, allocate=False) if self.trial.lenient else None
+            return TrialResult(0, allocate=False) if self.trial.lenient else None
 
-    def _goes_through(self, case: Case, found: ProbeResult, request: list[Any]) -> bool:
+    def _goes_through(self, case: Case, found: TrialResult, request: list[Any]) -> bool:
         shapes = tuple(array.shape for array in request)
         own = shapes == tuple(array.shape for array in case.requests[0])
         if own and found.allocate and found.kind:

@@ -12,7 +12,10 @@ import numpy as np
 import psutil
 import pytest
 
+from edge.engine.litert import LIBRARY, PACKAGE, RELEASE
 from tests.data import hard_models, make_models
+from tests.fakes.compiler import shared_library
+from tests.fakes.engines import litert_serves
 from tests.system.harness import EMULATED, ROOT, AgentProcess, Client, array_of, eventually, from_source, tensor_of
 
 PIDS = (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup"))
@@ -111,6 +114,26 @@ def test_a_trial_ends_with_the_agent(  # [L-7] [X-4]
     assert agent.wait() == (0 if end == signal.SIGTERM else -end)
     eventually(lambda: not trial.is_running() or trial.status() == psutil.STATUS_ZOMBIE, what="the trial has ended")
     agent.close_channel()
+
+
+@pytest.mark.skipif(
+    not (from_source() and litert_serves()), reason="needs an agent that finds its engine by PYTHONPATH"
+)
+def test_a_library_that_crashes_when_it_is_loaded(  # [L-7]
+    agents: Callable[..., AgentProcess], package_of: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The trial is the first to load it, so that the agent survives, and another engine serves the model."""
+    package = tmp_path / "first" / PACKAGE
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n")
+    source = tmp_path / "crash.c"
+    source.write_text("#include <stdlib.h>\n__attribute__((constructor)) static void load(void) { abort(); }\n")
+    shared_library(source, package / f"{LIBRARY}.{RELEASE}.0")
+    agent = agents(edge_engine="litert").start(env={"PYTHONPATH": str(package.parent)})
+    agent.client.load(package_of("add_one"), "add")
+    assert add_one(agent.client) == [2] * 4
+    assert f"the runtime (LiteRT {RELEASE}.0) crashes, SIGABRT" in agent.log, agent.log
+    assert agent.stop() == 0
 
 
 def test_the_trial_of_shapes_ends_with_the_agent(agents: Callable[..., AgentProcess], signer: Any) -> None:  # [P-13]

@@ -3,7 +3,7 @@
 import pytest
 
 from edge.errors import TensorError
-from edge.serving.binding import InputBinder, Segment, TensorArgument
+from edge.serving.binding import InputBinder, SegmentRange, TensorArgument
 from edge.tensors import DYNAMIC, DType, TensorSpec
 
 A = TensorSpec("a", DType.FLOAT32, (1, 2), (1, 2))
@@ -11,11 +11,11 @@ B = TensorSpec("b", DType.UINT8, (3,), (3,))
 BINDER = InputBinder([A, B])
 
 
-def tensor(name: str, dtype: int, shape: tuple[int, ...], data: bytes | Segment | None) -> TensorArgument:
+def tensor(name: str, dtype: int, shape: tuple[int, ...], data: bytes | SegmentRange | None) -> TensorArgument:
     return TensorArgument(name, dtype, shape, data)
 
 
-def bare(data: bytes | Segment | None) -> TensorArgument:
+def bare(data: bytes | SegmentRange | None) -> TensorArgument:
     return TensorArgument(None, None, None, data)
 
 
@@ -35,7 +35,7 @@ def test_without_metadata_the_models_order_holds() -> None:  # [P-7]
 
 
 def test_shared_memory_of_size_zero_means_what_is_needed() -> None:  # [P-11]
-    first, _ = BINDER.bind([tensor("a", DType.FLOAT32, (1, 2), Segment(5, 0, 0)), GOOD_B])
+    first, _ = BINDER.bind([tensor("a", DType.FLOAT32, (1, 2), SegmentRange(5, 0, 0)), GOOD_B])
     assert first.size == 8
 
 
@@ -57,7 +57,7 @@ def test_dynamic_shape_sets_the_bytes() -> None:  # [P-8]
         ([tensor("a", DType.FLOAT32, (1, -2), bytes(8)), GOOD_B], "got shape [1, -2], expected [1, 2]"),
         ([GOOD_A, tensor("b", 0, (3,), b"wxyz")], "got 4 bytes, expected 3 for UINT8 [3]"),
         ([GOOD_A, tensor("b", 0, (3,), None)], "got 0 bytes, expected 3"),
-        ([GOOD_A, tensor("b", 0, (3,), Segment(1, 0, 4))], "got 4 bytes, expected 3"),
+        ([GOOD_A, tensor("b", 0, (3,), SegmentRange(1, 0, 4))], "got 4 bytes, expected 3"),
         ([bare(b""), bare(b"xyz")], "'a': got 0 bytes, expected 8"),
     ],
 )
@@ -67,8 +67,8 @@ def test_what_does_not_fit_is_named(arguments: list[TensorArgument], words: str)
     assert words in str(refused.value)
 
 
-@pytest.mark.parametrize("data", [b"xyz", Segment(5, 0, 3)])
-def test_bytes_declared_as_something_else_are_the_models_own(data: bytes | Segment) -> None:  # [P-12]
+@pytest.mark.parametrize("data", [b"xyz", SegmentRange(5, 0, 3)])
+def test_bytes_declared_as_something_else_are_the_models_own(data: bytes | SegmentRange) -> None:  # [P-12]
     wrong = tensor("b", DType.FLOAT32, (1, 3), data)
     [_, taken] = BINDER.bind([GOOD_A, wrong])
     assert (taken.data, taken.shape, taken.size, taken.declared) == (data, (3,), 3, "FLOAT32 [1, 3]")
@@ -78,7 +78,7 @@ def test_bytes_declared_as_something_else_are_the_models_own(data: bytes | Segme
 
 def test_a_segment_without_a_size_is_what_it_is_declared() -> None:  # [P-12] [P-11]
     with pytest.raises(TensorError, match=r"got data type FLOAT32, expected UINT8$"):
-        BINDER.bind([GOOD_A, tensor("b", DType.FLOAT32, (3,), Segment(5, 0, 0))])
+        BINDER.bind([GOOD_A, tensor("b", DType.FLOAT32, (3,), SegmentRange(5, 0, 0))])
 
 
 def test_the_order_that_would_fit_is_named() -> None:  # [P-2]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge.host import cgroups
+from edge.host.kernel_files import lines_of
 
 MIB = 1 << 20
 V1_NONE = str((1 << 63) - 4096)  # version 1's word for no limit
@@ -126,6 +127,15 @@ def test_nothing_to_be_found_is_no_limit(machine: Machine, cgroup: str, mountinf
     assert machine.available() >= NO_LIMIT
 
 
+@pytest.mark.parametrize("name", [b"a\x0cb", b"a\rb", b"\xff", "a\x85b".encode()])
+def test_mounts_of_others_may_have_any_name(machine: Machine, tmp_path: Path, name: bytes) -> None:  # [L-6]
+    machine.process("0::/a\n", "")
+    hostile = b"36 30 0:40 / /home/user/" + name + b" rw - fuse " + name + b" rw\n"
+    (tmp_path / "proc/self/mountinfo").write_bytes(hostile + V2.encode())
+    machine.group("a", {"max": 100, "high": "max", "current": 20})
+    assert machine.available() == 80
+
+
 def test_files_that_cannot_be_read_are_no_limit(machine: Machine, tmp_path: Path) -> None:
     assert cgroups.available(tmp_path / "none", tmp_path) == cgroups.NO_LIMIT
     machine.process("0::/a\n", V2)
@@ -136,7 +146,7 @@ def test_files_that_cannot_be_read_are_no_limit(machine: Machine, tmp_path: Path
 @pytest.fixture
 def own_group() -> Iterator[Path]:
     """A group of our own in the hierarchy that limits memory on this machine."""
-    for _, _, place in cgroups._mounts(Path("/proc/self/mountinfo").read_text()):
+    for _, _, place in cgroups._mounts(lines_of(Path("/proc/self/mountinfo"))):
         folder = Path(place) / f"edge-test-{os.getpid()}"
         try:
             folder.mkdir()

@@ -54,17 +54,23 @@ def test_what_it_waits_for_a_core_does_not_count(
     start: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
 ) -> None:  # [W-1]
     """It is asked when its time is over: it answers in the time that it is given more."""
-    made, looks = start(ANSWERS, idle=True), [0.0]
+    made = start(ANSWERS, idle=True)
 
     def kept_waiting() -> float:
-        looks.append(NEVER_SECONDS if len(looks) > 1 else 0.0)
-        if len(looks) == 3:
-            made.ask({})
-        return looks[-1]
+        made.ask({})
+        return NEVER_SECONDS
 
     monkeypatch.setattr(made, "_kept_waiting", kept_waiting)
     monkeypatch.setattr(child, "MAX_WAITS", 6000)
     assert made.hear(0.01) == {"heard": True}
+
+
+def test_its_threads_are_not_looked_at_before(start: Callable[..., Child], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel would have to forget their files in /proc as it ends."""
+    made = start(ANSWERS, idle=True)
+    monkeypatch.setattr(made, "_kept_waiting", lambda: pytest.fail("its time is not over"))
+    made.ask({})
+    assert made.hear(NEVER_SECONDS) == {"heard": True}
 
 
 def test_there_is_an_end_to_it(start: Callable[..., Child], monkeypatch: pytest.MonkeyPatch) -> None:  # [W-1]

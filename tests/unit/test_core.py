@@ -12,7 +12,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from edge.clock import SystemClock
-from edge.rpc import receipt, status, unread
+from edge.rpc import receiving, status, unread
 from edge.rpc.calls import CallServer
 from edge.rpc.core import Call, CoreServer
 from edge.rpc.fallback import FallbackServer
@@ -189,7 +189,7 @@ def test_deadlines(any_service: Service) -> None:  # [P-5]
 
 
 def test_a_message_that_does_not_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # [B-3]
-    monkeypatch.setattr(receipt, "INCOMPLETE_SECONDS", 0.05)
+    monkeypatch.setattr(receiving, "INCOMPLETE_SECONDS", 0.05)
     service = Service(tmp_path).start()
     ended = threading.Event()
     silent = (b"" for _ in iter(lambda: ended.wait(TIMEOUT_SECONDS), True))

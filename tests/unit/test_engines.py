@@ -10,7 +10,7 @@ import pytest
 from edge.engine import child, litert
 from edge.engine.engine import LITERT, TFLITE, DelegateRef, SessionOptions
 from edge.engine.engines import Engines
-from edge.engine.probe import ProbeResult, probe
+from edge.engine.probe import TrialResult, probe
 from edge.engine.samples import Sample
 from edge.errors import ModelRefusedError, TargetError
 from tests.data import hard_models
@@ -19,14 +19,14 @@ from tests.fakes.engines import litert_is_there
 
 needs_litert = pytest.mark.skipif(not litert_is_there(), reason="no LiteRT library is installed for this platform")
 BOTH = (LITERT, TFLITE)
-Tried = Callable[[bytes], ProbeResult]
+Tried = Callable[[bytes], TrialResult]
 
 
 @pytest.fixture
 def tried(tmp_path: Path) -> Tried:
     """Tries a model with LiteRT, and then with the interpreter."""
 
-    def try_model(model: bytes) -> ProbeResult:
+    def try_model(model: bytes) -> TrialResult:
         (tmp_path / "model.tflite").write_bytes(model)
         fd = os.open(tmp_path / "model.tflite", os.O_RDONLY)
         try:
@@ -40,9 +40,16 @@ def tried(tmp_path: Path) -> Tried:
 @needs_litert
 def test_litert_serves_what_runs_in_it(tried: Tried) -> None:
     found = tried(add_one((1, 8192)))
-    assert (found.engine, found.kind, found.in_place, found.borrows) == (LITERT, "zeros", False, (0,))
+    assert (found.engine, found.kind, found.borrows) == (LITERT, "zeros", (0,))
     assert not found.passed_over
     assert tried(identity("float32", (1, 8192))).borrows == ()
+
+
+def test_the_interpreter_is_lent_nothing(tmp_path: Path) -> None:
+    (tmp_path / "model.tflite").write_bytes(add_one((1, 8192)))
+    with (tmp_path / "model.tflite").open("rb") as file:
+        found = probe(file.fileno(), SessionOptions(), Sample(), run_seconds=30)
+    assert (found.engine, found.kind, found.borrows) == (TFLITE, "zeros", ())
 
 
 @needs_litert
@@ -83,7 +90,7 @@ def test_a_model_that_crashes_one_engine_is_tried_in_the_other(
     program.chmod(stat.S_IRWXU)
     monkeypatch.setattr(child, "self_command", lambda: [str(program)])
     crash = "the runtime (LiteRT 2.3.0) crashes, SIGSEGV, on zeros"
-    assert tried(add_one()) == ProbeResult(5, "zeros", engine=TFLITE, passed_over=crash)
+    assert tried(add_one()) == TrialResult(5, "zeros", engine=TFLITE, passed_over=crash)
 
 
 def test_a_delegate_is_the_interpreter_s() -> None:

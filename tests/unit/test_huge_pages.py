@@ -22,6 +22,61 @@ needs_huge_pages = pytest.mark.skipif(
 needs_to_ask = pytest.mark.skipif("[always]" in ENABLED, reason="this kernel gives huge pages to everybody")
 
 
+class Watched:
+    """A keeper, and when it would have used huge pages."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.done: list[int] = []
+        self.seconds = 0.0  # that it takes
+        self._now = 0.0
+        self._keeper = huge_pages.Keeper(lambda: self._now)
+        monkeypatch.setattr(huge_pages, "use_huge_pages", self._use)
+
+    def look(self, second: int, served: int, requests: int, *, crowded: bool = False) -> None:
+        self._now = second
+        self._keeper.look(served, requests, crowded=crowded)
+
+    def _use(self) -> None:
+        self.done.append(int(self._now))
+        self._now += self.seconds
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(monkeypatch)
+
+
+def test_a_model_that_began_to_serve_is_put_on_huge_pages_once(watched: Watched) -> None:
+    for second, served in enumerate((0, 1, 1, 3, 3)):
+        watched.look(second, served, 0)
+    assert watched.done == [1, 3]
+
+
+def test_what_large_requests_take_is_put_on_huge_pages_while_they_come(watched: Watched) -> None:
+    for second in range(5):
+        watched.look(second, 0, 5 * second)
+    assert watched.done == [2, 3, 4]  # not in the first in which some came
+
+
+def test_that_takes_a_hundredth_of_the_time_at_most(watched: Watched) -> None:
+    watched.seconds = 0.2
+    for second in range(60):
+        watched.look(second, 0, second)
+    assert watched.done == [2, 23, 44]
+
+
+def test_what_several_clients_send_at_a_time_is_not(watched: Watched) -> None:
+    for second in range(6):
+        watched.look(second, 0, 5 * second, crowded=second < 4)
+    assert watched.done == [5]
+
+
+def test_large_requests_now_and_then_are_not(watched: Watched) -> None:
+    for second in range(20):
+        watched.look(second, 0, second // 2)
+    assert watched.done == []
+
+
 class Memory:
     """One block's worth of memory, which may become a huge page, between pages that nobody may use."""
 
@@ -102,6 +157,9 @@ def test_other_memory_is_not_looked_at(tmp_path: Path) -> None:
         "5000-6000 rw-s 00000000 00:01 5 /SYSV00000000 (deleted)\n"
         "6000-7000 rw-p 00000000 00:00 0 [stack]\n"
     )
+    with (tmp_path / "self/maps").open("ab") as file:  # as clients may call what they lend
+        for name in (b"\xff", b"a\x0cb kB", b"a\r7000-8000 rw-p 0 0 0", "a\x857000-8000 rw-p 0 0 0".encode()):
+            file.write(b"8000-9000 rw-s 00000000 00:01 5 /dev/shm/" + name + b"\n")
     assert list(huge_pages._anonymous(tmp_path)) == [(0x2000, 0x3000), (0x4000, 0x5000)]
 
 

@@ -15,6 +15,7 @@ from edge.errors import DeadlineError, LoadQueueFullError, MemoryLimitError, Mod
 from edge.host import memory
 from edge.package.open import Package, open_package
 from edge.serving import loading
+from edge.serving import loads as loads_of
 from edge.serving.loading import ModelDefaults
 from edge.serving.loads import MAX_LOADS, MAX_VERIFYING, MIB, Load, Loads
 from edge.serving.registry import Registry
@@ -24,6 +25,7 @@ from tests.fakes.signing_pki import NOW
 
 DATA = Path(__file__).parents[1] / "data"
 PATIENCE_SECONDS = 60
+NEVER_SECONDS = 3600.0
 
 
 class Call:
@@ -83,7 +85,7 @@ def test_several_verify_at_once_and_one_is_tried_out(loads: Loads) -> None:  # [
             with loads.verifying(load):
                 inside.wait(PATIENCE_SECONDS)
                 assert done.wait(PATIENCE_SECONDS)
-            with loads.turn(load):
+            with loads.opening(load):
                 assert trying.acquire(blocking=False)
                 most[0] += 1
                 trying.release()
@@ -131,8 +133,8 @@ def waiting(loads: Loads, call: Call, place: Callable[[Load], AbstractContextMan
 
 
 def test_a_caller_that_goes_away_while_its_load_waits(loads: Loads) -> None:  # [L-12]
-    with loads.begin(Load(loads, Call())) as first, loads.turn(first):
-        assert [type(error) for error in waiting(loads, Call(), loads.turn)] == [DeadlineError]
+    with loads.begin(Load(loads, Call())) as first, loads.opening(first):
+        assert [type(error) for error in waiting(loads, Call(), loads.opening)] == [DeadlineError]
 
 
 def test_a_caller_that_has_gone_already(loads: Loads) -> None:  # [L-12]
@@ -143,11 +145,15 @@ def test_a_caller_that_has_gone_already(loads: Loads) -> None:  # [L-12]
 
 
 def test_a_deadline_that_passes_while_its_load_waits(loads: Loads) -> None:  # [L-12]
-    with loads.begin(Load(loads, Call())) as first, loads.turn(first), loads.begin(Load(loads, Call(0.01))) as second:
+    with (
+        loads.begin(Load(loads, Call())) as first,
+        loads.opening(first),
+        loads.begin(Load(loads, Call(0.01))) as second,
+    ):
         late = pytest.raises(DeadlineError, match="took longer than 0 s")
-        with late, loads.turn(second):
+        with late, loads.opening(second):
             pass
-    with loads.begin(Load(loads, Call())) as third, loads.turn(third):
+    with loads.begin(Load(loads, Call())) as third, loads.opening(third):
         """The turn was given back."""
 
 
@@ -163,13 +169,13 @@ def test_the_longest_time() -> None:  # [L-12]
 
 
 def test_the_agent_stops(loads: Loads) -> None:  # [X-4] [L-12]
-    with loads.begin(Load(loads, Call())) as first, loads.turn(first):
+    with loads.begin(Load(loads, Call())) as first, loads.opening(first):
         begun = threading.Event()
 
         def wait() -> None:
             with loads.begin(Load(loads, Call())) as load:
                 begun.set()
-                with loads.turn(load):
+                with loads.opening(load):
                     pass
 
         thread, errors = in_thread(wait)
@@ -181,31 +187,66 @@ def test_the_agent_stops(loads: Loads) -> None:  # [X-4] [L-12]
             first.go_on()
 
 
+# --- rests -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def called() -> Loads:
+    """Of a registry whose models are being called."""
+    clock = SystemClock()
+    return Loads(clock, 0, lambda: 0, clock.monotonic)
+
+
+def test_a_swap_rests_between_its_steps_while_calls_come(
+    called: Loads, monkeypatch: pytest.MonkeyPatch
+) -> None:  # [W-1]
+    monkeypatch.setattr(loads_of, "REST_SECONDS", NEVER_SECONDS)
+    with called.begin(Load(called, Call())) as load:
+        thread, errors = in_thread(load.rest)
+        thread.join(0.1)
+        assert thread.is_alive()
+        called.stop()  # and a rest ends at once where the agent does
+        thread.join(PATIENCE_SECONDS)
+    assert [type(error) for error in errors] == [StoppingError]
+
+
+def test_it_does_not_rest_where_no_calls_come(loads: Loads, monkeypatch: pytest.MonkeyPatch) -> None:  # [W-1]
+    monkeypatch.setattr(loads_of, "REST_SECONDS", NEVER_SECONDS)
+    with loads.begin(Load(loads, Call())) as load:
+        load.rest()
+
+
+def test_rests_leave_its_caller_the_time_that_it_has(called: Loads, monkeypatch: pytest.MonkeyPatch) -> None:  # [W-1]
+    monkeypatch.setattr(loads_of, "REST_SECONDS", NEVER_SECONDS)
+    with called.begin(Load(called, Call(PATIENCE_SECONDS / 2))) as load:
+        load.rest()
+
+
 # --- memory ----------------------------------------------------------------------
 
 
 def test_the_models_file_counts_against_the_budget(loads: Loads) -> None:  # [L-6]
     loads = Loads(SystemClock(), 10 * MIB, lambda: 2 * MIB)
     with loads.begin(Load(loads, Call())) as load, loads.begin(Load(loads, Call())) as other:
-        load.claim("the model's file", 5 * MIB)
+        load.claim_memory("the model's file", 5 * MIB)
         with pytest.raises(MemoryLimitError, match=r"the model needs 4\.0 MiB of memory and 3\.0 MiB are available"):
-            load.claim("the model", 4 * MIB)
-        other.claim("the model's file", 3 * MIB)
-        load.taken()  # by the budget it counts all the same
+            load.claim_memory("the model", 4 * MIB)
+        other.claim_memory("the model's file", 3 * MIB)
+        load.memory_taken()  # by the budget it counts all the same
         with pytest.raises(MemoryLimitError, match=r"needs 0\.1 MiB of memory and 0\.0 MiB"):
-            other.claim("the model", 1)
+            other.claim_memory("the model", 1)
     with loads.begin(Load(loads, Call())) as load:
-        load.claim("the model's file", 8 * MIB)
+        load.claim_memory("the model's file", 8 * MIB)
 
 
 def test_what_one_load_was_promised_another_is_not(loads: Loads) -> None:  # [L-6]
     most = memory.available() * 2 // 3
     with loads.begin(Load(loads, Call())) as load, loads.begin(Load(loads, Call())) as other:
-        load.claim("the model's file", most)
+        load.claim_memory("the model's file", most)
         with pytest.raises(MemoryLimitError, match="are available"):
-            other.claim("the model's file", most)
-        load.taken()
-        other.claim("the model's file", most)
+            other.claim_memory("the model's file", most)
+        load.memory_taken()
+        other.claim_memory("the model's file", most)
 
 
 # --- all of it --------------------------------------------------------------------
@@ -227,7 +268,7 @@ def registry_of(tmp_path: Path, before: Callable[[str, Load], None], budget_byte
             trust_dir=packages.trust(tmp_path),
             clock=FakeClock(NOW.timestamp()),
             build_date=packages.BUILD_DATE,
-            claim=load.claim,
+            claim=load.claim_memory,
             go_on=load.go_on,
         )
 

@@ -1,14 +1,15 @@
 """What a model file says of its graphs, held beside what the interpreter says (P-8, P-9)."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+from edge.arrays import dtype_of
 from edge.engine import lending
 from edge.engine.engine import SessionOptions
-from edge.engine.interpreter import ends_of
-from edge.engine.model_graph import read_graph
+from edge.engine.model_graph import End, read_graph
 from edge.engine.model_reading import facts_of, graph_of
 from edge.engine.specs import make_specs
 from edge.engine.tflite import TfliteEngine
@@ -26,12 +27,29 @@ CARRIED = sorted(
 INTERPRETER = TfliteEngine().prepare().Interpreter
 
 
+def ends_of(details: list[dict[str, Any]]) -> list[End]:
+    """Inputs or outputs as the interpreter has them."""
+    return [
+        End(
+            one["index"],
+            one["name"],
+            dtype_of(one["dtype"]),
+            "",
+            tuple(one["shape"].tolist()),
+            tuple(one["shape_signature"].tolist()) or tuple(one["shape"].tolist()),
+            *one["quantization"],
+        )
+        for one in details
+    ]
+
+
 @pytest.mark.parametrize("path", CARRIED, ids=lambda path: path.stem)
 def test_the_file_s_inputs_and_outputs_are_the_interpreter_s(path: Path) -> None:
     interpreter, facts, graph = INTERPRETER(model_path=str(path)), facts_of(str(path)), graph_of(str(path))
+    ends = [ends_of(details) for details in (interpreter.get_input_details(), interpreter.get_output_details())]
     options = SessionOptions()
-    assert make_specs(graph.inputs, graph.outputs, options, facts) == make_specs(*ends_of(interpreter), options, facts)
-    assert [end.index for end in graph.inputs] == [one["index"] for one in interpreter.get_input_details()]
+    assert make_specs(graph.inputs, graph.outputs, options, facts) == make_specs(ends[0], ends[1], options, facts)
+    assert [end.tensor for end in graph.inputs] == [end.tensor for end in ends[0]]
 
 
 def test_a_graph_is_found_by_its_number() -> None:

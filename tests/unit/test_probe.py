@@ -1,4 +1,4 @@
-"""The trial of a model in a child process: what it finds, and what its end means (L-6, L-7, L-10, ADR 2, ADR 17)."""
+"""The trial of a model in a child process: what it finds, and what its end means (L-6, L-7, L-10, ADR 2)."""
 
 import os
 import stat
@@ -9,26 +9,26 @@ import pytest
 
 from edge.engine import child, probe
 from edge.engine.engine import SessionOptions
-from edge.engine.probe import ProbeResult
+from edge.engine.probe import TrialResult
 from edge.engine.samples import Sample
 from edge.errors import MemoryLimitError, ModelRefusedError
-from tests.data.make_models import add_one, identity
 from tests.fakes import descriptors
 
 DATA = Path(__file__).parents[1] / "data"
 ANSWER = '{"session_bytes": 5, "kind": "zeros", "borrows": []}'
 STEP = '{"step": "", "lenient": false, "engine": "an engine 1.0", "others": false}'
-BETTER = '{"session_bytes": 5, "kind": "zeros", "in_place": true, "borrows": []}'
-BEST = '{"session_bytes": 5, "kind": "zeros", "in_place": true, "borrows": [0, 2]}'
+LENDING = '{"step": "lending", "lenient": false}'
+CLOSING = '{"step": "closing", "lenient": false}'
+BETTER = '{"session_bytes": 5, "kind": "zeros", "borrows": [0, 2]}'
 
-Probed = Callable[[Path | bytes], ProbeResult]
+Probed = Callable[[Path | bytes], TrialResult]
 
 
 @pytest.fixture
 def probed(tmp_path: Path) -> Probed:
     """Tries a model out."""
 
-    def probe_file(model: Path | bytes) -> ProbeResult:
+    def probe_file(model: Path | bytes) -> TrialResult:
         if isinstance(model, bytes):
             (tmp_path / "model.tflite").write_bytes(model)
             model = tmp_path / "model.tflite"
@@ -61,31 +61,34 @@ def test_a_child_without_descriptors_leaves_nothing_behind(free: int) -> None:  
         child.Child({}, [])
 
 
+@pytest.mark.parametrize("end", ["kill -SEGV $$", "kill -KILL $$", "exit 1", "exit 139"])
+def test_an_end_after_the_answer_is_no_news(probed: Probed, child_that: Callable[[str], None], end: str) -> None:
+    child_that(f"echo '{BETTER}'; {end}")
+    assert probed(DATA / "add_one.tflite") == TrialResult(5, "zeros", borrows=(0, 2))
+
+
 @pytest.mark.parametrize(
-    ("name", "in_place"), [("add_one", True), ("two_by_two", True), ("moving", False), ("slow", False)]
+    "end", ["kill -SEGV $$", "kill -KILL $$", "kill -ABRT $$", "exit 1", "exit 139", "exec sleep 60"]
 )
-def test_a_trial_says_whether_tensors_stay_in_place(probed: Probed, name: str, in_place: bool) -> None:
-    assert probed(DATA / f"{name}.tflite").in_place is in_place
+def test_an_end_while_inputs_are_lent_costs_the_lending_alone(
+    probed: Probed, child_that: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:  # ADR 19
+    monkeypatch.setattr(probe, "AFTERWARDS_SECONDS", 0.2 if "sleep" in end else 60)
+    child_that(
+        f"""case $2 in
+        *'"lends": true'*) echo '{LENDING}'; {end};;
+        *) echo '{ANSWER}';;
+        esac"""
+    )
+    assert probed(DATA / "add_one.tflite") == TrialResult(5, "zeros")
 
 
-@pytest.mark.parametrize(("model", "borrows"), [(add_one((1, 8192)), (0,)), (identity("float32", (1, 8192)), ())])
-def test_a_trial_says_what_may_be_borrowed(probed: Probed, model: bytes, borrows: tuple[int, ...]) -> None:  # ADR 19
-    assert probed(model).borrows == borrows
-
-
-def test_the_last_answer_counts(probed: Probed, child_that: Callable[[str], None]) -> None:
-    child_that(f"echo '{ANSWER}'; echo '{BETTER}'")
-    assert probed(DATA / "add_one.tflite") == ProbeResult(5, "zeros", in_place=True)
-    child_that(f"echo '{ANSWER}'; echo '{BETTER}'; echo '{BEST}'")
-    assert probed(DATA / "add_one.tflite") == ProbeResult(5, "zeros", in_place=True, borrows=(0, 2))
-
-
-@pytest.mark.parametrize("end", ["kill -SEGV $$", "kill -KILL $$", "kill -ABRT $$", "exit 1", "exit 139"])
-def test_an_end_after_the_answer_costs_the_short_cut_only(
-    probed: Probed, child_that: Callable[[str], None], end: str
-) -> None:
-    child_that(f"echo '{ANSWER}'; {end}")
-    assert probed(DATA / "add_one.tflite") == ProbeResult(5, "zeros")
+def test_a_crash_of_the_engine_when_a_session_that_lent_is_closed_refuses_the_model(
+    probed: Probed, child_that: Callable[[str], None]
+) -> None:  # [L-7]
+    child_that(f"echo '{LENDING}'; echo '{CLOSING}'; kill -ABRT $$")
+    with pytest.raises(ModelRefusedError, match="SIGABRT, on the model file"):
+        probed(DATA / "add_one.tflite")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from edge.clock import SystemClock
-from edge.errors import DeadlineError, ModelNotFoundError, QueueFullError
+from edge.errors import CallEndedError, DeadlineError, ModelNotFoundError, QueueFullError
 from edge.serving.scheduler import Scheduler
 from tests.system.harness import eventually
 
@@ -134,10 +134,10 @@ def test_a_call_that_went_away_frees_its_place() -> None:  # [P-5]
     gone = Call(target, log, "2").waiting()
     gone.caller.end()
     gone.join(30)
-    assert isinstance(gone.error, DeadlineError)
+    assert isinstance(gone.error, CallEndedError)
     already = Call(target, log, "3", Caller(active=False)).waiting()
     already.join(30)
-    assert isinstance(already.error, DeadlineError)
+    assert isinstance(already.error, CallEndedError)
     first.leave.set()
     first.join(30)
     assert log == ["1"]
@@ -160,17 +160,6 @@ def test_drain_lets_running_and_waiting_calls_finish() -> None:  # [U-2]
     for thread in (first, second, drain):
         thread.join(30)
     assert log == ["1", "2"]
-
-
-def test_the_oldest_inference_is_known() -> None:
-    log: list[str] = []
-    target = scheduler()
-    assert target.oldest_running_seconds() == 0.0
-    call = Call(target, log, "1").running()
-    assert target.oldest_running_seconds() > 0.0
-    call.leave.set()
-    call.join(30)
-    assert target.oldest_running_seconds() == 0.0
 
 
 def test_a_failing_call_gives_its_session_back() -> None:

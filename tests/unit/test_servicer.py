@@ -13,6 +13,7 @@ from edge.engine.tflite import TfliteEngine
 from edge.errors import ModelNotFoundError, QueueFullError
 from edge.rpc._generated import agent_pb2 as pb
 from edge.rpc.codec import ResponseEncoder
+from edge.rpc.plans import Plan
 from edge.rpc.servicer import Servicer
 from edge.serving.binding import InputBinder
 from edge.serving.remarks import Remarks
@@ -105,6 +106,21 @@ def test_an_answer_that_cannot_be_built_costs_the_next_call_nothing(
         answer = pb.PredictResponse.FromString(servicer.predict(request(rows), Caller()))
         assert list(answer.tensors[0].tensor_metadata.shape) == [rows, 4]
     assert kept.value.args == (1,)
+
+
+def test_a_request_that_cannot_be_read_costs_the_next_call_nothing(
+    servicer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: object, raw: bytes) -> Any:
+        raise MemoryError
+
+    for quick in (False, True):
+        servicer.scheduler.quick = quick
+        with monkeypatch.context() as patch:
+            patch.setattr(Plan, "data", fails)
+            with pytest.raises(MemoryError):
+                servicer.predict(request(1), Caller())
+        assert servicer.predict(request(1), Caller())
 
 
 def test_a_model_that_goes_is_gone_for_known_requests_too(servicer: Any) -> None:  # [U-2]

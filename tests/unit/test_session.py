@@ -1,4 +1,4 @@
-"""One interpreter: its inputs and outputs, and which models' tensors stay where they are (P-6, P-8, P-9)."""
+"""One interpreter: its inputs and outputs (P-6, P-8, P-9)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from edge.engine.engine import Session, SessionOptions
 from edge.engine.session import MAX_SAID_CHARACTERS, TfliteSession
 from edge.engine.tflite import TfliteEngine
 from edge.errors import InferenceError
-from tests.data.make_models import DTYPES, add_one, big
+from tests.data.make_models import add_one, big
 
 DATA = Path(__file__).parents[1] / "data"
 DIGITS = Path(__file__).parents[2] / "demo" / "data"
@@ -29,8 +29,8 @@ def large(tmp_path: Path) -> Path:
     return tmp_path / "large.tflite"
 
 
-def opened(engine: TfliteEngine, path: Path, *, in_place: bool) -> TfliteSession:
-    return engine.open(str(path), SessionOptions(in_place=in_place))
+def opened(engine: TfliteEngine, path: Path) -> TfliteSession:
+    return engine.open(str(path), SessionOptions())
 
 
 def run(session: Session, *inputs: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]") -> list[Sequence[float]]:
@@ -42,38 +42,15 @@ def run(session: Session, *inputs: "np.ndarray[tuple[int, ...], np.dtype[np.gene
     ]
 
 
-@pytest.mark.parametrize("name", ["add_one", "two_by_two", "mixed_types", *(f"identity_{dtype}" for dtype in DTYPES)])
-def test_tensors_of_a_plain_model_stay_in_place(engine: TfliteEngine, name: str) -> None:
-    assert engine.stays_in_place(str(DATA / f"{name}.tflite"))
-
-
-@pytest.mark.parametrize("name", ["digits", "digits_int8"])
-def test_tensors_of_the_demo_models_stay_in_place(engine: TfliteEngine, name: str) -> None:
-    assert engine.stays_in_place(str(DIGITS / f"{name}.tflite"))
-
-
-def test_a_tensor_of_unknown_size_moves_what_comes_after_it(engine: TfliteEngine) -> None:
-    assert not engine.stays_in_place(str(DATA / "moving.tflite"))
-
-
-def test_a_file_that_is_no_model_is_not_said_to_stay(engine: TfliteEngine, tmp_path: Path) -> None:
-    (tmp_path / "x.tflite").write_bytes(b"no model")
-    assert not engine.stays_in_place(str(tmp_path / "x.tflite"))
-
-
-@pytest.mark.parametrize("in_place", [False, True])
-def test_every_inference_has_its_own_input_and_output(
-    engine: TfliteEngine, large: Path, in_place: bool
-) -> None:  # [P-9]
-    small, wide = (opened(engine, path, in_place=in_place) for path in (DATA / "add_one.tflite", large))
+def test_every_inference_has_its_own_input_and_output(engine: TfliteEngine, large: Path) -> None:  # [P-9]
+    small, wide = (opened(engine, path) for path in (DATA / "add_one.tflite", large))
     for value in range(5):
         assert run(small, np.full((1, 4), value, np.float32)) == [[value + 1.0] * 4]
         assert run(wide, np.full(LARGE, value, np.float32)) == [[value + 1.0] * LARGE[1]]
 
 
-@pytest.mark.parametrize("in_place", [False, True])
-def test_a_failed_inference_leaves_the_session_fit_for_the_next(engine: TfliteEngine, in_place: bool) -> None:  # [P-6]
-    session = opened(engine, DATA / "look_up.tflite", in_place=in_place)
+def test_a_failed_inference_leaves_the_session_fit_for_the_next(engine: TfliteEngine) -> None:  # [P-6]
+    session = opened(engine, DATA / "look_up.tflite")
     for _ in range(3):
         with pytest.raises(InferenceError):
             run(session, np.array([99], np.int32))
@@ -81,39 +58,29 @@ def test_a_failed_inference_leaves_the_session_fit_for_the_next(engine: TfliteEn
             assert run(session, np.array([index], np.int32)) == [[10 + index]]
 
 
-@pytest.mark.parametrize("in_place", [False, True])
 @pytest.mark.parametrize("size", [0, 1, 15, 17])
-def test_too_little_or_too_much_data_is_refused(engine: TfliteEngine, large: Path, in_place: bool, size: int) -> None:
+def test_too_little_or_too_much_data_is_refused(engine: TfliteEngine, large: Path, size: int) -> None:
     for path, shape in ((DATA / "add_one.tflite", (1, 4)), (large, LARGE)):
-        session = opened(engine, path, in_place=in_place)
-        if size or in_place:
-            with pytest.raises(InferenceError):
-                session.run([bytes(size)], (shape,))
+        session = opened(engine, path)
+        with pytest.raises(InferenceError):
+            session.run([bytes(size)], (shape,))
         assert run(session, np.zeros(shape, np.float32)) == [[1.0] * shape[1]]
 
 
-def test_a_session_knows_whether_it_works_by_address(engine: TfliteEngine) -> None:
-    for in_place in (False, True):
-        session = opened(engine, DIGITS / "digits.tflite", in_place=in_place)
-        run(session, np.zeros((1, 8, 8, 1), np.float32))
-        assert session.is_in_place() is in_place
-    assert not opened(engine, DATA / "scalar.tflite", in_place=True).is_in_place()
-
-
-def test_what_an_inference_moves_is_found_again(engine: TfliteEngine) -> None:
-    session = opened(engine, DATA / "moving.tflite", in_place=engine.stays_in_place(str(DATA / "moving.tflite")))
+def test_outputs_of_a_graph_whose_tensors_move(engine: TfliteEngine) -> None:
+    session = opened(engine, DATA / "moving.tflite")
     for turn, count in enumerate((1, 1_000_000, 2, 3_000_000, 1)):
         assert run(session, np.full((1, 4), turn, np.float32), np.array([count], np.int32)) == [[turn + 1.0] * 4]
 
 
-def test_a_dynamic_shape_is_never_in_place(engine: TfliteEngine) -> None:  # [P-8]
-    session = opened(engine, DATA / "dynamic_batch.tflite", in_place=True)
+def test_a_dynamic_shape(engine: TfliteEngine) -> None:  # [P-8]
+    session = opened(engine, DATA / "dynamic_batch.tflite")
     for rows in (1, 3, 2):
         assert run(session, np.zeros((rows, 4), np.float32)) == [[1.0] * (rows * 4)]
 
 
-def test_a_scalar_is_never_in_place(engine: TfliteEngine) -> None:
-    session = opened(engine, DATA / "scalar.tflite", in_place=True)
+def test_a_scalar(engine: TfliteEngine) -> None:
+    session = opened(engine, DATA / "scalar.tflite")
     for value in (1.0, 2.0):
         assert run(session, np.array(value, np.float32)) == [[value + 1.0]]
 
@@ -126,18 +93,15 @@ def test_memory_is_given_back_when_a_session_closes(engine: TfliteEngine, tmp_pa
 
     before = resident()
     for _ in range(4):
-        session = opened(engine, tmp_path / "big.tflite", in_place=True)
+        session = opened(engine, tmp_path / "big.tflite")
         run(session, np.zeros(1, np.float32))
         session.close()
         del session
     assert resident() - before < 64 << 20
 
 
-@pytest.mark.parametrize("in_place", [False, True])
-def test_an_engine_s_words_are_those_of_one_failure_however_often_it_fails(
-    engine: TfliteEngine, in_place: bool
-) -> None:  # [P-6] [X-7]
-    session = opened(engine, DATA / "look_up.tflite", in_place=in_place)
+def test_an_engine_s_words_are_those_of_one_failure_however_often_it_fails(engine: TfliteEngine) -> None:  # [P-6] [X-7]
+    session = opened(engine, DATA / "look_up.tflite")
     interpreter, renewed, words = session._interpreter, 0, set[str]()
     for _ in range(2500):  # 165,000 characters, which the engine says again and again
         with pytest.raises(InferenceError) as raised:

@@ -23,6 +23,7 @@ from edge.rpc.servicer import Servicer
 from edge.serving.aliases import ModelState
 from edge.serving.loading import MAX_EARLIER
 from edge.serving.loads import MIB, Load
+from edge.serving.scheduler import End
 from edge.shm.sysv import SegmentReader
 from tests.data import make_models
 from tests.fakes import packages
@@ -81,17 +82,14 @@ def test_calls_that_run_or_wait_finish_on_the_old_one(bench: Bench) -> None:  # 
         states = {(state, model and model.manifest.model_version) for _, state, model in bench.registry.states()}
         assert states == {(ModelState.READY, "1.1"), (ModelState.DRAINING, "1.0")}
         assert bench.registry.reserved_bytes == old.memory_bytes + new.memory_bytes
-        assert bench.registry.oldest_running_seconds() == bench.clock.monotonic() - running_since(old)
         running.run([np.ones((1, 4), np.float32).tobytes()], ((1, 4),))
+        (seat,) = old.scheduler._seats
+        cannot_end = bench.registry.end_stuck(-1)  # the one that is replaced is watched as well
+        assert seat.end is End.STUCK or cannot_end == bench.clock.monotonic() - seat.since
     thread.join(PATIENCE_SECONDS)
     assert not errors and sessions == [running]
     bench.settle()
     assert bench.registry.reserved_bytes == new.memory_bytes
-
-
-def running_since(model: Any) -> float:
-    (seat,) = model.scheduler._seats
-    return float(seat.since)
 
 
 def test_a_call_on_its_way_to_the_old_one_gets_the_new(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:  # [W-2]

@@ -48,7 +48,7 @@ def ls(options: Namespace) -> Exit:
         print("\n".join(lines if head else lines[1:]))
         head = []
     if head:
-        print("no captures are there that pass")
+        print("no capture passes the filters")
     return refusals.end()
 
 
@@ -172,7 +172,7 @@ def stats(options: Namespace) -> Exit:
         text.as_json({"models": facts} | refusals.as_json(), refusals.fault)
         return refusals.end()
     lines = [line for key in tallies.models() for line in _stats(tallies, key)]
-    print("\n".join(lines) or "no captures are there that pass")
+    print("\n".join(lines) or "no capture passes the filters")
     return refusals.end()
 
 

@@ -54,7 +54,7 @@ def export(options: Namespace) -> Exit:
         with new_file(target, force=options.force) as file, contextlib.closing(make(file, target.parent)) as writer:
             count = _written(writer, _of_one_model(chosen), refusals)
             if not count:
-                raise InputError("no captures are there that pass; nothing is written")
+                raise InputError("no capture passes the filters; nothing is written")
             writer.finish()
     if options.json:
         words.as_json({"file": str(target), "format": wanted, "captures": count} | refusals.as_json(), refusals.fault)
@@ -141,7 +141,7 @@ def _pictures(target: Path, found: Iterator[Chosen], refusals: Refusals) -> int:
         with (made / INDEX).open("xb") as index:
             count = _written(PictureFolder(made, index), found, refusals)
         if not count:
-            raise InputError("no captures are there that pass and have a picture; nothing is written")
+            raise InputError("no capture with a picture passes the filters; nothing is written")
         made.chmod(0o777 & ~_umask())
         made.rename(target)
     except OSError as error:

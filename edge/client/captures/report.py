@@ -54,7 +54,7 @@ def _body(where: str, tallies: Tallies, galleries: dict[tuple[str, str], Gallery
     sections = [_section(key, tallies, galleries.get(key), refusals) for key in models]
     drawn = ["\n".join(section) for section in sections]  # which may find more that cannot be used
     if not models:
-        yield "<p>No captures are there that pass.</p>"
+        yield "<p>No capture passes the filters.</p>"
     if refusals.count:
         yield page.wide(f"{counted(refusals.count, 'record')} cannot be used", _list(refusals.first))
     yield from drawn

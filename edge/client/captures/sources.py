@@ -15,6 +15,7 @@ from edge.client.outcome import InputError
 _ENDS = tuple(
     layout.RECORD + packed + state for packed in ("", layout.PACKED) for state in ("", layout.OPEN, layout.FAILED)
 )
+SPOOL = ".spool"  # in a capture folder, unless edge_spool_path says otherwise
 SUMMARY = "summary-"  # begins the name of a summary, which holds no captures
 
 
@@ -60,8 +61,7 @@ class Source(Protocol):
 class Folder:
     """Captures in a folder: where the agent writes them, its spool, or a copy of a bucket.
 
-    Links are not followed. Folders whose names begin with a dot are left out, such as the spool in a capture folder: what is
-    still there is not in its place yet.
+    Links are not followed. A spool in a capture folder is left out: what is still there is not in its place yet.
     """
 
     def __init__(self, root: Path) -> None:
@@ -79,8 +79,12 @@ class Folder:
     def files(self) -> Iterator[str]:
         """As `Source`; what cannot be looked into is left out."""
         for at, folders, files in os.walk(self._root):
-            folders[:] = sorted(name for name in folders if not name.startswith(".") and name != layout.RAW_DATA)
-            below = Path(at).relative_to(self._root)
+            folder = Path(at)
+            # Only below an hour: a prefix, fleet or model may have that name, and one that begins with a dot.
+            raw = layout.RAW_DATA if layout.is_hour_folder(folder.absolute().as_posix()) else None
+            top = folder == self._root
+            folders[:] = sorted(name for name in folders if name != raw and not _is_spool(folder / name, top=top))
+            below = folder.relative_to(self._root)
             for name in sorted(files):
                 if is_record_name(name) or is_summary_name(name):
                     yield str(below / name)
@@ -107,6 +111,13 @@ class Folder:
                 return file.read(size)
         except OSError as error:
             raise RecordError(f"{key} cannot be read: {durable.why(error)}") from None
+
+
+def _is_spool(folder: Path, *, top: bool) -> bool:
+    """Whether a folder is a spool: by the name that it has in a capture folder, or by the lock in it."""
+    if not folder.name.startswith("."):
+        return False
+    return (top and folder.name == SPOOL) or (folder / "lock").is_file()
 
 
 def _waiting(path: Path) -> Path:

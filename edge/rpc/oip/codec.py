@@ -13,11 +13,11 @@ from edge.rpc._generated import open_inference_pb2 as pb
 from edge.rpc.codec import parse_in_place
 from edge.rpc.oip import regions as shared
 from edge.rpc.oip.datatypes import DTYPES, NAMES, contents_bytes, dtype_of
-from edge.rpc.plans import Asked, Dialect
+from edge.rpc.plans import Dialect, ParsedRequest
 from edge.rpc.wire import Contents, varint
-from edge.serving.binding import Part, TensorArgument
+from edge.serving.binding import RegionRange, TensorArgument
+from edge.serving.caller import Caller
 from edge.serving.loading import LoadedModel
-from edge.serving.scheduler import Caller
 from edge.shm.posix import Regions
 from edge.tensors import TensorSpec, byte_count, byte_count_fault, positions, rank_fault, shape_text
 from edge.text import shown
@@ -46,7 +46,7 @@ def dialect(regions: Regions) -> Dialect:
     return Dialect(partial(read, regions), raw_ranges, answered_tensors)
 
 
-def read(regions: Regions, raw: bytes, caller: Caller) -> Asked:
+def read(regions: Regions, raw: bytes, caller: Caller) -> ParsedRequest:
     """What a ModelInfer request asks for.
 
     Raises:
@@ -58,7 +58,7 @@ def read(regions: Regions, raw: bytes, caller: Caller) -> Asked:
     answering = _Answering(request.model_version, request.id, request.outputs, regions)
     # An id is made for each request: to keep its template would only push out those of others.
     arguments = partial(_arguments, request, contents)
-    return Asked(request.model_name, arguments, contents, answering.encoder, recurs=not request.id)
+    return ParsedRequest(request.model_name, arguments, contents, answering.encoder, recurs=not request.id)
 
 
 def _arguments(request: Any, held: Contents) -> list[TensorArgument]:
@@ -98,7 +98,7 @@ def _inputs(inline: int, all_of_them: int) -> str:
     return f"{inline} inputs" if inline == all_of_them else f"{inline} inputs that are not in shared memory"
 
 
-def _argument(tensor: Any, given: bytes | memoryview | Part | None) -> TensorArgument:
+def _argument(tensor: Any, given: bytes | memoryview | RegionRange | None) -> TensorArgument:
     name, shape = tensor.name, tuple(tensor.shape)
     dtype = dtype_of(name, tensor.datatype)
     if fault := rank_fault(shape):
@@ -106,13 +106,13 @@ def _argument(tensor: Any, given: bytes | memoryview | Part | None) -> TensorArg
     if any(size < 0 for size in shape):
         raise TensorError(f"tensor {shown(name)}: got shape {shape_text(shape)}, expected no negative dimension")
     if given is None:
-        data: bytes | memoryview | Part = contents_bytes(name, dtype, tensor.contents)
+        data: bytes | memoryview | RegionRange = contents_bytes(name, dtype, tensor.contents)
     elif tensor.contents.ListFields():
-        other = "shared memory" if isinstance(given, Part) else "raw_input_contents"
+        other = "shared memory" if isinstance(given, RegionRange) else "raw_input_contents"
         raise TensorError(f"tensor {shown(name)}: got typed contents and {other}; expected one of them")
     else:
         data = given
-    size = data.size if isinstance(data, Part) else len(data)
+    size = data.size if isinstance(data, RegionRange) else len(data)
     # What is declared is held to: none of the old applications that P-12 is for speaks this protocol.
     if fault := byte_count_fault(dtype, shape, size):
         raise TensorError(f"tensor {shown(name)}: {fault}")
@@ -164,7 +164,7 @@ class Wanted(NamedTuple):
 
     name: str
     position: int
-    part: Part | None = None
+    part: RegionRange | None = None
 
 
 class InferEncoder:

@@ -6,14 +6,14 @@ from typing import Any
 from edge.errors import TensorError
 from edge.rpc._generated import open_inference_pb2 as pb
 from edge.rpc.codec import parse
-from edge.serving.binding import Part
-from edge.serving.scheduler import Caller
+from edge.serving.binding import RegionRange
+from edge.serving.caller import Caller
 from edge.shm.posix import Regions
 
 REGION, OFFSET, SIZE = "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"
 
 
-def part(what: str, parameters: Mapping[str, Any]) -> Part | None:
+def part(what: str, parameters: Mapping[str, Any]) -> RegionRange | None:
     """The part of a region that the parameters of a tensor name; None where they name none.
 
     Raises:
@@ -28,7 +28,7 @@ def part(what: str, parameters: Mapping[str, Any]) -> Part | None:
     region, size = parameters[REGION].string_param, _number(what, parameters, SIZE)
     if not region or not size:
         raise TensorError(f"{what}: expected {REGION} as string_param, and {SIZE} as int64_param, more than 0")
-    return Part(region, _number(what, parameters, OFFSET), size)
+    return RegionRange(region, _number(what, parameters, OFFSET), size)
 
 
 def _number(what: str, parameters: Mapping[str, Any], name: str) -> int:
@@ -42,7 +42,7 @@ def _number(what: str, parameters: Mapping[str, Any], name: str) -> int:
     return number
 
 
-def describe(parameters: Mapping[str, Any], where: Part, size: int) -> None:
+def describe(parameters: Mapping[str, Any], where: RegionRange, size: int) -> None:
     """Say in an answer's output where it was put."""
     parameters[REGION].string_param = where.region
     parameters[SIZE].int64_param = size
@@ -56,7 +56,7 @@ class RegionCalls:
     def __init__(self, regions: Regions) -> None:
         self._regions = regions
 
-    def status(self, raw: bytes, context: Caller) -> bytes:
+    def status(self, raw: bytes, caller: Caller) -> bytes:
         """A region, or all."""
         answer = pb.SystemSharedMemoryStatusResponse()
         for region in self._regions.registered(parse(pb.SystemSharedMemoryStatusRequest, raw).name):
@@ -65,13 +65,13 @@ class RegionCalls:
         message: bytes = answer.SerializeToString()
         return message
 
-    def register(self, raw: bytes, context: Caller) -> bytes:
+    def register(self, raw: bytes, caller: Caller) -> bytes:
         """Take a part of a file under a name."""
         request = parse(pb.SystemSharedMemoryRegisterRequest, raw)
         self._regions.register(request.name, request.key, request.offset, request.byte_size)
         return b""  # a SystemSharedMemoryRegisterResponse has no fields
 
-    def unregister(self, raw: bytes, context: Caller) -> bytes:
+    def unregister(self, raw: bytes, caller: Caller) -> bytes:
         """Forget a region, or all."""
         self._regions.unregister(parse(pb.SystemSharedMemoryUnregisterRequest, raw).name)
         return b""  # a SystemSharedMemoryUnregisterResponse has no fields

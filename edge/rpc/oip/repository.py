@@ -8,11 +8,11 @@ from edge.errors import NotOfferedError, PackageNotFoundError, RequestError
 from edge.rpc._generated import open_inference_pb2 as pb
 from edge.rpc.calls import step_far_aside
 from edge.rpc.codec import parse
+from edge.serving.caller import Caller
 from edge.serving.registry import Registry
-from edge.serving.scheduler import Caller
 from edge.text import shown
 
-MAX_UNLOADED = 100  # models that were unloaded here, whose packages are remembered; older ones are forgotten
+MAX_UNLOADED = 100  # models unloaded by RepositoryModelUnload whose packages are remembered
 
 _STATES = {"LOADING": "LOADING", "WARMING": "LOADING", "READY": "READY", "DRAINING": "UNLOADING"}
 
@@ -25,7 +25,7 @@ class Repository:
         self._models = models
         self._unloaded: dict[str, tuple[str, str]] = {}  # the version and the url of each, by name
 
-    def index(self, raw: bytes, context: Caller) -> bytes:
+    def index(self, raw: bytes, caller: Caller) -> bytes:
         """Every model that is loaded, comes or goes, and those that can be loaded again by their names."""
         request = parse(pb.RepositoryIndexRequest, raw)
         _check_repository(request)
@@ -45,14 +45,14 @@ class Repository:
         message: bytes = answer.SerializeToString()
         return message
 
-    def load(self, raw: bytes, context: Caller) -> bytes:
+    def load(self, raw: bytes, caller: Caller) -> bytes:
         """Load a package, in place of the model that serves under the name if there is one; but see `Models.replace`."""
-        step_far_aside(context)
+        step_far_aside(caller)
         request = parse(pb.RepositoryModelLoadRequest, raw)
         _check_repository(request)
         name = request.model_name
         url = _url(request.parameters)
-        self._models.replace(name, lambda: url or self._known(name), context)
+        self._models.replace(name, lambda: url or self._known(name), caller)
         self._unloaded.pop(name, None)
         return b""  # a RepositoryModelLoadResponse has no fields
 
@@ -67,7 +67,7 @@ class Repository:
             "parameter 'url' in 'config'"
         )
 
-    def unload(self, raw: bytes, context: Caller) -> bytes:
+    def unload(self, raw: bytes, caller: Caller) -> bytes:
         """Unload a model, which can then be loaded again by its name; a declared one stays (M-10)."""
         request = parse(pb.RepositoryModelUnloadRequest, raw)
         _check_repository(request)

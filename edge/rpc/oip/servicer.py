@@ -14,9 +14,9 @@ from edge.rpc.oip import codec, facts
 from edge.rpc.oip.regions import RegionCalls
 from edge.rpc.oip.repository import Repository
 from edge.rpc.servicer import Servicer
+from edge.serving.caller import Caller
 from edge.serving.loading import LoadedModel
 from edge.serving.registry import Registry
-from edge.serving.scheduler import Caller
 
 # What other servers offer beside the protocol, and why this one does not (O-11).
 NOT_OFFERED = {
@@ -74,22 +74,22 @@ class InferenceServicer:
             "RepositoryModelUnload": self._repository.unload,
         }
 
-    def server_live(self, raw: bytes, context: Caller) -> bytes:
+    def server_live(self, raw: bytes, caller: Caller) -> bytes:
         """Whoever answers lives."""
         parse(pb.ServerLiveRequest, raw)
         return _LIVE
 
-    def server_ready(self, raw: bytes, context: Caller) -> bytes:
+    def server_ready(self, raw: bytes, caller: Caller) -> bytes:
         """Whether what is to serve from the start does, as the empty name's health says (M-4)."""
         parse(pb.ServerReadyRequest, raw)
         return _serialised(pb.ServerReadyResponse(ready=self._models.is_ready))
 
-    def server_metadata(self, raw: bytes, context: Caller) -> bytes:
+    def server_metadata(self, raw: bytes, caller: Caller) -> bytes:
         """Name, version, extensions."""
         parse(pb.ServerMetadataRequest, raw)
         return self._server
 
-    def model_ready(self, raw: bytes, context: Caller) -> bytes:
+    def model_ready(self, raw: bytes, caller: Caller) -> bytes:
         """Whether a model serves; one that is not known does not."""
         request = parse(pb.ModelReadyRequest, raw)
         ready = any(
@@ -98,17 +98,17 @@ class InferenceServicer:
         )
         return _serialised(pb.ModelReadyResponse(ready=ready))
 
-    def model_metadata(self, raw: bytes, context: Caller) -> bytes:
+    def model_metadata(self, raw: bytes, caller: Caller) -> bytes:
         """Inputs and outputs of a model."""
         request = parse(pb.ModelMetadataRequest, raw)
         return _serialised(facts.metadata(self._model(request)))
 
-    def model_config(self, raw: bytes, context: Caller) -> bytes:
+    def model_config(self, raw: bytes, caller: Caller) -> bytes:
         """How a model is served."""
         request = parse(pb.ModelConfigRequest, raw)
         return _serialised(pb.ModelConfigResponse(config=facts.config(self._model(request))))
 
-    def model_statistics(self, raw: bytes, context: Caller) -> bytes:
+    def model_statistics(self, raw: bytes, caller: Caller) -> bytes:
         """What was counted of a model, or of all."""
         request = parse(pb.ModelStatisticsRequest, raw)
         models = [self._model(request)] if request.name else self._registry.models()
@@ -122,7 +122,7 @@ class InferenceServicer:
         return model
 
 
-def _nothing(raw: bytes, context: Caller) -> bytes:
+def _nothing(raw: bytes, caller: Caller) -> bytes:
     """Unregister regions of which there are none, as clients do that clean up; the answer has no fields."""
     return b""
 
@@ -130,7 +130,7 @@ def _nothing(raw: bytes, context: Caller) -> bytes:
 def not_offered(name: str) -> Handler:
     """The handler of a call in NOT_OFFERED."""
 
-    def refuse(raw: bytes, context: Caller) -> bytes:
+    def refuse(raw: bytes, caller: Caller) -> bytes:
         raise NotOfferedError(f"{name}: {NOT_OFFERED[name]}")
 
     return refuse

@@ -33,10 +33,14 @@ def make_versions(folder: Path, ca: Path, architecture: str) -> dict[str, str]:
     model.write_bytes(hard_models.division())
     no_threes = folder / "no-threes.tflite"
     no_threes.write_bytes(hard_models.division(less=3))
+    # A model with a delegate runs in the interpreter, whose process a division by zero ends: a trial's zeros must not be one.
+    for_delegates = folder / "no-sevens.tflite"
+    for_delegates.write_bytes(hard_models.division(less=7))
 
     def package(version: str, made: dict[str, bytes] | None = None, delegate: str | None = None) -> None:
-        manifest = Manifest("division", version, model.name, delegate=delegate, trial_seconds=TRIAL_SECONDS)
-        make_package(manifest, model, [], identity, folder / f"packages/division-{version}", made=made)
+        file = for_delegates if delegate else model
+        manifest = Manifest("division", version, file.name, delegate=delegate, trial_seconds=TRIAL_SECONDS)
+        make_package(manifest, file, [], identity, folder / f"packages/division-{version}", made=made)
 
     for version in ("1.0", "3.0", "4.0"):
         package(version)
@@ -46,7 +50,7 @@ def make_versions(folder: Path, ca: Path, architecture: str) -> dict[str, str]:
     refused = {"1.1": "self-test"}
     compiler = shutil.which(COMPILERS[architecture])
     for version, flag, words in (
-        ("1.2", "CRASHES", "SIGSEGV|crash"),
+        ("1.2", "CRASHES", "crashes, SIGSEGV"),
         ("1.3", "SLEEPS", "DEADLINE_EXCEEDED"),
         (LATER, f"CRASHES_AFTER={LATER_SECONDS[architecture]}", ""),
     ):

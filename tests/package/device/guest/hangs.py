@@ -80,9 +80,22 @@ def _() -> None:
     assert len(ids) == known + 2 == len(set(ids)), ids
 
 
-@check("an inference without end is restarted, and the journal says what was stuck and where")
+@check("an inference without end is ended, and nothing is restarted")
 def _() -> None:
     configure(edge_inference_stuck_seconds=2)
+    restart()
+    load("slow", "slow")
+    restarts = show("NRestarts")
+    said = client("predict", "--timeout", "600", "slow", str(STAGE / "rounds.json"), ok=False)
+    assert "edge_inference_stuck_seconds" in said, said
+    (STAGE / "few.json").write_text("[10]")
+    client("predict", "slow", str(STAGE / "few.json"))
+    assert show("NRestarts") == restarts, journal()[-3000:]
+
+
+@check("one that the engine cannot end is restarted, and the journal says what was stuck and where")
+def _() -> None:
+    configure(edge_inference_stuck_seconds=2, edge_engine="tflite")
     restart()
     load("slow", "slow")
     command = ["runuser", "-u", "app", "--", CLIENT, "predict", "--timeout", "600", "slow", str(STAGE / "rounds.json")]
@@ -94,7 +107,7 @@ def _() -> None:
     assert "is not a known key" not in text, text
     assert "an inference has been running for" in text, text[-3000:]
     assert re.search(r"threads: .*Predictions.predict", text), text[-5000:]
-    configure(edge_inference_stuck_seconds=60)
+    configure(edge_inference_stuck_seconds=60, edge_engine=None)
 
 
 TRACER = """

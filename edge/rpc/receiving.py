@@ -1,13 +1,13 @@
-"""What clients send: messages that are not complete yet, and large ones while they are answered (B-3 to B-5).
+"""Receiving requests: bounds on messages that are incomplete, and on large requests that are being answered (B-3 to B-5).
 
-gRPC receives the messages of all its calls at the same time, each up to the size that is allowed, for as long as the client
-likes. Here what is incomplete is bounded in number, in time and in bytes, and at a bound the call that has been incomplete
-for longest is ended: an honest client's message is complete in the millisecond it begins, however many others are not. While
-there are more bytes than the bound, no further message is asked for: gRPC then keeps little of it, and its client waits. While
-large messages come, a few are asked for at a time, in the order of their calls.
+By itself gRPC receives the messages of all calls at once, each up to the largest size, for as long as the clients take. Here
+incomplete messages are bounded in number, time and bytes. At a bound the call that has been incomplete for longest is ended: an honest
+client's message is complete within a millisecond of its begin. While there are more bytes than the bound, gRPC is not asked for
+further messages: it then buffers little of them, and their clients wait. While large messages come, a few are asked for at a time,
+in the order of their calls.
 
-gRPC does not tell how much of a message has come. But it keeps what came on the heap, so the heap is measured: what it
-grew by since nothing was incomplete is taken to be theirs.
+gRPC does not tell how much of a message has arrived, but buffers it on the heap. So the heap is measured: its growth since no message
+was incomplete is counted as theirs.
 """
 
 import math
@@ -21,17 +21,19 @@ from edge.host.memory import give_back, keep_large_blocks
 from edge.rpc import status
 from edge.tally import Tally
 
-MAX_INCOMPLETE_CALLS = 256  # calls that wait for their messages; one more ends the oldest
-INCOMPLETE_SECONDS = 10.0  # for a message to come, from the beginning of its call
-LOOK_SECONDS = 0.01  # between looks at what is incomplete
+MAX_INCOMPLETE_CALLS = 256  # calls whose messages are incomplete; one more ends the oldest
+INCOMPLETE_SECONDS = 10.0  # from the begin of a call until its message is complete
+LOOK_SECONDS = 0.01  # between checks of the incomplete messages
 YOUNG_SECONDS = 0.05  # younger messages are not ended for their bytes: an honest large one is on its way for so long
-ASKED_TOGETHER = 2  # young messages, while large ones come
-WAIT_SECONDS = 0.1  # after which one is asked for beside them: it may be a small one
+ASKED_TOGETHER = 2  # messages, while large ones come
+BESIDE_SECONDS = 0.1  # one that takes longer does not count among them: others need not wait for it
+WAIT_SECONDS = 0.1  # a message that has waited so long is asked for besides: it may be a small one
 YOUNG_PART = 1.5  # times the bound; with more than this on their way the young are ended too
 LARGE_REQUEST_BYTES = 64 * 1024  # a smaller one is not counted: 512 of them are 32 MiB
 NOTICED_BYTES = 4 << 20  # of incomplete messages: large ones come
 ROOM_BYTES = 16 << 20  # for incomplete messages, however many bytes of others are being answered
-TRIM_BYTES = 32 << 20  # of freed memory that malloc keeps while several large messages come
+TRIM_BYTES = 16 << 20  # of freed memory that malloc keeps while several large messages come
+LULL_SECONDS = 0.05  # between large messages; more still come
 CROWDED_SECONDS = 1.0  # after the last that had to wait
 TRIM_SECONDS = 0.05  # between looks at that
 _KEPT_PART = 0.75  # of the bound in bytes, once it was passed
@@ -39,8 +41,8 @@ _MEASURE_SECONDS = 0.001  # a measure of the heap is this good
 _CALL_BYTES = 16 * 1024  # what a call takes on the heap, about; more is of its message
 
 
-class Held:
-    """The large requests that are being answered, or wait for it. Safe to use from any thread."""
+class LargeRequests:
+    """Counts the bytes of large requests from their arrival to their answer. Safe to use from any thread."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -81,21 +83,21 @@ class Incomplete(Protocol):
         ...
 
 
-class Receipts:
+class Receiving:
     """The bounds on messages that are not complete. Safe to use from any thread: all sockets of an agent share them."""
 
-    def __init__(self, clock: Clock, held: Held, *, max_message_bytes: int, max_bytes: int) -> None:
+    def __init__(self, clock: Clock, held: LargeRequests, *, max_message_bytes: int, max_bytes: int) -> None:
         """`max_bytes` of all of them; `held`: what is complete, and is on the heap too."""
         self._clock, self._monotonic = clock, clock.monotonic
         self._max_message_bytes = max_message_bytes
         self._max_bytes = max_bytes
         self._held = held
         self._lock = threading.Lock()
-        self._incomplete: dict[Incomplete, float] = {}  # with the time of their beginning, oldest first
+        self.incomplete: dict[Incomplete, float] = {}  # with the time of their beginning, oldest first
         self._not_asked: dict[Incomplete, None] = {}  # those of them that have to wait, oldest first
         self._full = self._crowded = False
-        self._trimmed = self._crowded_at = 0.0
-        self._due = self._look_at = 0.0  # on the monotonic clock, and in unix seconds
+        self._trimmed, self._crowded_at = 0.0, -math.inf
+        self._due = self.look_at = 0.0  # on the monotonic clock, and in unix seconds
         self.dropped = 0  # messages that were ended, or that gRPC refused
         self.refused = Tally("RESOURCE_EXHAUSTED", "UNIMPLEMENTED")  # calls, before their messages were asked for
         self._mark, self._held_then = heap_mark(), 0  # when nothing was incomplete
@@ -107,21 +109,20 @@ class Receipts:
         with self._lock:
             if now >= self._due:
                 self._look(now)
-            if len(self._incomplete) >= MAX_INCOMPLETE_CALLS:
+            if len(self.incomplete) >= MAX_INCOMPLETE_CALLS:
                 text = f"{MAX_INCOMPLETE_CALLS} calls wait for their messages, and this one has waited longest"
-                self._end(next(iter(self._incomplete)), status.RESOURCE_EXHAUSTED, text)
-            self._incomplete[call] = now
-            several = len(self._incomplete) > ASKED_TOGETHER
+                self._end(next(iter(self.incomplete)), status.RESOURCE_EXHAUSTED, text)
+            self.incomplete[call] = now
+            several = len(self.incomplete) > ASKED_TOGETHER
             if self._full or (several and self._places(now) < 0 and self._large_ones_come(now)):
                 self._not_asked[call] = None
-                self._crowd(now, comes=True)
             else:
                 call.ask()
 
     def done(self, call: Incomplete, size: int = 0) -> None:
         """It came, with so many bytes that will be held, or will not."""
         with self._lock:
-            self._incomplete.pop(call, None)
+            self.incomplete.pop(call, None)
             if self._not_asked:
                 self._not_asked.pop(call, None)
                 if not self._asked:
@@ -129,28 +130,31 @@ class Receipts:
                 if not self._full:
                     self._ask(self._monotonic())
 
-    def wake_at(self) -> float | None:
-        """Until when the thread may wait for events, in unix seconds, before it looks; None: as long as it likes."""
-        return self._look_at if self._incomplete else None
-
     def look(self) -> None:
         """End what has been incomplete for too long, or has too much."""
         with self._lock:
             self._look(self._monotonic())
 
     @property
+    def crowded(self) -> bool:
+        """Whether several large messages come at a time, or did a moment ago."""
+        return self._monotonic() - self._crowded_at <= CROWDED_SECONDS
+
+    @property
     def _asked(self) -> int:
         """How many messages gRPC receives."""
-        return len(self._incomplete) - len(self._not_asked)
+        return len(self.incomplete) - len(self._not_asked)
 
     def _look(self, now: float) -> None:
-        self._due, self._look_at = now + LOOK_SECONDS, self._clock.now() + LOOK_SECONDS
-        if not self._incomplete:
-            self._look_at += YOUNG_SECONDS  # what begins from now on is not ended before
+        self._due, self.look_at = now + LOOK_SECONDS, self._clock.now() + LOOK_SECONDS
+        if self._crowded and now - self._crowded_at > CROWDED_SECONDS:
+            self._crowded = False
+            keep_large_blocks(keep=True)
+        if not self.incomplete:
+            self.look_at += YOUNG_SECONDS  # what begins from now on is not ended before
             self._start_anew()
-            self._crowd(now, comes=False)
             return
-        for call, since in list(self._incomplete.items()):
+        for call, since in list(self.incomplete.items()):
             if now - since < INCOMPLETE_SECONDS:
                 break
             text = f"the request's message did not arrive within {INCOMPLETE_SECONDS:g} s"
@@ -169,7 +173,7 @@ class Receipts:
     def _most(self, now: float) -> int:
         """The bytes that there is room for now: those of one message of any size, or of several beside what is being answered."""
         several = 0
-        for call, since in self._incomplete.items():
+        for call, since in self.incomplete.items():
             if now - since < LOOK_SECONDS or several > 1:
                 break
             several += call not in self._not_asked
@@ -184,18 +188,18 @@ class Receipts:
         self._received, self._measured = min(received, self._asked * self._max_message_bytes), now
 
     def _large_ones_come(self, now: float) -> bool:
-        """Whether there is more than calls alone take: the bytes that a call may send ahead are enough to tell."""
+        """Whether there is more than calls alone take, or was a moment ago: the bytes that a call may send ahead are enough to tell.
+
+        While several come malloc keeps no large blocks of theirs.
+        """
         if now - self._measured > _MEASURE_SECONDS:
             self._measure(now)
-        return self._received > len(self._incomplete) * _CALL_BYTES + NOTICED_BYTES
-
-    def _crowd(self, now: float, *, comes: bool) -> None:
-        """Several large messages come, or none does: malloc keeps no large blocks of theirs from then on and for a while."""
-        if comes:
+        if self._received > len(self.incomplete) * _CALL_BYTES + NOTICED_BYTES:
             self._crowded_at = now
-        if comes != self._crowded and (comes or now - self._crowded_at > CROWDED_SECONDS):
-            self._crowded = comes
-            keep_large_blocks(not comes)
+            if not self._crowded:
+                self._crowded = True
+                keep_large_blocks(keep=False)
+        return now - self._crowded_at <= LULL_SECONDS
 
     def _start_anew(self, size: int = 0) -> None:
         """No message has come in part; `size` bytes of one that is complete are not held yet."""
@@ -204,10 +208,10 @@ class Receipts:
         self._received = 0
 
     def _places(self, now: float) -> int:
-        """How many more may be asked for while large messages come: one that is not young does not keep others waiting."""
+        """How many more may be asked for while large messages come."""
         places = ASKED_TOGETHER
-        for call in reversed(self._incomplete):
-            if places < 0 or now - self._incomplete[call] >= YOUNG_SECONDS:
+        for call in reversed(self.incomplete):
+            if places < 0 or now - self.incomplete[call] >= BESIDE_SECONDS:
                 break
             places -= call not in self._not_asked
         return places
@@ -218,12 +222,12 @@ class Receipts:
         `late`: for one that has waited for long besides.
         """
         places = self._places(now) if self._large_ones_come(now) else len(self._not_asked)
-        if late and places <= 0 and now - self._incomplete[next(iter(self._not_asked))] >= WAIT_SECONDS:
+        if late and places <= 0 and now - self.incomplete[next(iter(self._not_asked))] >= WAIT_SECONDS:
             places = 1
         for call in list(self._not_asked)[: max(places, 0)]:
             del self._not_asked[call]
-            del self._incomplete[call]
-            self._incomplete[call] = now
+            del self.incomplete[call]
+            self.incomplete[call] = now
             call.ask()
 
     def _make_room(self, now: float, most: int) -> None:
@@ -235,13 +239,13 @@ class Receipts:
             "edge_requests_max_mib), and this one has been so for longest"
         )
         young = 0.0 if received > YOUNG_PART * most else YOUNG_SECONDS
-        asked = [(call, since) for call, since in self._incomplete.items() if call not in self._not_asked]
+        asked = [(call, since) for call, since in self.incomplete.items() if call not in self._not_asked]
         for call, since in asked[:surplus]:
             if now - since >= young:
                 self._end(call, status.RESOURCE_EXHAUSTED, text)
 
     def _end(self, call: Incomplete, code: status.Code, text: str) -> None:
-        del self._incomplete[call]
+        del self.incomplete[call]
         self.dropped += 1
         call.cancel(code, text)
         if call in self._not_asked:

@@ -1,4 +1,4 @@
-"""What a CaptureData request brings, copied out of shared memory (C-5, C-7)."""
+"""Reading a CaptureData request: its tensors and auxiliary entries, checked and copied out of shared memory (C-5, C-7)."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from edge.capture.record import AuxiliaryEntry, CapturedTensor, Labels
 from edge.errors import CaptureContentError
 from edge.rpc import codec
 from edge.rpc.wire import Contents
-from edge.serving.binding import Segment, declaration
+from edge.serving.binding import SegmentRange, declaration
 from edge.serving.loading import LoadedModel
 from edge.shm.sysv import SegmentReader
 from edge.tensors import DType, TensorSpec, byte_count, byte_count_fault, dtype_name, own_shape, positions, rank_fault
@@ -16,7 +16,7 @@ from edge.text import shown
 
 
 def check_labels(request: Any) -> None:
-    """[C-5] Refuse a request for what can be told before anything of it is copied.
+    """[C-5] The checks that need no tensor's bytes, made before anything is copied.
 
     Raises:
         CaptureContentError: a name or an encoding is not what it must be, or there are too many.
@@ -36,10 +36,11 @@ def _name(tensor: Any) -> str:
     return name
 
 
-class Incoming:
-    """Reads one request for a model that passed `check_labels`; all its shared memory together may take no more than `limit` bytes, as a message.
+class CaptureReader:
+    """Reads one request that passed `check_labels`, for a model.
 
-    `mislabelled`: a tensor was declared as something that it is not, and taken as the model's own (P-12).
+    `limit`: bytes of all its shared memory together, as many as a message may have. `mislabelled`: a tensor's declaration
+    contradicted its bytes, and it was read as the model's own (P-12).
     """
 
     def __init__(self, model: LoadedModel, segments: SegmentReader, limit: int, contents: Contents) -> None:
@@ -78,7 +79,7 @@ class Incoming:
                 raise CaptureContentError(f"tensor {shown(name)}: {fault}")
             self._model.remarks.say_mislabelled(name, declaration(dtype, shape), declaration(spec.dtype, own))
             self.mislabelled, dtype, shape = True, spec.dtype, own
-        copied = self._copy(data, size) if isinstance(data, Segment) else _bytes_of(data)  # type: ignore[arg-type]  # no Part in this API
+        copied = self._copy(data, size) if isinstance(data, SegmentRange) else _bytes_of(data)  # type: ignore[arg-type]  # no RegionRange in this API
         return CapturedTensor(name, dtype, shape, copied)
 
     def auxiliary(self, sent: Iterable[Any]) -> tuple[AuxiliaryEntry, ...]:
@@ -99,7 +100,7 @@ class Incoming:
             )
         return self._copy(handle, handle.size)
 
-    def _copy(self, handle: Segment, size: int) -> bytes:
+    def _copy(self, handle: SegmentRange, size: int) -> bytes:
         self._left -= size
         if self._left < 0:
             raise CaptureContentError(
