@@ -27,8 +27,7 @@ bench-build: venv
 bench-engines: venv ## The engines that can be chosen, each in an environment of its own (build/engines)
 	@$(PY) -m bench.engines
 
-bench-peers: $(VENV)/.tests ## MLServer's and KServe's ModelInfer beside the agent's, each in an environment of its own (build/peers; ROUNDS=7)
-	@$(PY) -m bench.models >/dev/null
+bench-peers: $(VENV)/.tests bench-build ## MLServer's and KServe's ModelInfer beside the agent's and a floor in C++, each in an environment of its own (build/peers; ROUNDS=7)
 	@$(PY) -m bench.peers --rounds $(ROUNDS)
 
 bench-swap: bench-build ## What Predict costs while its model is replaced: p99 with and without (SWAP_MODEL=tiny SWAP_CLIENTS=8)

@@ -100,15 +100,11 @@ def main() -> None:
     parser.add_argument("--asked-from", type=int, metavar="CPU")
     parser.add_argument("--int32", type=int, default=0)
     parser.add_argument("--segment", action="store_true")
-    parser.add_argument("--quantised", action="store_true", help="as the agent has it (edge.engine.xnnpack)")
     options = parser.parse_args()
     pause = options.pause_us / 1e6
     wait = pausing(pause) if options.asked_from is None else asked_from(options.asked_from, pause)
-    name, module = interpreter_package()
-    if options.quantised:
-        interpreter = quantised(name, module, options)
-    else:
-        interpreter = module.Interpreter(model_path=options.model, num_threads=options.threads)
+    _, module = interpreter_package()
+    interpreter = module.Interpreter(model_path=options.model, num_threads=options.threads)
     interpreter.allocate_tensors()
     given = interpreter.get_input_details()[0]
     array = pattern(given["shape"], given["dtype"], options.int32)
@@ -116,22 +112,6 @@ def main() -> None:
         array = in_segment(array)
     for _ in sys.stdin:
         print(json.dumps(measure(interpreter, array, options, wait)), flush=True)
-
-
-def quantised(name: str, module: ModuleType, options: argparse.Namespace) -> Any:
-    """An interpreter whose XNNPACK has the quantised operators, of a package that leaves them out."""
-    from edge.engine.xnnpack import Xnnpack
-
-    xnnpack = Xnnpack.of(name)
-    if xnnpack is None:
-        raise SystemExit(f"{name} needs no help")
-    plain = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    interpreter = module.Interpreter(
-        model_path=options.model, num_threads=options.threads, experimental_op_resolver_type=plain
-    )
-    interpreter.given = xnnpack.delegate(options.threads)
-    interpreter._interpreter.ModifyGraphWithDelegate(interpreter.given.pointer)
-    return interpreter
 
 
 def measure(

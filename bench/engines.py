@@ -15,31 +15,27 @@ from bench.rig import MODELS
 from tests.system.harness import ROOT
 
 NUMPY = "numpy==1.26.4"
-# What is installed, and what the engine is told.
-ENGINES: dict[str, tuple[tuple[str, str], tuple[str, ...]]] = {
-    "tflite-runtime 2.14.0": (("tflite-runtime==2.14.0", NUMPY), ()),
-    "the same, in the agent": (("tflite-runtime==2.14.0", NUMPY), ("--quantised",)),
-    "ai-edge-litert 1.4.0": (("ai-edge-litert==1.4.0", NUMPY), ()),
-    "ai-edge-litert 2.3.0": (("ai-edge-litert==2.3.0", NUMPY), ()),
-}
+ENGINES = ("tflite-runtime==2.14.0", "ai-edge-litert==1.4.0", "ai-edge-litert==2.3.0")
 CALLS = {"tiny": 2000, "float32": 40, "int8": 20, "large": 40}
 THREADS = (1, 2)
 ROUNDS = 5
 
 
-def environment(packages: tuple[str, ...]) -> Path:
+def environment(package: str) -> Path:
     """The Python of an engine's environment, made at first use."""
-    folder = ROOT / "build" / "engines" / packages[0]
+    folder = ROOT / "build" / "engines" / package
     python = folder / "bin" / "python"
     if not (folder / ".ready").exists():
         venv.create(folder, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", *packages], check=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "-q", "--disable-pip-version-check", package, NUMPY], check=True
+        )
         (folder / ".ready").touch()
     return python
 
 
 def main() -> int:
-    pythons = {name: environment(packages) for name, (packages, _) in ENGINES.items()}
+    pythons = {package: environment(package) for package in ENGINES}
     found: dict[tuple[str, int, str], list[float]] = defaultdict(list)
     for _ in range(ROUNDS):
         for model, calls in CALLS.items():
@@ -47,7 +43,6 @@ def main() -> int:
                 for name, python in pythons.items():
                     command = [
                         str(python), "-m", "bench.engine", str(MODELS[model]), "--calls", str(calls), "--threads", str(threads),
-                        *ENGINES[name][1],
                     ]  # fmt: skip
                     done = subprocess.run(
                         command, input=b"\n", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, cwd=ROOT

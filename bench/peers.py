@@ -1,14 +1,18 @@
 """`python -m bench.peers [--rounds N]`: other servers of the Open Inference Protocol beside the agent, by turns.
 
 Each gets an environment of its own under build/peers, the same models, the same interpreter package with one thread, and the same
-client, tritonclient, over loopback TCP, which is what they have; the agent over its Unix socket, and over TCP. Overhead is what a
-call takes beyond the bare engine's inference of the same turn: the server's, the client's and gRPC's. Of each turn the quickest
-tenth counts, which is what calls cost while nothing else wants the cores. Prints the table of bench/REPORT.md. Fails where an answer
-differs, or where the agent's overhead on a picture is not 5 times smaller than that of MLServer at its best.
+client, tritonclient, over loopback TCP, which is what they have; the agent over its Unix socket, and over TCP. The floor is a
+server in C++ that looks at nothing and answers with ready bytes, by both ways: no server is faster.
+
+Two tables of bench/REPORT.md are printed. Overhead is what a call takes beyond the bare engine's inference of the same turn: the
+server's, the client's and gRPC's. What the server adds is the overhead without that of the floor, by the same way. Of each turn the
+quickest tenth counts, which is what calls cost while nothing else wants the cores. Fails where an answer differs, or where MLServer at
+its best does not add 5 times as much as the agent.
 """
 
 import argparse
 import json
+import math
 import socket
 import statistics
 import subprocess
@@ -22,7 +26,8 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from bench.rig import MODELS, PLAIN, Measurement, Measurements, Rig, poll
+from bench.engine import pattern
+from bench.rig import CPP_ECHO, MODELS, PLAIN, Measurement, Measurements, Rig, poll
 from edge import address
 from edge.rpc._generated import open_inference_pb2 as pb
 from tests.system.harness import ROOT
@@ -36,6 +41,9 @@ CASES = {"tiny": "tiny, 256 B", "float32": "MobileNetV2 float32, 602 kB", "large
 INPUTS: dict[str, tuple[str, tuple[int, ...]]] = {}  # of each model: the name and the shape, as the agent describes it
 MESSAGE_BYTES = 64 << 20
 AGENT_UNIX, AGENT_TCP = "agent, Unix socket", "agent, TCP"
+FLOOR_UNIX, FLOOR_TCP = "floor: C++, Unix socket", "floor: C++, TCP"
+FLOORS = (FLOOR_UNIX, FLOOR_TCP)  # without an inference
+INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
 def environment(name: str) -> Path:
@@ -129,6 +137,45 @@ def serves(url: str) -> bool:
     return all(pb.ModelReadyResponse.FromString(answer).ready for answer in answers)
 
 
+def request(model: str) -> bytes:
+    """What the client sends to a model."""
+    name, shape = INPUTS[model]
+    tensor = pb.ModelInferRequest.InferInputTensor(name=name, datatype="FP32", shape=shape)
+    contents = [pattern(shape, np.float32, 0).tobytes()]
+    raw: bytes = pb.ModelInferRequest(
+        model_name=model, inputs=[tensor], raw_input_contents=contents
+    ).SerializeToString()
+    return raw
+
+
+def asked(url: str, raw: bytes) -> bytes:
+    """The answer of a server, as it is on the wire."""
+    with grpc.insecure_channel(url, options=[("grpc.max_send_message_length", MESSAGE_BYTES)]) as channel:
+        answer: bytes = channel.unary_unary(INFER)(raw, timeout=30)
+    return answer
+
+
+def floors(folder: Path, agent: str, model: str, stack: ExitStack) -> dict[str, str]:
+    """Servers that have the agent's answer to the client's request ready, by both ways."""
+    answer, raw = folder / f"{model}.answer", request(model)
+    answer.write_bytes(asked(agent, raw))
+    (port,) = free_ports(1)
+    unix = str(folder / f"{model}.floor")
+    urls = {FLOOR_UNIX: address.target(unix), FLOOR_TCP: f"127.0.0.1:{port}"}
+    for where, url in zip((unix, urls[FLOOR_TCP]), urls.values(), strict=True):
+        stack.enter_context(closing(Peer(folder, [CPP_ECHO, where, answer], port)))
+        poll(lambda url=url: answers(url, raw), f"{url} answers")  # type: ignore[misc]
+    return urls
+
+
+def answers(url: str, raw: bytes) -> bool:
+    """Whether a server does."""
+    try:
+        return bool(asked(url, raw))
+    except grpc.RpcError:
+        return False
+
+
 def client(url: str, model: str) -> Measurement:
     """What measures a server with a model."""
     name, shape = INPUTS[model]
@@ -136,14 +183,17 @@ def client(url: str, model: str) -> Measurement:
     return Measurement([sys.executable, "-m", "bench.peer_client", *words], None, None)
 
 
-def measured(urls: dict[str, str], rounds: int) -> dict[str, dict[str, list[float]]]:
+def measured(servers: dict[str, dict[str, str]], rounds: int) -> dict[str, dict[str, list[float]]]:
     """Overheads in microseconds, by model and server, of each round; with the engine's own time as "engine".
+
+    `servers`: the addresses of each model.
 
     Raises:
         SystemExit: an answer is not that of the others.
     """
     found: dict[str, dict[str, list[float]]] = {}
     for model, calls in CALLS.items():
+        urls = servers[model]
         of_model = found[model] = {name: [] for name in ("engine", *urls)}
         answers: dict[str, list[float]] = {}
         with Measurements() as start:
@@ -154,7 +204,7 @@ def measured(urls: dict[str, str], rounds: int) -> dict[str, dict[str, list[floa
                 of_model["engine"].append(alone)
                 for name in list(asking)[turn % len(asking) :] + list(asking)[: turn % len(asking)]:
                     result = asking[name]()
-                    of_model[name].append(result["p10_us"] - alone)
+                    of_model[name].append(result["p10_us"] - (0.0 if name in FLOORS else alone))
                     answers[name] = result["answer"]
         wanted = answers[AGENT_UNIX]
         for name, answer in answers.items():
@@ -163,9 +213,24 @@ def measured(urls: dict[str, str], rounds: int) -> dict[str, dict[str, list[floa
     return found
 
 
-def table(found: dict[str, dict[str, list[float]]]) -> str:
-    """The overheads, each with how many times the agent's over its Unix socket it is; ratios are taken within a round."""
-    lines = ["| overhead, us | " + " | ".join(CASES.values()) + " |", "|---" * (len(CASES) + 1) + "|"]
+def added(found: dict[str, dict[str, list[float]]]) -> dict[str, dict[str, list[float]]]:
+    """What each server adds to the floor of its way."""
+    return {
+        model: {
+            name: [
+                one - floor
+                for one, floor in zip(rounds, of_model[FLOOR_UNIX if name == AGENT_UNIX else FLOOR_TCP], strict=True)
+            ]
+            for name, rounds in of_model.items()
+            if name not in ("engine", *FLOORS)
+        }
+        for model, of_model in found.items()
+    }
+
+
+def table(what: str, found: dict[str, dict[str, list[float]]]) -> str:
+    """Medians, each with how many times the agent's over its Unix socket it is; ratios are taken within a round."""
+    lines = [f"| {what}, us | " + " | ".join(CASES.values()) + " |", "|---" * (len(CASES) + 1) + "|"]
     for name in found["tiny"]:
         cells = []
         for of_model in found.values():
@@ -175,9 +240,16 @@ def table(found: dict[str, dict[str, list[float]]]) -> str:
     return "\n".join(lines)
 
 
-def ratio(of_model: dict[str, list[float]], name: str) -> float:
-    """A server's overhead by the agent's over its Unix socket: the median over the rounds."""
-    return statistics.median(one / own for one, own in zip(of_model[name], of_model[AGENT_UNIX], strict=True))
+def ratio(of_model: dict[str, list[float]], name: str, by: str = AGENT_UNIX) -> float:
+    """A server's by the agent's over its Unix socket, or another's: the median over the rounds; infinite where that had nothing."""
+    return statistics.median(
+        one / own if own > 0 else math.inf for one, own in zip(of_model[name], of_model[by], strict=True)
+    )
+
+
+def least(peer: str, found: dict[str, dict[str, list[float]]], by: str = AGENT_UNIX) -> list[float]:
+    """By how many times that of the agent, or another, is smaller than that of a peer at its best, for each model."""
+    return [min(ratio(one, name, by) for name in PEERS if name.startswith(peer)) for one in found.values()]
 
 
 def main() -> int:
@@ -204,18 +276,23 @@ def main() -> int:
                 print((folder / "log").read_text(errors="replace")[-4000:], file=sys.stderr)
                 raise
             urls[name] = peer.url
-        found = measured(urls, rounds)
+        servers = {model: {**floors(rig.folder, urls[AGENT_UNIX], model, stack), **urls} for model in CALLS}
+        found = measured(servers, rounds)
     versions = ", ".join(packages[0].replace("==", " ") for packages in PACKAGES.values())
     print(f"{versions}; {LITERT.replace('==', ' ')}, tritonclient {version('tritonclient')}; {rounds} rounds\n")
-    print(table(found))
-    least = {
-        peer: [min(ratio(one, name) for name in PEERS if name.startswith(peer)) for one in found.values()]
-        for peer in PACKAGES
-    }
-    for peer, ratios in least.items():
-        told = ", ".join(f"{times:.1f} ({case})" for times, case in zip(ratios, CASES.values(), strict=True))
-        print(f"\nThe agent's overhead is smaller than that of {peer} at its best by {told}")
-    return int(min(least["MLServer"][1:]) < AIM)
+    beyond = added(found)
+    print(table("overhead", found), table("what the server adds", beyond), sep="\n\n")
+    for peer in PACKAGES:
+        for what, of, by in (
+            ("agent's overhead", found, AGENT_UNIX),
+            ("agent's addition", beyond, AGENT_UNIX),
+            ("floor's overhead", found, FLOOR_UNIX),
+        ):
+            told = ", ".join(
+                f"{one:.1f} ({case})" for one, case in zip(least(peer, of, by), CASES.values(), strict=True)
+            )
+            print(f"\nThe {what} is smaller than that of {peer} at its best by {told}")
+    return int(min(least("MLServer", beyond)) < AIM)
 
 
 if __name__ == "__main__":

@@ -210,3 +210,10 @@ def load(target: str, **options: Any) -> Found:
     """One measurement by the load generator."""
     with Measurements() as start:
         return start.load(target, **options)()
+
+
+def opening(model: str) -> float:
+    """Seconds that the bare engine takes to open one of MODELS and to run it once, in a process of its own."""
+    command = [sys.executable, "-m", "bench.opening", str(MODELS[model])]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True, cwd=ROOT, env=PLAIN)
+    return float(done.stdout)

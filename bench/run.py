@@ -9,11 +9,12 @@ a process is depends on which memory it got.
 import argparse
 import statistics
 import sys
+import time
 from collections import defaultdict
 from typing import Any
 
 from bench import report
-from bench.rig import ASKING, CPUS, MODELS, SERVING, Found, Measurements, Rig, Together, load, pin
+from bench.rig import ASKING, CPUS, MODELS, SERVING, Found, Measurements, Rig, Together, load, opening, pin
 
 # Of each model: the calls of a case in a turn, those before them that do not count, and the turns of a round.
 TURNS = {"tiny": (300, 30, 6), "float32": (20, 3, 8), "int8": (6, 2, 2), "large": (20, 3, 6)}
@@ -22,6 +23,7 @@ THROUGHPUT: dict[str, Any] = {"seconds": 0.3, "calls": 1_000_000, "warmup": 3}
 COMPARED_TURNS, OTHER_TURNS = 8, 2
 MIXED_SECONDS = 4.0
 SLOW_CALL_SECONDS = 0.2
+LOADS = 6  # in a round
 
 QUIET = " p10"  # of a case: its quickest tenth, least disturbed by others
 
@@ -65,8 +67,19 @@ class Bench:
         for model in TURNS:
             self.model(model)
         pin(self.agent.process.pid, CPUS)
+        self.loads("float32")
         self.clients()
         self.mixed()
+
+    def loads(self, model: str) -> None:
+        """LoadModel, and the bare engine's open and first inference."""
+        package, name = self.rig.package(model), f"{model}-again"
+        for _ in range(LOADS):
+            self.results[f"{model} open"].append(opening(model) * 1e6)
+            start = time.perf_counter()
+            self.agent.client.load(package, name)
+            self.results[f"{model} load"].append((time.perf_counter() - start) * 1e6)
+            self.agent.client.unload(name)
 
     def model(self, model: str) -> None:
         socket, (calls, warmup, turns) = self.agent.socket, TURNS[model]
