@@ -26,7 +26,7 @@ export SOURCE_DATE_EPOCH
 # Installed is the unpacked program: it starts at once and needs no cache on the board. docs/release.md has the format.
 mkdir "$SOURCE/program"
 read -r _ offset size _ _ < <(tail -c 128 "$BINARY")
-tail -c "+$((offset + 1))" "$BINARY" | head -c "$size" | zstd -dcq | tar -x --no-same-owner -C "$SOURCE/program"
+head -c "$((offset + size))" "$BINARY" | tail -c "+$((offset + 1))" | zstd -dcq | tar -x --no-same-owner -C "$SOURCE/program"
 [ -x "$SOURCE/program/sagemaker_edge_agent" ] || { echo "$BINARY unpacks to no sagemaker_edge_agent" >&2; exit 1; }
 
 cp -r "$HERE" "$SOURCE/debian"

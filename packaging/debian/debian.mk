@@ -22,7 +22,7 @@ deb-check: $(VENV)/.tests ## The package of ARCH: what is in it, lintian, and it
 	@EDGE_DEB="$(DEB)" $(PY) -m pytest tests/package/test_deb.py
 	@PYTHON=$(PYTHON) packaging/debian/check.sh "$(DEB)" "$(RELEASE)" $(ARCH)
 
-deb-gpu: $(VENV)/.tests ## The package that adds the GPU to the agent of ARCH
+deb-gpu: $(VENV)/.tests ## What adds the GPU to the agent of ARCH: a package, and a tarball of its files
 	@$(call built,dist/$(ARCH)/VERSION,release,tarball)
 	@PYTHON=$(PY) packaging/debian/gpu.sh $(DEB_VERSION) $(ARCH) dist/$(ARCH)
 	@EDGE_GPU_DEB="dist/$(ARCH)/sagemaker-edge-agent-gpu_$(DEB_VERSION)_$(ARCH).deb" $(PY) -m pytest tests/package/test_gpu_deb.py

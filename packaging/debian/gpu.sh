@@ -1,9 +1,10 @@
 #!/bin/bash
-# The .deb that adds the GPU to an installed agent, the same bytes each time; its path is printed.
+# What adds the GPU to an installed agent, the same bytes each time: a .deb, and a tarball of the same files for everybody else,
+# unpacked below /. Their paths are printed.
 #
 #   gpu.sh VERSION ARCH OUT
 #
-# VERSION is the release's that it goes with, ARCH amd64 or arm64, OUT the folder for the package.
+# VERSION is the release's that they go with, ARCH amd64 or arm64, OUT the folder for them.
 . "$(dirname "$0")/lib.sh"
 VERSION=$1 ARCH=$2 OUT=$(realpath -m "$3")
 HERE=$(cd "$(dirname "$0")" && pwd)
@@ -46,10 +47,15 @@ License: Apache-2.0
  On Debian systems, the full text of the Apache License, Version 2.0
  can be found in the file \`/usr/share/common-licenses/Apache-2.0'.
 END
+# What Debian has or wants otherwise is the .deb's alone: the licence's text, a changelog, lintian's overrides.
+install -m 644 "$TOP/LICENSE" "$doc/LICENSE"
+epoch=$(date -u -d "$(cut -d. -f2 <<<"$VERSION")" +%s)
+addon=$WORK/$NAME-$VERSION.tgz
+tar -C "$TREE" --sort=name --owner=0 --group=0 --numeric-owner --mode='u=rwX,go=rX' --mtime="@$epoch" -c usr | gzip -9n >"$addon"
+rm "$doc/LICENSE"
 install -d "$TREE/usr/share/lintian/overrides"
 printf '%s\n' "# There is a drop-in and no unit of its own, which debhelper's commands are for." \
   "$NAME: maintainer-script-calls-systemctl [postinst:*]" >"$TREE/usr/share/lintian/overrides/$NAME"
-epoch=$(date -u -d "$(cut -d. -f2 <<<"$VERSION")" +%s)
 printf '%s (%s) stable; urgency=medium\n\n  * Release %s.\n\n -- SageMaker Edge Agent Maintainers <maintainers@sagemaker-edge-agent.invalid>  %s\n' \
   "$NAME" "$VERSION" "$VERSION" "$(date -u -R -d "@$epoch")" | gzip -9n >"$doc/changelog.gz"
 cat >"$TREE/DEBIAN/control" <<END
@@ -85,6 +91,7 @@ chmod 755 "$TREE"/DEBIAN/post*
 (cd "$TREE" && find usr -type f -exec md5sum {} + | LC_ALL=C sort -k2 >DEBIAN/md5sums)
 find "$TREE" -type d -exec chmod 755 {} +
 find "$TREE" -exec touch --no-dereference --date="@$epoch" {} +
-rm -f "$OUT/${NAME}"_*_"$ARCH".deb
+rm -f "$OUT/${NAME}"_*_"$ARCH".deb "$OUT/$NAME"-*.tgz
 SOURCE_DATE_EPOCH=$epoch dpkg-deb --root-owner-group -Zxz --threads-max=1 --build "$TREE" "$OUT/${NAME}_${VERSION}_$ARCH.deb" >/dev/null
-echo "$OUT/${NAME}_${VERSION}_$ARCH.deb"
+cp "$addon" "$OUT/"
+printf '%s\n' "$OUT/${NAME}_${VERSION}_$ARCH.deb" "$OUT/$NAME-$VERSION.tgz"

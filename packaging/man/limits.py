@@ -18,7 +18,7 @@ BEGIN, END = (
 )
 # Bounds whose names do not begin with MAX_.
 OTHERS = {
-    "edge/rpc/receipt.py": {"INCOMPLETE_SECONDS"},
+    "edge/rpc/receiving.py": {"INCOMPLETE_SECONDS"},
     "edge/rpc/server.py": {"LOOKAHEAD_BYTES"},
     "edge/serving/loads.py": {"LOAD_SECONDS"},
     "edge/engine/probe.py": {"OPENING_SECONDS", "AFTERWARDS_SECONDS"},
@@ -75,7 +75,7 @@ def page() -> str:
     tables = [
         "\n| setting | default | range | what it bounds |\n|---|---|---|---|\n",
         *(row + "\n" for row in _settings()),
-        "\n| constant | value | where | of what, and why |\n|---|---|---|---|\n",
+        "\n| constant | value | where | of what |\n|---|---|---|---|\n",
         *(row + "\n" for row in rows),
         "\n",
     ]

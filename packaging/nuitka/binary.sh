@@ -21,7 +21,7 @@ new=$WORK/src
 rm -rf "$new" && mkdir -p "$new/out"
 (cd "$TOP" && find agent.py edge -name '*.py' ! -name _build.py ! -path '*/__pycache__/*' -print0 | sort -z | tar -c --null -T -) | tar -x -C "$new"
 printf '"""Written by the build."""\n\nVERSION = "%s"\nBUILD_DATE = %d\n' "$VERSION" "$SOURCE_DATE_EPOCH" >"$new/edge/_build.py"
-cp "$HERE"/{thin.py,flags.txt,exports.map,compile.sh} "$new/"
+cp "$HERE"/{thin.py,packed_code.c,frozen.c,flags.txt,exports.map,compile.sh} "$new/"
 key=$( (cd "$new" && find . -type f -print0 | sort -z | xargs -0 sha256sum; cat "$ROOT/opt/python/.key"; ls "$ROOT/opt/python/lib/python3.11/dist-packages"/.ready*) | sha256sum)
 
 if [ "$(cat "$WORK/compiled" 2>/dev/null)" != "$key" ]; then
@@ -44,7 +44,7 @@ fi
 step "assemble"
 rm -rf "$TREE" && cp -r "$source/out/agent.dist" "$TREE"
 mv "$TREE/agent.bin" "$TREE/sagemaker_edge_agent"
-cp "$WORK"/litert/* "$TREE/ai_edge_litert/"
+mkdir "$TREE/ai_edge_litert" && cp "$WORK"/litert/* "$TREE/ai_edge_litert/"
 # The compiler's own libraries are those of the old root, also where this machine's newer ones were found first.
 for library in libstdc++.so.6 libgcc_s.so.1; do
   rm -f "$TREE/$library"

@@ -2,7 +2,7 @@
 # test.sh [PYTEST WORDS]: the system tests against the binary of ARCH, and the layout of its tarball where it is built; on
 # this machine's own kind the adversary tests too: how an honest client fares says nothing where everything is emulated.
 # MACHINE_TESTS=1 leaves out those that prove the same Python on any machine, which take most of the time under emulation.
-# Needs PY, the Python of the tests.
+# Needs PY, the Python of the tests. AGENT_GPU=1 gives the emulated program a Vulkan in software.
 # The other machine's binary runs emulated; the entry that lets the kernel start it is made in a user namespace of its
 # own (Linux 6.7 or later), so this machine's binfmt table stays as it is.
 . "$(dirname "$0")/lib.sh"
@@ -13,6 +13,7 @@ cd "$TOP"
 if [ $# = 0 ]; then
   set -- -n "${WORKERS:-$(nproc)}" --dist loadfile tests/system tests/package/test_binary.py tests/package/test_tarball.py
   if [ -n "${MACHINE_TESTS:-}" ]; then
+    set -- --maxfail=3 "$@" # emulated, what fails has waited for minutes
     for name in admins adoption capture_kill\* capture_policies captures_\* client cloud_[b-z]\* cloud_addresses demo\* field_files fleet\* \
       greengrass hostile_\* listen_tls managed_faults managed_kill managed_sets metrics model_check model_signing_tool \
       open_inference_clients perf_analyzer readme selftest standard_streams summaries top traces; do
@@ -37,7 +38,12 @@ export QEMU_LD_PREFIX=$WORK/libc
 rm -rf "$QEMU_LD_PREFIX" && mkdir -p "$QEMU_LD_PREFIX/lib/$TRIPLE"
 cp -P "$ROOT"/lib/ld-linux* "$QEMU_LD_PREFIX/lib/"
 cp -P "$ROOT/lib/$TRIPLE"/*.so* "$QEMU_LD_PREFIX/lib/$TRIPLE/"
-export KILL_ROUNDS=${KILL_ROUNDS:-5} KILL_ROUNDS_DRIVER=${KILL_ROUNDS_DRIVER:-2} AGENT_START_SECONDS=300 AGENT_CALL_SECONDS=600 AGENT_EMULATED=1 AGENT_MACHINE=$MACHINE
+if [ -n "${AGENT_GPU:-}" ]; then
+  . "$HERE/swiftshader.sh"
+  swiftshader "$QEMU_LD_PREFIX"
+fi
+export KILL_ROUNDS=${KILL_ROUNDS:-5} KILL_ROUNDS_DRIVER=${KILL_ROUNDS_DRIVER:-2} BACKLOG_CAPTURES=${BACKLOG_CAPTURES:-1000} \
+  AGENT_START_SECONDS=300 AGENT_CALL_SECONDS=600 AGENT_EMULATED=1 AGENT_MACHINE=$MACHINE
 table=/proc/sys/fs/binfmt_misc
 if [ -e "$table/qemu-$MACHINE" ] && grep -q '^enabled' "$table/qemu-$MACHINE" && grep -qx "interpreter $EMULATOR" "$table/qemu-$MACHINE"; then
   exec "$PY" -m pytest "$@"

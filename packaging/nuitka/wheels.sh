@@ -7,7 +7,7 @@
 LOCK=$HERE/requirements-$ARCH.lock
 SITE=$ROOT/opt/python/lib/python3.11/dist-packages
 LITERT_LOCK=$HERE/litert-$ARCH.lock
-key=$(cat "$LOCK" "$LITERT_LOCK" "$0" "$HERE"/{small_blas.c,left_out.py,litert_stub.c,litert_compat.c,lower_floor.py,glibc_floor.py} | sha256sum | cut -c1-16)
+key=$(cat "$LOCK" "$LITERT_LOCK" "$0" "$HERE"/{small_blas.c,left_out.py,litert_compat.c,lower_floor.py,glibc_floor.py} | sha256sum | cut -c1-16)
 [ ! -f "$SITE/.ready-$key" ] || exit 0
 
 step "wheels"
@@ -24,7 +24,7 @@ exec 9>&-
 
 # This machine's pip unpacks the target's wheels; two pure Python projects publish sources only.
 platforms=()
-for floor in 2014 _2_17 _2_26 _2_27 _2_28 _2_31; do platforms+=(--platform "manylinux${floor}_$MACHINE"); done
+for floor in 2014 _2_17 _2_26 _2_27 _2_28 _2_31 _2_34; do platforms+=(--platform "manylinux${floor}_$MACHINE"); done
 grep -E '^(sdnotify|nuitka)==' "$LOCK" >"$WORK/sources.lock"
 grep -vE '^(sdnotify|nuitka|setuptools|wheel)==' "$LOCK" >"$WORK/wheels.lock"
 target=(--only-binary=:all: "${platforms[@]}" --python-version 3.11 --implementation cp --abi cp311 --abi abi3 --abi none)
@@ -55,12 +55,17 @@ for part in _add_newdocs _add_newdocs_scalars; do : >"$SITE/numpy/core/$part.py"
 for part in "$SITE/grpc/aio" "$SITE/../asyncio"; do
   rm -rf "$part" && mkdir "$part" && cp "$HERE/left_out.py" "$part/__init__.py"
 done
-# The engine without its second interface.
-echo 'VERS_1.0 { global: *; };' >"$WORK/litert.map"
-gcc "${flags[@]}" -Wl,-soname,libLiteRtRuntimeCApi.so "-Wl,--version-script=$WORK/litert.map" \
-  -o "$SITE/ai_edge_litert/libLiteRtRuntimeCApi.so" "$HERE/litert_stub.c"
-patchelf --set-rpath '$ORIGIN' "$SITE/ai_edge_litert/libpywrap_litert_common.so" \
-  "$SITE/ai_edge_litert/_pywrap_tensorflow_interpreter_wrapper.so" 
+# Protobuf in Python alone, which is loaded beside the one in C, and typing's additions, of which gRPC takes one.
+cp "$HERE/left_out.py" "$SITE/google/protobuf/internal/python_message.py"
+{ cat "$HERE/left_out.py"; printf '\n\ndef override(method: object) -> object:\n    return method\n'; } >"$SITE/typing_extensions.py"
+# dataclasses loads inspect, ast and dis to write a docstring with the signature for each class that has none.
+sed -i -e '/^import inspect$/d' -e "s/str(inspect.signature(cls)).replace(' -> None', '')/''/" "$SITE/../dataclasses.py"
+! grep -q inspect "$SITE/../dataclasses.py" || die "This dataclasses.py uses inspect for something else: see wheels.sh"
+# Code pages of DOS, EBCDIC and old Macs: no locale has one, and what Python's own start may need cannot be packed.
+(cd "$SITE/../encodings" && rm -f mac_*.py cp{037,273,424,500,720,737,775,875,1006,1026,1140}.py cp8[56]*.py hp_roman8.py)
+# frozen.c has these in their place.
+objcopy -W _Py_Deepfreeze_Init -W _Py_Deepfreeze_Fini -W _PyImport_FrozenStdlib -W _PyImport_FrozenTest \
+  "$SITE"/../config-3.11-*/libpython3.11.a
 
 # LiteRT's own library, of a later release than the interpreter beside it, and nothing else of that release's wheel.
 litert=$WORK/litert
