@@ -1,6 +1,6 @@
-"""Brings the layer up to a release: the versioned recipe with the tarballs' sums, and copies of the shared files.
+"""Brings the layer up to a release: the versioned recipes with the tarballs' sums, and copies of the shared files.
 
-    python yocto/release.py --tarballs dist       # dist/arm64/VERSION.tgz and dist/amd64/VERSION.tgz
+    python yocto/release.py --tarballs dist       # dist/arm64/VERSION.tgz and dist/amd64/VERSION.tgz; the GPU's beside, if built
     python yocto/release.py --copies              # only the copies
     python yocto/release.py --check               # exit 1 where a copy differs from its source
 
@@ -21,10 +21,12 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parent.parent
 LAYER = TOP / "yocto" / "meta-sagemaker-edge-agent"
 RECIPE = "sagemaker-edge-agent"
+GPU_RECIPE = f"{RECIPE}-gpu"
 ARCHES = ("arm64", "amd64")
 PROGRAM = "bin/sagemaker_edge_agent_binary"
 TRAILER_BYTES = 128
 LICENCES = ("docs/attributions/agent.txt", "docs/attributions/core.txt")
+GPU_LICENCES = tuple(f"usr/share/doc/{GPU_RECIPE}/{name}" for name in ("LICENSE", "copyright"))
 
 SYSTEMD, AGENT, CONF, DEMO = "packaging/systemd", f"{RECIPE}/files", f"{RECIPE}-conf/files", f"{RECIPE}-demo/files"
 # Source pattern below the repository's top -> folder below recipes-edge/ of the layer.
@@ -71,17 +73,18 @@ def write_copies(layer: Path) -> None:
         copy.write_bytes(source.read_bytes())
 
 
-def find_tarballs(folder: Path) -> dict[str, Path]:
-    """The tarball of each architecture below `folder`.
+def find_tarballs(folder: Path, recipe: str = RECIPE) -> dict[str, Path]:
+    """The tarball of each architecture below `folder`: the release's, or that of GPU_RECIPE.
 
     Raises:
         SystemExit: one is missing or there are several, or they are of different versions.
     """
-    found = {arch: sorted((folder / arch).glob("*.tgz")) for arch in ARCHES}
+    pattern, target = ("[0-9]*.tgz", "tarball") if recipe == RECIPE else (f"{recipe}-*.tgz", "deb-gpu")
+    found = {arch: sorted((folder / arch).glob(pattern)) for arch in ARCHES}
     for arch, files in found.items():
         if len(files) != 1:
             raise SystemExit(
-                f"{folder / arch}: one release tarball is wanted here, there are {len(files)}; run 'make tarball ARCH={arch}'"
+                f"{folder / arch}: one {pattern} is wanted here, there are {len(files)}; run 'make {target} ARCH={arch}'"
             )
     if len({files[0].name for files in found.values()}) != 1:
         raise SystemExit(f"{folder}: the architectures' tarballs are of different versions")
@@ -130,39 +133,55 @@ def assign(name: str, words: list[str]) -> str:
     return f'{start}{(f" {chr(92)}{chr(10)}" + " " * len(start)).join(words)}"'
 
 
-def recipe_text(tarballs: dict[str, Path]) -> str:
-    """The versioned recipe: what changes from one release to the next, and nothing else."""
+def _pinned(tarballs: dict[str, Path], licences: tuple[str, ...]) -> list[str]:
+    """The lines of a recipe that pin the licences' texts and the tarballs."""
     sums = {arch: hashlib.sha256(tarball.read_bytes()).hexdigest() for arch, tarball in tarballs.items()}
-    licences = {
+    texts = {
         arch: [
             f"file://{name};md5={hashlib.md5(text).hexdigest()}"
-            for name, text in zip(LICENCES, read(tarball, *LICENCES), strict=True)
+            for name, text in zip(licences, read(tarball, *licences), strict=True)
         ]
         for arch, tarball in tarballs.items()
     }
-    libraries = set().union(*map(bundled_libraries, tarballs.values()))
-    lines = [f"require {RECIPE}.inc", ""]
-    if licences["arm64"] == licences["amd64"]:
-        lines += [assign("LIC_FILES_CHKSUM", licences["arm64"])]
+    if texts["arm64"] == texts["amd64"]:
+        lines = [assign("LIC_FILES_CHKSUM", texts["arm64"])]
     else:  # the architectures bundle different libraries
-        lines += [assign("LIC_FILES_CHKSUM:aarch64", licences["arm64"])]
-        lines += [assign("LIC_FILES_CHKSUM:x86-64", licences["amd64"])]
-    lines += ["", *(f'SRC_URI[{arch}.sha256sum] = "{sums[arch]}"' for arch in ARCHES)]
+        lines = [assign("LIC_FILES_CHKSUM:aarch64", texts["arm64"]), assign("LIC_FILES_CHKSUM:x86-64", texts["amd64"])]
+    return [*lines, "", *(f'SRC_URI[{arch}.sha256sum] = "{sums[arch]}"' for arch in ARCHES)]
+
+
+def recipe_text(tarballs: dict[str, Path]) -> str:
+    """The agent's versioned recipe: what changes from one release to the next, and nothing else."""
+    libraries = set().union(*map(bundled_libraries, tarballs.values()))
+    lines = [f"require {RECIPE}.inc", "", *_pinned(tarballs, LICENCES)]
     lines += ["", "# What the program brings along is its own business: no other recipe may come to depend on it."]
     lines += ["# nooelint: oelint.vars.mispell.unknown - oelint's list lacks this variable of package.bbclass"]
     lines += [assign("PRIVATE_LIBS:${PN}", sorted(libraries))]
     return "\n".join(lines) + "\n"
 
 
-def write_recipe(layer: Path, tarballs: dict[str, Path]) -> Path:
-    """Writes the recipe of the tarballs' version in the place of any other version's."""
-    folder = layer / "recipes-edge" / RECIPE
-    text = recipe_text(tarballs)
-    for old in folder.glob(f"{RECIPE}_*.bb"):
+def gpu_recipe_text(tarballs: dict[str, Path]) -> str:
+    """The same of the package that adds the GPU."""
+    return "\n".join([f"require {GPU_RECIPE}.inc", "", *_pinned(tarballs, GPU_LICENCES)]) + "\n"
+
+
+def _write(folder: Path, version: str, text: str) -> Path:
+    for old in folder.glob(f"{folder.name}_*.bb"):
         old.unlink()
-    recipe = folder / f"{RECIPE}_{tarballs['arm64'].stem}.bb"
+    recipe = folder / f"{folder.name}_{version}.bb"
     recipe.write_text(text)
     return recipe
+
+
+def write_recipe(layer: Path, tarballs: dict[str, Path]) -> Path:
+    """Writes the recipe of the tarballs' version in the place of any other version's."""
+    return _write(layer / "recipes-edge" / RECIPE, tarballs["arm64"].stem, recipe_text(tarballs))
+
+
+def write_gpu_recipe(layer: Path, tarballs: dict[str, Path]) -> Path:
+    """The same of the package that adds the GPU."""
+    version = tarballs["arm64"].stem.removeprefix(f"{GPU_RECIPE}-")
+    return _write(layer / "recipes-edge" / GPU_RECIPE, version, gpu_recipe_text(tarballs))
 
 
 def main(argv: list[str]) -> int:
@@ -180,6 +199,8 @@ def main(argv: list[str]) -> int:
     write_copies(arguments.layer)
     if arguments.tarballs:
         print(write_recipe(arguments.layer, find_tarballs(arguments.tarballs)))
+        if any(arguments.tarballs.glob(f"*/{GPU_RECIPE}-*.tgz")):
+            print(write_gpu_recipe(arguments.layer, find_tarballs(arguments.tarballs, GPU_RECIPE)))
     return 0
 
 

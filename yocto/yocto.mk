@@ -24,7 +24,7 @@ yocto-lint: $(YOCTO_TOOLS)/.ready ## Lint the layer for every series that it nam
 	@$(PYTHON) yocto/release.py --check
 
 yocto-test: $(VENV)/.tests yocto-lint ## Check the layer without BitBake: sums, do_install on the tarballs, the same tree as the .deb
-	@RELEASES=$(abspath $(RELEASES)) $(PY) -m pytest tests/package/test_yocto.py
+	@RELEASES=$(abspath $(RELEASES)) $(PY) -m pytest tests/package/test_yocto.py tests/package/test_yocto_gpu.py
 
 yocto-check: ## Run BitBake on the layer: OECORE=… BITBAKE=… name checkouts of one series; STEPS="parse layer package"
 	@[ -n "$(OECORE)" ] && [ -n "$(BITBAKE)" ] || { echo 'Name checkouts: make yocto-check OECORE=… BITBAKE=…'; exit 2; }

@@ -34,7 +34,7 @@ import release  # noqa: E402
 
 NOBODY = 65534
 STEPS = ("parse", "layer", "package")
-TARGETS = ["sagemaker-edge-agent", "sagemaker-edge-agent-conf", "sagemaker-edge-agent-demo"]
+TARGETS = ["sagemaker-edge-agent", "sagemaker-edge-agent-conf", "sagemaker-edge-agent-demo", "sagemaker-edge-agent-gpu"]
 # MACHINE -> the release's architecture, the prefix of BitBake's cross tools and of the host's, the host's libraries for it.
 MACHINES = {
     "qemuarm64": ("arm64", "aarch64-oe-linux-", "aarch64-linux-gnu-", "/usr/aarch64-linux-gnu/lib"),
@@ -51,7 +51,7 @@ CONF = """\
 CONF_VERSION = "2"
 MACHINE ??= "{machine}"
 INIT_MANAGER = "systemd"
-DISTRO_FEATURES:append = " ptest"
+DISTRO_FEATURES:append = " ptest vulkan"
 BB_NO_NETWORK = "1"
 SANITY_TESTED_DISTROS = ""
 """
@@ -94,6 +94,7 @@ class Check:
 
     def __init__(self, oecore: Path, bitbake: Path, work: Path, tarballs: Path) -> None:
         self.oecore, self.bitbake, self.tarballs = oecore, bitbake, release.find_tarballs(tarballs)
+        self.gpu_tarballs = release.find_tarballs(tarballs, release.GPU_RECIPE)
         names = re.search(r'LAYERSERIES_CORENAMES = "(.+)"', (oecore / "meta/conf/layer.conf").read_text())
         if not names:
             raise SystemExit(f"{oecore} is no checkout of openembedded-core")
@@ -110,6 +111,9 @@ class Check:
         self.mirror.mkdir()
         for arch, tarball in self.tarballs.items():
             shutil.copy(tarball, self.mirror / f"sagemaker-edge-agent-{version}-{arch}.tgz")
+        release.write_gpu_recipe(self.layer, self.gpu_tarballs)
+        for arch, tarball in self.gpu_tarballs.items():
+            shutil.copy(tarball, self.mirror / f"{tarball.stem}-{arch}.tgz")
         locale = self.work / "locale"
         locale.mkdir()
         subprocess.run(["localedef", "-i", "en_US", "-f", "UTF-8", locale / "en_US.UTF-8"], check=True)

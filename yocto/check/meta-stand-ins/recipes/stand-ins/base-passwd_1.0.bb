@@ -1,7 +1,7 @@
 SUMMARY = "The accounts that useradd needs to start from; with them, empty packages that ours name as dependencies"
 require stand-in.inc
 
-STAND_INS = "base-files busybox ca-certificates ptest-runner shadow"
+STAND_INS = "base-files busybox ca-certificates ptest-runner shadow vulkan-loader"
 PROVIDES += "${STAND_INS} shadow-sysroot"
 
 do_install() {
