@@ -44,7 +44,7 @@ proto: $(VENV)/.tests ## Generate edge/rpc/_generated from proto/
 
 check: $(VENV)/.tests ## Lint, format, types, generated code, unit tests
 	@$(PY) -m ruff check -q --force-exclude $(SOURCES) && $(PY) -m ruff format -q --check --force-exclude $(SOURCES)
-	@$(PY) -m mypy
+	@$(PY) -m mypy --python-version 3.11 && $(PY) -m mypy --python-version 3.14
 	@$(PY) -m proto.generate --check
 	@$(PYTEST) tests/unit
 
