@@ -27,7 +27,8 @@ LOOK_SECONDS = 0.01  # between checks of the incomplete messages
 YOUNG_SECONDS = 0.05  # younger messages are not ended for their bytes: an honest large one is on its way for so long
 ASKED_TOGETHER = 2  # messages, while large ones come
 BESIDE_SECONDS = 0.1  # one that takes longer does not count among them: others need not wait for it
-WAIT_SECONDS = 0.1  # a message that has waited so long is asked for besides: it may be a small one
+WAIT_SECONDS = 0.1  # a message that has waited so long is asked for besides: it may be a small one,
+BESIDES_PART = 0.125  # while less than this part of the bound is on its way
 YOUNG_PART = 1.5  # times the bound; with more than this on their way the young are ended too
 LARGE_REQUEST_BYTES = 64 * 1024  # a smaller one is not counted: 512 of them are 32 MiB
 NOTICED_BYTES = 4 << 20  # of incomplete messages: large ones come
@@ -168,7 +169,7 @@ class Receiving:
         if self._full:
             self._make_room(now, most)
         elif self._not_asked:
-            self._ask(now, late=self._received <= most // 2)
+            self._ask(now, late=self._received <= BESIDES_PART * most)
 
     def _most(self, now: float) -> int:
         """The bytes that there is room for now: those of one message of any size, or of several beside what is being answered."""
@@ -208,8 +209,8 @@ class Receiving:
         self._received = 0
 
     def _places(self, now: float) -> int:
-        """How many more may be asked for while large messages come."""
-        places = ASKED_TOGETHER
+        """How many more may be asked for while large messages come: one at a time when few more have room to be answered."""
+        places = ASKED_TOGETHER if self._held.bytes <= self._held.max_bytes // 2 else 1
         for call in reversed(self.incomplete):
             if places < 0 or now - self.incomplete[call] >= BESIDE_SECONDS:
                 break

@@ -187,15 +187,38 @@ def test_small_messages_do_not_wait_for_one_another(receiving: Receiving) -> Non
     assert all(call.asked for call in calls)
 
 
-def test_a_small_one_waits_for_a_moment(receiving: Receiving, clock: SetClock) -> None:  # [B-4]
-    """Large ones that are young may come all the time."""
-    receive(begin(receiving, ASKED_TOGETHER), 3 * MIB)
+def test_one_at_a_time_while_few_have_room_to_be_answered(
+    receiving: Receiving, clock: SetClock, held: LargeRequests
+) -> None:  # [B-4]
+    coming = begin(receiving, ASKED_TOGETHER)
+    receive(coming, 3 * MIB)
+    late = begin(receiving, 3)
+    held.take(3 * MESSAGE)
+    for call in coming:
+        receive([call], 0)
+        receiving.done(call)
+    assert [call.asked for call in late] == [1, 0, 0]
+    held.give_back(3 * MESSAGE)
+    receive(late[:1], MIB)
+    receiving.look()
+    assert [call.asked for call in late] == [1, 1, 0]
+
+
+def test_a_small_one_waits_for_a_moment(clock: SetClock) -> None:  # [B-4]
+    """Large ones that are young may come all the time; what one more may bring has to have room beside them."""
+    receiving = Receiving(clock, LargeRequests(8 * MESSAGE), max_message_bytes=8 * MESSAGE, max_bytes=8 * MESSAGE)
+    large = begin(receiving, ASKED_TOGETHER)
+    receive(large, 3 * MIB)
     (small,) = begin(receiving, 1)
     assert not small.asked
     clock.at += WAIT_SECONDS
-    for call in receiving.incomplete:
-        if call is not small:
-            receiving.incomplete[call] = clock.at
+    for call in large:
+        del receiving.incomplete[call]
+        receiving.incomplete[call] = clock.at
+    receive(large, 6 * MIB)
+    receiving.look()
+    assert not small.asked
+    receive(large, 3 * MIB)
     receiving.look()
     assert small.asked
 
