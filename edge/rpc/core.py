@@ -320,9 +320,7 @@ class CoreServer:
         if not (self.underway.settled.wait(grace_seconds) and self._stopped.wait(CONNECTIONS_SECONDS)):
             self._core.cancel_all_calls()
             self._stopped.wait(CANCELLED_SECONDS)
-        if self._stopped.is_set():
-            # Not by the poller that hears of it: this thread may still have been inside the core's shutdown then.
-            self._core.destroy()
+        # The core is not destroyed: gRPC would wait for all its threads, for ever for those that the system did not give it.
         self.underway.close_when_done()
         self.turns.join(THREADS_SECONDS, self.clock)  # one that is stuck in a call is left behind
 

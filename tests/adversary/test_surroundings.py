@@ -7,6 +7,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from tests.adversary.conftest import HONEST_MODEL, Stand, start_stand
 from tests.adversary.http2 import GOAWAY, Connection, frame
 from tests.fakes.disk import file_system
 from tests.system.conftest import run_tool
-from tests.system.harness import eventually, tensor_of
+from tests.system.harness import Client, eventually, tensor_of
 from tests.system.test_trials import pids_group
 
 __all__ = ["pids_group"]
 
 ESCAPE = "\x1b[31m"
+SENDERS = 48
 
 
 def capture(stand: Stand, size: int = 64, **fields: Any) -> str:
@@ -183,6 +185,28 @@ def test_loads_without_threads(
                 with refused("RESOURCE_EXHAUSTED"):
                     stand.agent.client.load(package_of("two_by_two"), "other")
             (pids_group / "pids.max").write_text("max")
+    finally:
+        stand.close()
+        assert stand.agent.stop() == 0, stand.agent.log
+
+
+def test_calls_without_threads(tmp_path: Path, signer: Any, package_of: Any, pids_group: Path) -> None:  # [L-8] [X-4]
+    """gRPC counts threads that it was not given among its own: it would wait for them at the stop, for ever."""
+    stand = start_stand(tmp_path, signer.roots, package_of("add_one"))
+    (pids_group / "cgroup.procs").write_text(str(stand.agent.pid))
+
+    def flood(going_on: Callable[[], bool]) -> None:
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        while going_on():
+            with grpc.insecure_channel(f"unix:{stand.agent.socket}", options=options) as channel:
+                for _ in range(10):
+                    Client(channel).call("ListModels", pb.ListModelsRequest(), pb.ListModelsResponse)
+
+    try:
+        (pids_group / "pids.max").write_text("1")
+        with stand.attack(seconds=3) as going_on, ThreadPoolExecutor(SENDERS) as threads:
+            for done in [threads.submit(flood, going_on) for _ in range(SENDERS)]:
+                done.result()
     finally:
         stand.close()
         assert stand.agent.stop() == 0, stand.agent.log
