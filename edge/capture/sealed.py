@@ -140,3 +140,10 @@ def scan(folder: Path) -> Iterator[os.DirEntry[str]]:
 def hour_of(folder: Path) -> str:
     """YYYY/MM/DD/HH of an hour's folder."""
     return folder.as_posix()[-_HOUR_CHARACTERS:]
+
+
+def remove(path: Path, contents: BatchContents) -> None:
+    """Remove large entries, then the record file that names them."""
+    for large in contents.large:
+        large.path.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)

@@ -10,11 +10,10 @@
 For the uploader:
 
     for batch in spool.batches():              # oldest first; a fresh walk each time, few names in memory
-        if not spool.claim(batch):             # dropped meanwhile
-            continue
-        contents = spool.contents(batch)       # ids, and the objects to put before the record
-        … put contents.large, then the record itself: batch.key, batch.path …
-        spool.done(batch)                      # or done(batch, failed={ids}), give_up(batch), release(batch)
+        if spool.claim(batch):                 # else it was dropped meanwhile
+            contents = spool.contents(batch)   # ids, and the objects to put before the record
+            … put contents.large, then the record itself: batch.key, batch.path …
+            spool.done(batch)                  # or done(batch, failed={ids}), give_up(batch), release(batch)
 
 `spool.sealed` is set whenever a batch was added; the uploader clears it. A large entry without a size was removed from
 outside: its capture failed. All methods are safe from any thread; only one uploader may drain.
@@ -32,11 +31,11 @@ from edge.capture import layout
 from edge.capture.bounds import Room, Usage
 from edge.capture.lock import SpoolLock
 from edge.capture.recovery import Recovered, recover
-from edge.capture.sealed import BatchContents, SealedBatch, SealedFolder, hour_of, scan
+from edge.capture.sealed import BatchContents, SealedBatch, SealedFolder, hour_of, remove, scan
 from edge.capture.settings import CaptureSettings
 from edge.capture.statuses import MAX_IDS, CaptureState, Statuses, StatusLog
 from edge.clock import Clock
-from edge.errors import ConfigError
+from edge.errors import ConfigError, SpoolFullError
 from edge.text import counted
 
 log = logging.getLogger(__name__)
@@ -70,8 +69,9 @@ class Spool:
         self._durable_folders = durable.DurableFolders(self.root)
         self.sealed = threading.Event()
         self.dropped = 0
-        self._drop_lock = threading.Lock()  # one thread makes room at a time; also guards _claimed
+        self._drop_lock = threading.Lock()  # one thread makes room at a time; also guards _claimed and _given_up
         self._claimed: set[str] = set()
+        self._given_up = True  # there may be batches that were given up
         self._lock = SpoolLock(settings.spool_path / "lock")
         self._counting = threading.Lock()  # what is sealed, while the uploader may remove of it
         self._taken_before = False
@@ -100,6 +100,7 @@ class Spool:
 
     def _take_stock(self) -> Recovered:
         self._room.reset()
+        self._given_up = True
         noted: dict[str, int] = {}
         if not self._taken_before:  # later the statuses are known, and the records that are there are read
             noted = self._log.load(self._statuses, self._sealed_state if self.uploads else None)
@@ -166,7 +167,7 @@ class Spool:
                     contents = self._folder.contents(path, key)
                     if noted.pop(key, None) is not None:
                         self._settle(key, contents.ids, CaptureState.SUCCESS)
-                    _remove(path, contents)
+                    remove(path, contents)
                     continue
                 self._room.add(entry.stat().st_size, 1)
                 captures = noted.pop(key, None)
@@ -202,8 +203,12 @@ class Spool:
             SpoolFullError: naming the bound and its setting.
         """
         if self.uploads and self._room.lacks(size, files):
+            wanted = (
+                size + self._settings.spool_max_bytes // _HEADROOM,
+                files + self._settings.spool_max_files // _HEADROOM,
+            )
             with self._drop_lock:
-                self._make_room(size, files)
+                self._drop(lambda: not self._room.lacks(*wanted))
         self._room.reserve(size, files)
 
     def drop_oldest(self, size: int, files: int) -> bool:
@@ -227,31 +232,37 @@ class Spool:
         """What is held now."""
         return self._room.usage()
 
-    def _make_room(self, size: int, files: int) -> None:
-        """Remove what was given up, and, if the policy says so, the oldest that waits."""
-        size += self._settings.spool_max_bytes // _HEADROOM
-        files += self._settings.spool_max_files // _HEADROOM
-        self._drop(lambda: not self._room.lacks(size, files))
-
     def _drop(self, enough: Callable[[], bool]) -> int:
-        """Remove batches, oldest first, those given up before those that wait; returns how many."""
-        suffixes = [layout.FAILED, ""] if self._settings.drop_oldest else [layout.FAILED]
+        """Remove batches, oldest first, those given up before those that wait; returns how many.
+
+        Raises:
+            SpoolFullError: one cannot be removed.
+        """
         batches = captures = 0
-        for suffix in suffixes:
-            for batch in self._folder.waiting(suffix):
-                if enough():
-                    break
-                if batch.key in self._claimed:
+        try:
+            for suffix in (layout.FAILED, ""):
+                if not (self._given_up if suffix else self._settings.drop_oldest):
                     continue
-                contents = self.contents(batch)
-                if not suffix:
-                    self._settle(batch.key, contents.ids, CaptureState.FAILURE)
-                self._finish(batch, contents)
-                batches += 1
-                captures += 0 if suffix else len(contents.ids)
-        if captures:
-            self.dropped += captures
-            log.warning("the spool is full: dropped the %d oldest captures", captures)
+                skipped = False
+                for batch in self._folder.waiting(suffix):
+                    if enough():
+                        return batches
+                    if batch.key in self._claimed:
+                        skipped = True
+                        continue
+                    contents = self.contents(batch)
+                    if not suffix:
+                        self._settle(batch.key, contents.ids, CaptureState.FAILURE)
+                    self._finish(batch, contents)
+                    batches += 1
+                    captures += 0 if suffix else len(contents.ids)
+                self._given_up &= not suffix or skipped
+        except OSError as error:
+            raise SpoolFullError(f"the spool is full, and no room can be made in it: {durable.why(error)}") from error
+        finally:
+            if captures:
+                self.dropped += captures
+                log.warning("the spool is full: dropped the %d oldest captures", captures)
         return batches
 
     # --- sealed batches ------------------------------------------------------
@@ -337,19 +348,23 @@ class Spool:
             OSError: it waits as before.
         """
         contents = self.contents(batch)
-        batch.path.replace(batch.path.with_name(batch.path.name + layout.FAILED))
+        with self._drop_lock:
+            batch.path.replace(batch.path.with_name(batch.path.name + layout.FAILED))
+            self._given_up = True
         self._settle(batch.key, contents.ids, CaptureState.FAILURE)
         self._room.add(captures=-len(contents.ids))
         self.release(batch)
 
     def fail(self, key: str, capture_ids: Collection[str]) -> None:
         """Set accepted captures to FAILURE: their files are gone or damaged."""
-        if capture_ids:
-            self._log.append(CaptureState.FAILURE, key, capture_ids)
-            self._statuses.finish(capture_ids, CaptureState.FAILURE)
+        self._set_states(key, capture_ids, CaptureState.FAILURE)
 
     def _settle(self, key: str, capture_ids: Collection[str], state: CaptureState) -> None:
-        if capture_ids and not self._on_disk:  # on Disk they are SUCCESS since they were sealed (G-3)
+        if not self._on_disk:  # on Disk they are SUCCESS since they were sealed (G-3)
+            self._set_states(key, capture_ids, state)
+
+    def _set_states(self, key: str, capture_ids: Collection[str], state: CaptureState) -> None:
+        if capture_ids:
             self._log.append(state, key, capture_ids)
             self._statuses.finish(capture_ids, state)
 
@@ -367,7 +382,7 @@ class Spool:
                 -1 - len(contents.large),
                 -len(contents.ids) if waited else 0,
             )
-        _remove(marked, contents)
+        remove(marked, contents)
 
     def prune(self) -> None:
         """Remove the empty folders of past hours; for the thread that seals."""
@@ -383,10 +398,3 @@ class Spool:
                 if at == self.root or not open_batch.remove_if_empty(at):
                     break
         self._durable_folders.forget()
-
-
-def _remove(path: Path, contents: BatchContents) -> None:
-    """Remove large entries, then the record file that names them."""
-    for large in contents.large:
-        large.path.unlink(missing_ok=True)
-    path.unlink(missing_ok=True)

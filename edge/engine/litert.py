@@ -278,9 +278,9 @@ class _Compiled:
             self.api.destroy("Model", self._model)
             self._model = 0
         self._file.close()  # it keeps a descriptor
-        if self._weights is not None:
-            os.close(self._weights)
-            self._weights = None
+        weights, self._weights = self._weights, None  # first: a close that fails closes it all the same
+        if weights is not None:
+            os.close(weights)
         if self._left is not None:
             self._left()
             self._left = None

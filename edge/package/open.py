@@ -92,13 +92,15 @@ class Package:
 
     def close(self) -> None:
         """Close the files; mappings of the model stay valid."""
-        if self.model_fd >= 0:
-            os.close(self.model_fd)
-            self.model_fd = -1
-        for fd in (self.sample_fd, self.selftest_fd):
-            if fd is not None:
+        fds = self.model_fd, self.sample_fd, self.selftest_fd
+        self.model_fd, self.sample_fd, self.selftest_fd = (
+            -1,
+            None,
+            None,
+        )  # first: a close that fails closes it all the same
+        for fd in fds:
+            if fd is not None and fd >= 0:
                 os.close(fd)
-        self.sample_fd = self.selftest_fd = None
 
     def __enter__(self) -> Self:
         return self
