@@ -125,6 +125,6 @@ class GpuSession:
             if session is not None:
                 session.close()
         self._gpu = self._cpu = None
-        fd, self._fd = self._fd, -1  # first: a close that fails closes it all the same
+        fd, self._fd = self._fd, -1  # forgotten first: a close that fails closes all the same
         if fd >= 0:
             os.close(fd)

@@ -278,7 +278,7 @@ class _Compiled:
             self.api.destroy("Model", self._model)
             self._model = 0
         self._file.close()  # it keeps a descriptor
-        weights, self._weights = self._weights, None  # first: a close that fails closes it all the same
+        weights, self._weights = self._weights, None  # forgotten first: a close that fails closes all the same
         if weights is not None:
             os.close(weights)
         if self._left is not None:

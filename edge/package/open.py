@@ -93,11 +93,8 @@ class Package:
     def close(self) -> None:
         """Close the files; mappings of the model stay valid."""
         fds = self.model_fd, self.sample_fd, self.selftest_fd
-        self.model_fd, self.sample_fd, self.selftest_fd = (
-            -1,
-            None,
-            None,
-        )  # first: a close that fails closes it all the same
+        # Forgotten first: a close that fails closes all the same.
+        self.model_fd, self.sample_fd, self.selftest_fd = -1, None, None
         for fd in fds:
             if fd is not None and fd >= 0:
                 os.close(fd)
