@@ -278,9 +278,9 @@ class _Compiled:
             self.api.destroy("Model", self._model)
             self._model = 0
         self._file.close()  # it keeps a descriptor
-        weights, self._weights = self._weights, None  # forgotten first: a close that fails closes all the same
-        if weights is not None:
-            os.close(weights)
+        fd, self._weights = self._weights, None  # forgotten first: a close that fails closes all the same
+        if fd is not None:
+            os.close(fd)
         if self._left is not None:
             self._left()
             self._left = None
