@@ -166,7 +166,7 @@ def sizes(arch: str) -> dict[str, float | None]:
     packed, unpacked = megabytes(dist / "sagemaker_edge_agent_binary"), megabytes(tree)
     return {
         "tgz": next((megabytes(path) for path in dist.glob("*.tgz")), None),
-        "deb": next((megabytes(path) for path in dist.glob("*.deb")), None),
+        "deb": next((megabytes(path) for path in dist.glob("sagemaker-edge-agent_*.deb")), None),
         "packed": packed,
         "unpacked": unpacked,
         "both": packed + unpacked if packed and unpacked else None,
