@@ -26,11 +26,12 @@ def run(command: Callable[[], int], program: str) -> int:
 
     A reader that has seen enough (`| head`) is no failure. An output that cannot be written, a full disk, is 1.
     """
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # set by agent.py for the time of its imports
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="replace")  # a locale without a character must not end the command
+    importing = signal.getsignal(signal.SIGINT) is signal.SIG_DFL  # set by agent.py for the time of its imports
     try:
+        if importing:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
+            sys.stdout.reconfigure(errors="replace")  # a locale without a character must not end the command
         try:
             return _ended(command)
         finally:
@@ -48,6 +49,9 @@ def run(command: Callable[[], int], program: str) -> int:
     except KeyboardInterrupt:
         _discard()
         return INTERRUPTED
+    finally:
+        if importing:  # what is left is the interpreter's own end, which would tell of it in a traceback too
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _ended(command: Callable[[], int]) -> int:
