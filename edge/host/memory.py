@@ -14,13 +14,9 @@ from edge.host.kernel_files import text_of
 HEADROOM_BYTES = 16 << 20
 # glibc's mallopt(3): parameters, and values for them.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
-KEPT_MESSAGES = (
-    2  # of the largest size: the freed memory that malloc may keep while calls come; `Trim` returns it afterwards
-)
+KEPT_MESSAGES = 2  # of the largest size: what malloc may keep of freed memory while calls come; `Trim` returns it
 LARGEST_KEPT_BYTES = 32 << 20  # of one block; the most that glibc allows
-LARGEST_KEPT_OF_SEVERAL_BYTES = (
-    48 << 10
-)  # and while several large messages come: less than the pieces they come in, of 64 KiB
+LARGEST_KEPT_OF_SEVERAL_BYTES = 48 << 10  # while several large messages come: less than the pieces they come in, 64 KiB
 _libc = ctypes.CDLL(None)
 
 

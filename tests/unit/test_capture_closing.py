@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,17 +49,6 @@ class Closing:
 @pytest.fixture
 def closing(monkeypatch: pytest.MonkeyPatch) -> Closing:
     return Closing(monkeypatch)
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def make(clock: FakeClock) -> Iterator[captures.Runs]:
-    with captures.Runs(clock) as runs:
-        yield runs
 
 
 def test_a_record_file(make: captures.Runs, clock: FakeClock, closing: Closing, tmp_path: Path) -> None:  # [R-5] [G-2]

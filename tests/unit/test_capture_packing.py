@@ -19,17 +19,6 @@ from tests.fakes.disk import FailingDisk
 
 
 @pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def make(clock: FakeClock) -> Iterator[captures.Runs]:
-    with captures.Runs(clock) as runs:
-        yield runs
-
-
-@pytest.fixture
 def disk(monkeypatch: pytest.MonkeyPatch) -> FailingDisk:
     return FailingDisk(monkeypatch)
 

@@ -1,6 +1,5 @@
 """What operators see of captures that are refused (C-6, R-10)."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,17 +9,6 @@ from edge.errors import BufferFullError, SpoolFullError
 from tests.fakes import captures
 from tests.fakes.captures import disk_settings, small
 from tests.fakes.clock import START, FakeClock
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def make(clock: FakeClock) -> Iterator[captures.Runs]:
-    with captures.Runs(clock) as runs:
-        yield runs
 
 
 def test_the_log_has_a_line_a_minute(clock: FakeClock, caplog: pytest.LogCaptureFixture) -> None:  # [R-10]

@@ -1,7 +1,6 @@
 """The spool and the capture folder while the agent runs: removed, replaced, mounted over, taken away (R-11)."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,6 @@ from tests.fakes import captures
 from tests.fakes.captures import cloud_settings, disk_settings, large, small
 from tests.fakes.clock import FakeClock
 from tests.fakes.disk import file_system
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-def make(clock: FakeClock) -> Iterator[captures.Runs]:
-    with captures.Runs(clock) as runs:
-        yield runs
 
 
 def refused_once(service: CaptureService, clock: FakeClock) -> None:

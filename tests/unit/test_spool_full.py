@@ -10,14 +10,7 @@ from edge.capture.sealed import SealedBatch
 from edge.errors import SpoolFullError
 from tests.fakes import captures
 from tests.fakes.captures import cloud_settings, large, small
-from tests.fakes.clock import FakeClock
 from tests.fakes.disk import FailingDisk
-
-
-@pytest.fixture
-def make() -> Iterator[captures.Runs]:
-    with captures.Runs(FakeClock()) as runs:
-        yield runs
 
 
 def test_it_is_not_walked_again_and_again(
