@@ -93,8 +93,8 @@ class Plan:
     """How to answer requests of one template, or a single request.
 
     `slices`: where a request holds each input's data, in the model's order; empty for one in shared memory. `constants`: the
-    template, each piece with its offset. A plan for a single request has its inputs in `once` instead. `plain`: no shared
-    memory is read or written, and no policy watches the call.
+    template, each piece with its offset. A plan for a single request has its inputs in `once` instead. `plain`: shared memory is
+    only read, and only in `segments` (position, segment, bytes), and no policy watches the call.
     """
 
     model: LoadedModel
@@ -107,6 +107,7 @@ class Plan:
     copied_bytes: int = 0  # out of shared memory, and into it
     watch: Watch | None = None  # of the model's capture policy; None: there is none
     plain: bool = False
+    segments: tuple[tuple[int, SegmentRange, int], ...] = ()
 
     def data(self, raw: bytes) -> list[Data]:
         """The inputs where they lie in the request, in the model's order; empty for one in shared memory."""
@@ -216,8 +217,21 @@ class PlanBook:
         once = tuple(b"" if isinstance(tensor.data, SegmentRange | RegionRange) else tensor.data for tensor in bound)
         watch = self._watch(model)
         copied_bytes = encoder.written_bytes + sum(one.size for one in shared if not is_lent(one, model, watch))
-        plain = not copied_bytes and not shared and watch is None
-        plan = kind(model, encoder, shapes, shared, once=once, copied_bytes=copied_bytes, watch=watch, plain=plain)
+        segments = tuple(
+            (one.position, one.segment, one.size) for one in shared if isinstance(one.segment, SegmentRange)
+        )
+        plain = not encoder.written_bytes and len(segments) == len(shared) and watch is None
+        plan = kind(
+            model,
+            encoder,
+            shapes,
+            shared,
+            once=once,
+            copied_bytes=copied_bytes,
+            watch=watch,
+            plain=plain,
+            segments=segments,
+        )
         if not recurs:
             return plan
         places = _places(raw, self.dialect.ranges(raw), [argument.data for argument in arguments], contents)

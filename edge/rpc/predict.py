@@ -16,13 +16,14 @@ The way of a call, step by step, each in its module of this folder unless anothe
     _Inference.end                        here       the instance and shared memory are free again
 
 The last step comes after the answer, while the client reads it, unless other calls wait for the model. `_infer_plain` is the same
-way for most requests of small models, where nothing but the instance has to be given back. A call that is not quick (edge.rpc.core)
-steps aside on its way. With `edge_rpc_server` "grpc" the steps of `core` are those of `fallback`.
+way for most requests of quick models, where only the instance and System V segments have to be given back. A call that is not
+quick (edge.rpc.core) steps aside on its way. With `edge_rpc_server` "grpc" the steps of `core` are those of `fallback`.
 """
 
 import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 from edge.engine.engine import Output
 from edge.engine.lending import ALIGNMENT_BYTES
@@ -42,7 +43,7 @@ from edge.rpc import status
 from edge.rpc.plans import Plan, PlanBook, SharedInput, is_lent
 from edge.rpc.unread import LARGE_BYTES
 from edge.rpc.watching import LARGE_COPY_BYTES, HandOver, Watched, Watching
-from edge.serving.binding import RegionRange
+from edge.serving.binding import RegionRange, SegmentRange
 from edge.serving.caller import Caller
 from edge.serving.loading import LoadedModel
 from edge.serving.scheduler import End, Scheduler, Seat
@@ -85,9 +86,9 @@ class Predictions:
                 plan = self._plans.plan(raw, caller)
                 scheduler = plan.model.scheduler
                 seat = scheduler.try_acquire()
-                if seat is not None and plan.plain and scheduler.quick:
-                    return self._infer_plain(plan, seat, raw, caller)
                 quick = scheduler.quick and plan.copied_bytes <= LARGE_COPY_BYTES
+                if quick and plan.plain and seat is not None:
+                    return self._infer_plain(plan, seat, raw, caller)
                 inference = _Inference(self, scheduler, seat or self._wait(plan.model, caller))
                 break
             except ModelGoneError:  # since it was looked up: the name means another model now, or none (W-2)
@@ -110,23 +111,32 @@ class Predictions:
         return answer
 
     def _infer_plain(self, plan: Plan, seat: Seat, raw: bytes, caller: Caller) -> bytes:
-        """The answer to a plain request (`Plan.plain`) of a quick model: there is nothing to give back but the instance."""
+        """The answer to a plain request (`Plan.plain`) of a quick model: nothing is given back but the instance and segments."""
         scheduler = plan.model.scheduler
+        attached: list[Attachment] = []
         try:
             data = plan.data(raw)
+            for position, segment, size in plan.segments:
+                data[position] = self._attached(attached, segment, size)
             try:
                 # The outputs are the session's own memory, as in `predict`.
                 answer = plan.encoder.encode(seat.session.run(data, plan.shapes))
             except ENGINE_FAULTS as error:
                 raise self._fault(plan, data, seat, caller, error) from None
         except BaseException as error:
-            self._end_failed(_Inference(self, scheduler, seat), plan, raw, caller, error)
+            self._end_failed(_Inference(self, scheduler, seat, attached), plan, raw, caller, error)
             raise
+        end = partial(self._answered, seat, attached) if attached else seat.answered
         if scheduler.waiting and len(answer) <= LARGE_BYTES:
-            seat.answered()
+            end()
         else:
-            caller.after_answer(seat.answered)
+            caller.after_answer(end)
         return answer
+
+    def _answered(self, seat: Seat, attached: Iterable[Attachment]) -> None:
+        for attachment in attached:
+            self.segments.give_back(attachment)
+        seat.answered()
 
     def _fault(self, plan: Plan, data: Sequence[Data], seat: Seat, caller: Caller, error: EdgeError) -> EdgeError:
         """The error that the caller gets for one of the engine's; a model on trial has its inputs kept, to compare versions (W-6)."""
@@ -209,10 +219,8 @@ class Predictions:
             segment = item.segment
             if isinstance(segment, RegionRange):
                 data[item.position] = self._region(inference, plan, item, segment, caller)
-                continue
-            attachment = self.segments.take(segment.segment_id, segment.offset, item.size)
-            inference.attached.append(attachment)
-            data[item.position] = attachment.data(segment.offset, item.size)
+            else:
+                data[item.position] = self._attached(inference.attached, segment, item.size)
         seat = inference.seat
         if not quick:
             caller.step_aside()
@@ -226,6 +234,12 @@ class Predictions:
         finally:
             if inference.loans and (fault := inference.return_loans()):
                 raise fault from None
+
+    def _attached(self, attached: list[Attachment], segment: SegmentRange, size: int) -> Data:
+        """An input in a segment, which is attached for as long as the call needs it."""
+        attachment = self.segments.take(segment.segment_id, segment.offset, size)
+        attached.append(attachment)
+        return attachment.data(segment.offset, size)
 
     def _region(
         self, inference: "_Inference", plan: Plan, item: SharedInput, part: RegionRange, caller: Caller
@@ -248,10 +262,12 @@ class _Inference:
 
     __slots__ = ("attached", "buffers", "core", "data", "hand_over", "loans", "predictions", "scheduler", "seat")
 
-    def __init__(self, predictions: Predictions, scheduler: Scheduler, seat: Seat) -> None:
+    def __init__(
+        self, predictions: Predictions, scheduler: Scheduler, seat: Seat, attached: list[Attachment] | None = None
+    ) -> None:
         self.predictions, self.scheduler, self.seat = predictions, scheduler, seat
         self.core: int | None = None
-        self.attached: list[Attachment] = []
+        self.attached = attached or []
         self.buffers: tuple[Buffer, ...] = ()
         self.loans: tuple[Loan, ...] = ()
         self.hand_over: HandOver | None = None  # passes the call's capture on
