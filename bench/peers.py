@@ -20,6 +20,7 @@ import sys
 import venv
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -164,7 +165,7 @@ def floors(folder: Path, agent: str, model: str, stack: ExitStack) -> dict[str, 
     urls = {FLOOR_UNIX: address.target(unix), FLOOR_TCP: f"127.0.0.1:{port}"}
     for where, url in zip((unix, urls[FLOOR_TCP]), urls.values(), strict=True):
         stack.enter_context(closing(Peer(folder, [CPP_ECHO, where, answer], port)))
-        poll(lambda url=url: answers(url, raw), f"{url} answers")  # type: ignore[misc]
+        poll(partial(answers, url, raw), f"{url} answers")
     return urls
 
 
@@ -271,7 +272,7 @@ def main() -> int:
             folder.mkdir()
             peer = stack.enter_context(closing(start(folder)))
             try:
-                poll(lambda url=peer.url: serves(url), f"{name} serves")  # type: ignore[misc]
+                poll(partial(serves, peer.url), f"{name} serves")
             except AssertionError:
                 print((folder / "log").read_text(errors="replace")[-4000:], file=sys.stderr)
                 raise

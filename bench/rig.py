@@ -140,8 +140,9 @@ class Measurement:
     """A process that makes a measurement each time it is asked to, with a method to call where it is a load generator."""
 
     def __init__(self, command: list[str], cpus: Iterable[int] | None, stderr: int | None) -> None:
+        self._command = on(cpus, command)
         self._process = subprocess.Popen(
-            on(cpus, command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr, text=True,
             cwd=ROOT, env=PLAIN,
         )  # fmt: skip
         assert self._process.stdin and self._process.stdout
@@ -162,7 +163,7 @@ class Measurement:
         line = self._answers.readline()
         found: Found = json.loads(line or "{}")
         if not line or found["failed"] or found.get("different"):
-            raise SystemExit(f"{shlex.join(map(str, self._process.args))}: {line or 'it ended'}")  # type: ignore[arg-type]
+            raise SystemExit(f"{shlex.join(self._command)}: {line or 'it ended'}")
         return found
 
     def __call__(self, method: str = "") -> Found:

@@ -58,7 +58,7 @@ def why_unusable(folder: str | Path) -> str:
     """Why this user could not keep files in a folder, which need not be there yet; empty where nothing speaks against it."""
     path = Path(folder)
     there = next((str(at) for at in (path, *path.parents) if os.path.exists(at)), "/")  # noqa: PTH110 (it raises nothing)
-    if not os.path.isdir(there):  # noqa: PTH112
+    if not os.path.isdir(there):  # noqa: PTH112 (it raises nothing)
         return f"{there} is not a folder"
     return "" if os.access(there, os.W_OK | os.X_OK) else f"this user may not write to {there}"
 
@@ -76,11 +76,11 @@ def admit(folder: str, users: Collection[int], groups: Collection[int]) -> None:
     """
     with suppress(OSError):  # there is none
         os.removexattr(folder, _ACL)
-    os.chmod(folder, 0o700)  # noqa: PTH101
+    Path(folder).chmod(0o700)
     if len(groups) == 1 and not users:
         with suppress(OSError):  # a group of which this user is no member
             os.chown(folder, -1, *groups)
-            os.chmod(folder, 0o710)  # noqa: PTH101, S103 - the group may pass
+            Path(folder).chmod(0o710)  # the group may pass
             return
     nobody = 0xFFFFFFFF  # ACL_UNDEFINED_ID, of entries that name nobody
     entries = [

@@ -145,7 +145,7 @@ class App:
             regions=self._regions,
             keeper=self._keeper,
             clock=self._clock,
-            check_fleet=self._check_fleet if self._fleet is not None else None,
+            check_fleet=None if self._fleet is None else functools.partial(_check, self._fleet),
         )
         self._server.register(
             servicer, InferenceServicer(servicer, self._registry, self._models, self._clock, version=self._version)
@@ -179,7 +179,7 @@ class App:
         self._keeper.start()
         housekeeper = threading.Thread(target=self._keep_house, name="housekeeping", daemon=True)
         housekeeper.start()
-        leaving = threading.Thread(target=self._leave_fleet, name="fleet stop", daemon=True)
+        leaving = threading.Thread(target=self._leave, args=(self._fleet,), name="fleet stop", daemon=True)
         if self._fleet is not None:
             leaving.start()  # now: at the stop there may be no room for a thread
         watchdog = self._watchdog()
@@ -225,11 +225,10 @@ class App:
         if self._fleet is not None:
             self._fleet.start()
 
-    def _leave_fleet(self) -> None:
+    def _leave(self, fleet: "Polling") -> None:
         """End the fleet's round at once, beside the other steps: a look-up of a name cannot be ended, and they do not wait for it."""
-        assert self._fleet is not None  # noqa: S101 - else this does not run
         self._stop.wait()
-        self._fleet.stop()
+        fleet.stop()
 
     def _shut_down(self, end: float) -> None:
         log.info("stopping: finishing calls in flight")
@@ -337,11 +336,11 @@ class App:
 
         return build(self._config, self._clock, self._version, self._build_date, self._bandwidth)
 
-    def _check_fleet(self, folder: str, caller: Caller) -> Any:
-        """The answer of Operations.CheckFleet."""
-        assert self._fleet is not None  # noqa: S101 - else this is not called
-        self._fleet.check(folder, caller)
-        return ops.FleetStatus(**self._fleet.describe())
+
+def _check(fleet: "Polling", folder: str, caller: Caller) -> ops.FleetStatus:
+    """The answer of Operations.CheckFleet."""
+    fleet.check(folder, caller)
+    return ops.FleetStatus(**fleet.describe())
 
 
 def _uploader(config: Config, clock: Clock, bandwidth: Callable[[], "Bandwidth"]) -> "Uploader | None":

@@ -117,7 +117,7 @@ class Predictions:
         try:
             data = plan.data(raw)
             for position, segment, size in plan.segments:
-                data[position] = self._attached(attached, segment, size)
+                data[position] = self._segment(attached, segment, size)
             try:
                 # The outputs are the session's own memory, as in `predict`.
                 answer = plan.encoder.encode(seat.session.run(data, plan.shapes))
@@ -126,14 +126,14 @@ class Predictions:
         except BaseException as error:
             self._end_failed(_Inference(self, scheduler, seat, attached), plan, raw, caller, error)
             raise
-        end = partial(self._answered, seat, attached) if attached else seat.answered
+        end = partial(self._give_back, seat, attached) if attached else seat.answered
         if scheduler.waiting and len(answer) <= LARGE_BYTES:
             end()
         else:
             caller.after_answer(end)
         return answer
 
-    def _answered(self, seat: Seat, attached: Iterable[Attachment]) -> None:
+    def _give_back(self, seat: Seat, attached: Iterable[Attachment]) -> None:
         for attachment in attached:
             self.segments.give_back(attachment)
         seat.answered()
@@ -220,7 +220,7 @@ class Predictions:
             if isinstance(segment, RegionRange):
                 data[item.position] = self._region(inference, plan, item, segment, caller)
             else:
-                data[item.position] = self._attached(inference.attached, segment, item.size)
+                data[item.position] = self._segment(inference.attached, segment, item.size)
         seat = inference.seat
         if not quick:
             caller.step_aside()
@@ -235,7 +235,7 @@ class Predictions:
             if inference.loans and (fault := inference.return_loans()):
                 raise fault from None
 
-    def _attached(self, attached: list[Attachment], segment: SegmentRange, size: int) -> Data:
+    def _segment(self, attached: list[Attachment], segment: SegmentRange, size: int) -> Data:
         """An input in a segment, which is attached for as long as the call needs it."""
         attachment = self.segments.take(segment.segment_id, segment.offset, size)
         attached.append(attachment)

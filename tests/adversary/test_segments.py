@@ -14,7 +14,7 @@ import pytest
 from edge.rpc._generated import agent_pb2 as pb
 from tests.adversary.conftest import HONEST_MODEL, Stand
 from tests.system.harness import eventually
-from tests.system.segments import Segment
+from tests.system.segments import Segment, segments_there
 
 MIB = 1 << 20
 # Becomes somebody else, connects, and stays until its standard input ends.
@@ -57,12 +57,6 @@ def predict(stand: Stand, segment: Segment, size: int = 16) -> str:
         refused: Any = error
         return f"{refused.code().name}: {refused.details()}"
     return "OK"
-
-
-def segments_there() -> set[int]:
-    """The segments that exist."""
-    rows = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
-    return {int(row.split()[1]) for row in rows}
 
 
 def never_attached() -> Segment:

@@ -62,6 +62,12 @@ class Segment:
         self.remove()
 
 
+def segments_there() -> set[int]:
+    """The segments that exist."""
+    rows = Path("/proc/sysvipc/shm").read_text().splitlines()[1:]
+    return {int(row.split()[1]) for row in rows}
+
+
 class ShmFile:
     """A file of `size` bytes in /dev/shm, made as shm_open makes it; removed at the end."""
 

@@ -31,7 +31,7 @@ from tests.system.harness import (
     tensor_of,
     zeros_for,
 )
-from tests.system.segments import Segment
+from tests.system.segments import Segment, segments_there
 
 PackageOf = Callable[[str], Path]
 Refused = Callable[..., Any]
@@ -207,6 +207,23 @@ def test_two_tensors_in_one_segment(client: Client, package_of: PackageOf) -> No
         segment.write(data.tobytes()).set_mode(0o400)
         answer = client.predict("two", [by_segment(segment), by_segment(segment, offset=24)])
         assert np.array_equal(array_of(answer[0]).ravel(), data[:6] + data[6:])
+
+
+def test_a_refused_call_keeps_no_segment(client: Client, package_of: PackageOf, refused: Refused) -> None:  # [P-11]
+    """Of a model that is known to be quick as well, and where one of two segments was attached already."""
+    client.load(package_of("two_by_two"), "two")
+    values = np.arange(6, dtype=np.float32).tobytes()
+    with Segment(64) as first, Segment(64) as second:
+        first.write(values).set_mode(0o400)
+        second.write(values)
+        with refused("INVALID_ARGUMENT", f"{second.id}", "mode is 0600"):
+            client.predict("two", [by_segment(first), by_segment(second)])
+        second.set_mode(0o400)
+        client.predict("two", [by_segment(first), by_segment(second)])
+        second.set_mode(0o600)
+        with refused("INVALID_ARGUMENT", f"{second.id}", "mode is 0600"):
+            client.predict("two", [by_segment(first), by_segment(second)])
+    eventually(lambda: not {first.id, second.id} & segments_there(), what="nobody has them attached any more")
 
 
 def test_segments_come_and_go(client: Client, package_of: PackageOf) -> None:  # [P-11]
