@@ -81,7 +81,8 @@ test-grpc: $(VENV)/.tests ## The serving tests with each of GRPC_VERSIONS: the f
 	  $(PIP) --no-deps --upgrade --target build/grpcio-$$version grpcio==$$version \
 	    "grpcio-health-checking<=$$version" "grpcio-reflection<=$$version"; \
 	  PYTHONPATH=build/grpcio-$$version $(PY) -m pytest tests/unit/test_core.py \
-	    tests/unit/test_turns.py tests/unit/test_servicer.py tests/system/test_predict.py tests/system/test_concurrency.py; \
+	    tests/unit/test_turns.py tests/unit/test_servicer.py tests/system/test_predict.py \
+	    tests/system/test_predict_segments.py tests/system/test_concurrency.py; \
 	done
 
 test-fallback: $(VENV)/.tests ## The system tests with calls served by grpc.server (edge_rpc_server: grpc)

@@ -5,6 +5,9 @@ import os
 import struct
 from itertools import count
 from pathlib import Path
+from typing import Any
+
+from edge.rpc._generated import agent_pb2 as pb
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.shmat.restype = ctypes.c_void_p
@@ -60,6 +63,12 @@ class Segment:
 
     def __exit__(self, *error: object) -> None:
         self.remove()
+
+
+def by_segment(segment: Segment, metadata: Any = None, size: int = 0, offset: int = 0) -> Any:
+    """A tensor that lies in a segment."""
+    handle = pb.SharedMemoryHandle(size=size, offset=offset, segment_id=segment.id)
+    return pb.Tensor(tensor_metadata=metadata, shared_memory_handle=handle)
 
 
 def segments_there() -> set[int]:

@@ -20,9 +20,8 @@ from tests.fakes.engines import plain_engine
 from tests.system.conftest import Signer
 from tests.system.harness import EVENT_PATIENCE, array_of, eventually
 from tests.system.managed import Site, adder
-from tests.system.segments import Segment
+from tests.system.segments import Segment, by_segment
 from tests.system.test_delegates import SOURCE
-from tests.system.test_predict import by_segment
 
 Refused = Callable[..., Any]
 NOT_YET = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE)
